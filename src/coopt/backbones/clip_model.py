@@ -1,0 +1,113 @@
+"""An open_clip model behind coopt's protocol, wherever its weights came from."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from coopt.backbones.preprocessing import Preprocessing
+from coopt.backbones.protocol import Backbone, Tokenizer, fingerprint_of, frozen
+from coopt.backbones.towers import open_text_tower
+from coopt.errors import BackboneError, ParameterError, UnsupportedBackboneError
+
+
+class ClipBackbone(Backbone):
+    """A frozen open_clip CLIP or CustomTextCLIP with a causal text tower.
+
+    Args:
+        model: open_clip's; frozen here: evaluation mode, float32, no gradients.
+        name: as the user writes it.
+        tokenizer: the one its text tower was trained with.
+        preprocessing: the one its image tower was trained with.
+        device: where it lives.
+
+    Raises:
+        UnsupportedBackboneError: its text tower is not causal, or of a kind that prompts cannot be trained for.
+        BackboneError: the tokenizer has more tokens than the tower.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        tokenizer: Tokenizer,
+        preprocessing: Preprocessing,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.model = frozen(model.to(device=self.device, dtype=torch.float32))
+        self.tokenizer = tokenizer
+        self.preprocessing = preprocessing
+        self.text = open_text_tower(self.model, tokenizer, name)
+        if not self.text.causal:
+            raise UnsupportedBackboneError(not_causal_message(name))
+        if self.text.pooling == "last":
+            raise UnsupportedBackboneError(f"{name}: its text tower pools at the last position, not at the end token.")
+        if tokenizer.vocab_size > self.text.token_embedding.num_embeddings:
+            raise BackboneError(
+                f"{name}: its tokenizer has {tokenizer.vocab_size} tokens and its text tower only "
+                f"{self.text.token_embedding.num_embeddings}; the configuration names the wrong tokenizer."
+            )
+        self.logit_scale = float(model.logit_scale.detach().exp().reshape(-1)[0])
+        self.embed_dim = self._embed_dim()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """SHA-256 of architecture and weights, computed when first asked for (a second or two for a large model)."""
+        return fingerprint_of(self.model, architecture_of(self.model, self.text.pooling, self.text.causal))
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
+        """Preprocessed pixels, on any device, to features in float32 on the backbone's device, not normalised.
+
+        Raises:
+            ParameterError: the pixels are not of the size the image tower takes.
+        """
+        if tuple(pixels.shape[-2:]) != self.preprocessing.size:
+            raise ParameterError(
+                f"{self.name} takes pixels of height and width {self.preprocessing.size}. "
+                f"Got {tuple(pixels.shape[-2:])} instead: use its preprocessing.test(image)."
+            )
+        features = self.model.visual(pixels.to(self.device, torch.float32))  # type: ignore[operator]
+        return (features[0] if isinstance(features, tuple) else features).float()
+
+    def __reduce__(self) -> tuple:
+        # Worker processes rebuild the opened tower, which holds functions, around the same model.
+        return type(self), (self.model, self.name, self.tokenizer, self.preprocessing, self.device)
+
+    @torch.no_grad()
+    def _embed_dim(self) -> int:
+        width = self.text.token_embedding.embedding_dim
+        return int(self.text.projection(torch.zeros(1, width, device=self.device)).shape[-1])
+
+
+def not_causal_message(name: str) -> str:
+    return (
+        f"{name}: its text tower is bidirectional (not causal), and coopt trains prompts for causal text towers. "
+        "`coopt backbones` lists those that work."
+    )
+
+
+def architecture_of(model: nn.Module, pooling: str, causal: bool) -> str:
+    """What the weights' names and shapes do not tell: heads, activations, epsilons, strides, masks, pooling.
+
+    Built from plain attributes and not from repr(model), so that it does not change with the library's version.
+    """
+    lines = [f"pooling={pooling} causal={causal}"]
+    for name, module in model.named_modules():
+        facts = [
+            f"{key}={getattr(module, key)}"
+            for key in ("num_heads", "eps", "stride", "padding", "dilation", "groups", "pool_type", "approximate")
+            if isinstance(getattr(module, key, None), (int, float, str, tuple))
+        ]
+        is_activation = not facts and not list(module.children()) and not list(module.parameters(recurse=False))
+        if is_activation and not isinstance(module, (nn.Identity, nn.Dropout)):
+            facts.append(type(module).__name__)
+        if facts:
+            lines.append(f"{name} {' '.join(facts)}")
+    return "\n".join(lines)

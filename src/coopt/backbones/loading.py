@@ -1,0 +1,89 @@
+"""`load_backbone`: a backbone from its name."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import weakref
+from pathlib import Path
+
+import torch
+
+from coopt.backbones.protocol import Backbone
+from coopt.errors import BackboneError, ParameterError
+
+# One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
+_loaded: weakref.WeakValueDictionary[tuple[str, str], Backbone] = weakref.WeakValueDictionary()
+# The last two stay even when nobody does, so that fits one after another do not load the same model again.
+_recent: collections.deque[Backbone] = collections.deque(maxlen=2)
+_lock = threading.RLock()
+
+
+def load_backbone(name: str | Backbone, device: str = "auto", download: bool = False) -> Backbone:
+    """A frozen CLIP-like model by its name.
+
+    Args:
+        name: "bundled"; "openclip:MODEL/TAG", "openclip:MODEL/./weights.pt", "openclip:hf-hub:ORG/NAME",
+            "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; or a backbone, which is returned as it is.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        download: whether the network may be used for weights that are not on this machine.
+
+    Raises:
+        BackboneError: the name is unknown or its weights are damaged.
+        WeightsNotFoundError: the weights are not on this machine: says where they were looked for and how to get them.
+        UnsupportedBackboneError: its text tower cannot carry prompts.
+        ParameterError: there is no such device.
+    """
+    if isinstance(name, Backbone):
+        return name
+    if not isinstance(name, str):
+        raise ParameterError(f"A backbone must be a name or a Backbone. Got {type(name).__name__} instead.")
+    chosen = resolve_device(device)
+    # A relative path means another file from another folder.
+    key = (f"{name} {Path.cwd()}" if "." in name or name.startswith("openai:") else name, str(chosen))
+    with _lock:
+        backbone = _loaded.get(key)
+        if backbone is None:
+            backbone = _loaded[key] = _load(name, chosen, download)
+        if backbone not in _recent:
+            _recent.append(backbone)
+    return backbone
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The torch device of a name, "auto" included.
+
+    Raises:
+        ParameterError: torch knows no such device, or the machine has none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ParameterError(
+            f"The device {str(device)!r} is not on this machine. Use 'auto', 'cpu'"
+            f"{', or cuda:0 to cuda:' + str(torch.cuda.device_count() - 1) if torch.cuda.is_available() else ''}."
+        ) from error
+    return chosen
+
+
+def _load(name: str, device: torch.device, download: bool) -> Backbone:
+    kind, _, spec = name.partition(":")
+    if name == "bundled":
+        from coopt.backbones.bundled import load_bundled
+
+        return load_bundled(device)
+    if kind == "openclip" and spec:
+        from coopt.backbones.openclip import load_openclip
+
+        return load_openclip(spec, device, download)
+    if kind == "openai" and spec:
+        from coopt.backbones.openai_archive import load_openai
+
+        return load_openai(spec, device)
+    raise BackboneError(
+        f"There is no backbone {name!r}. Write 'bundled', 'openclip:MODEL/TAG' (`coopt backbones` lists them), "
+        "'openclip:local-dir:/path', 'openclip:hf-hub:ORG/NAME' or 'openai:/path/ViT-B-16.pt'."
+    )

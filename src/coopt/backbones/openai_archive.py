@@ -1,0 +1,114 @@
+"""OpenAI's original CLIP archives (`ViT-B-16.pt`, `RN50.pt`): tensors only, no TorchScript, no plain unpickling.
+
+The architecture is inferred from the weights' shapes; the activation is QuickGELU, as in all of OpenAI's models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coopt.backbones.clip_model import ClipBackbone
+from coopt.backbones.preprocessing import Preprocessing
+from coopt.backbones.tokenizers import ClipTokenizer
+from coopt.backbones.weights import NOT_WEIGHTS, read_weights
+from coopt.backbones.zoo import import_open_clip
+from coopt.errors import BackboneError
+
+# Both of OpenAI's towers use heads of this width.
+_HEAD_WIDTH = 64
+
+
+def load_openai(path: str | Path, device: torch.device | str = "cpu", name: str | None = None) -> ClipBackbone:
+    """A backbone from one of OpenAI's archives, or from a plain state dict of the same names.
+
+    Raises:
+        WeightsNotFoundError: no such file.
+        BackboneError: the file is damaged or holds another kind of model.
+        UnsafePickleError: the file's pickle asks for something other than tensors.
+    """
+    state = read_weights(Path(path).expanduser())
+    return from_state_dict(state, name or f"openai:{path}", device)
+
+
+def from_state_dict(state: Mapping[str, Tensor], name: str, device: torch.device | str = "cpu") -> ClipBackbone:
+    """A backbone from weights under OpenAI's names; half-precision weights become float32.
+
+    Raises:
+        BackboneError: names or shapes are not those of an OpenAI CLIP.
+    """
+    weights = {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
+    config = infer_architecture(weights, name)
+    model = import_open_clip().CLIP(**config, quick_gelu=True)
+    try:
+        model.load_state_dict({key: value.float() for key, value in weights.items()})
+    except RuntimeError as error:
+        raise BackboneError(f"{name}: the weights are not those of an OpenAI CLIP. {first_lines(error)}") from error
+    size = config["vision_cfg"]["image_size"]
+    return ClipBackbone(model, name, ClipTokenizer(), Preprocessing(size=(size, size)), device)
+
+
+def infer_architecture(state: Mapping[str, Tensor], name: str) -> dict:
+    """open_clip's configuration (embed_dim, vision_cfg, text_cfg) of a state dict, from its shapes alone.
+
+    Raises:
+        BackboneError: weights that say the shape are missing, or are not tensors.
+    """
+    try:
+        text_width = state["ln_final.weight"].shape[0]
+        text = {
+            "context_length": state["positional_embedding"].shape[0],
+            "vocab_size": state["token_embedding.weight"].shape[0],
+            "width": text_width,
+            "heads": max(1, text_width // _HEAD_WIDTH),
+            "layers": _count(state, r"transformer\.resblocks\.(\d+)\."),
+        }
+        vision = _vit(state) if "visual.proj" in state else _resnet(state)
+        return {"embed_dim": state["text_projection"].shape[1], "vision_cfg": vision, "text_cfg": text}
+    except KeyError as error:
+        raise BackboneError(
+            f"{name}: no weight {error}: these are not the weights of an OpenAI CLIP. "
+            "For other checkpoints write openclip:MODEL/./file.pt with the model's architecture."
+        ) from error
+
+
+def _vit(state: Mapping[str, Tensor]) -> dict:
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    return {
+        "layers": _count(state, r"visual\.transformer\.resblocks\.(\d+)\."),
+        "width": width,
+        "head_width": min(width, _HEAD_WIDTH),
+        "patch_size": patch,
+        "image_size": patch * grid,
+    }
+
+
+def _resnet(state: Mapping[str, Tensor]) -> dict:
+    # The attention pool sees the image after five halvings.
+    grid = round((state["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    layers = tuple(_count(state, rf"visual\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
+    return {
+        "layers": layers,
+        "width": state["visual.layer1.0.conv1.weight"].shape[0],
+        "head_width": _HEAD_WIDTH,
+        "image_size": 32 * grid,
+    }
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many blocks: numbers that a pattern finds at the start of the names."""
+    found = {match.group(1) for key in state if (match := re.match(pattern, key))}
+    if not found:
+        raise KeyError(pattern.replace("\\", ""))
+    return len(found)
+
+
+def first_lines(error: Exception, lines: int = 3) -> str:
+    """The beginning of a library's message, on one line: enough to see which weights do not fit."""
+    kept = [line.strip() for line in str(error).splitlines() if line.strip()][:lines]
+    return " ".join(line if len(line) < 200 else line[:200] + " ..." for line in kept)

@@ -1,0 +1,113 @@
+"""The zoo's tokenizers as coopt's: text to ids without start, end and padding, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coopt.backbones.zoo import import_open_clip
+from coopt.errors import BackboneError, WeightsNotFoundError
+
+
+class ClipTokenizer:
+    """CLIP's byte-pair encoding (49,408 tokens), the one nearly all open_clip models and all of OpenAI's use.
+
+    Args:
+        clean: open_clip's name of the clean-up before encoding: "lower", "whitespace" or "canonicalize".
+    """
+
+    pad_id = 0
+
+    def __init__(self, clean: str = "lower") -> None:
+        import regex
+
+        self._bpe = import_open_clip("open_clip.tokenizer").SimpleTokenizer(clean=clean)
+        self.start_id: int | None = self._bpe.sot_token_id
+        self.end_id: int = self._bpe.eot_token_id
+        self.vocab_size: int = self._bpe.vocab_size
+        # "<end_of_text>" inside a class name would become the end token itself and hide the rest of the prompt:
+        # without its special words the pattern takes it for the characters that it is written with.
+        special = "<start_of_text>|<end_of_text>|"
+        self._bpe.pat = regex.compile(self._bpe.pat.pattern.removeprefix(special), regex.IGNORECASE)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the cleaned text. No id is a start or end token, whatever the text says."""
+        return self._bpe.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids (lower case, one blank between words)."""
+        return self._bpe.decode(list(ids)).strip()
+
+
+class HubTokenizer:
+    """A Hugging Face tokenizer, framed by hand: open_clip's multilingual models use these.
+
+    Args:
+        tokenizer: what transformers' AutoTokenizer returns.
+        clean: the text's clean-up before encoding.
+        name: for messages.
+
+    Raises:
+        BackboneError: it frames a text in a way that prompts cannot use.
+    """
+
+    def __init__(self, tokenizer: Any, clean: Callable[[str], str], name: str = "this") -> None:
+        self._tokenizer = tokenizer
+        self._clean = clean
+        framed = list(tokenizer("a").input_ids)
+        plain = list(tokenizer("a", add_special_tokens=False).input_ids)
+        # What the tokenizer itself puts before and after is the truth: mT5 for one has no start token.
+        before = len(framed) - len(plain) - 1
+        if not plain or before not in (0, 1) or framed[before:-1] != plain:
+            raise BackboneError(
+                f"The tokenizer {name!r} frames the ids {plain} as {framed}: expected at most one token before "
+                "the text and exactly one after it."
+            )
+        self.start_id: int | None = framed[0] if before else None
+        self.end_id: int = framed[-1]
+        self.pad_id: int = int(tokenizer.pad_token_id)
+        self.vocab_size: int = len(tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the cleaned text, without special tokens."""
+        return list(self._tokenizer(self._clean(text), add_special_tokens=False).input_ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids."""
+        return str(self._tokenizer.decode(list(ids))).strip()
+
+
+def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTokenizer | HubTokenizer:
+    """The tokenizer that open_clip uses for a text configuration.
+
+    Args:
+        text_cfg: the model configuration's "text_cfg".
+        folder: where the tokenizer's files lie when the model came from a folder.
+        download: whether the network may be used.
+
+    Raises:
+        BackboneError: transformers is not installed.
+        WeightsNotFoundError: the tokenizer's files are not on this machine.
+    """
+    settings = dict(text_cfg.get("tokenizer_kwargs") or {})
+    name = text_cfg.get("hf_tokenizer_name")
+    if not name:
+        return ClipTokenizer(clean=settings.get("clean", "lower"))
+    try:
+        from transformers import AutoTokenizer  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise BackboneError(
+            f"The tokenizer {name!r} needs the package transformers, which is not installed: pip install 'coopt[hub]'."
+        ) from error
+    clean = import_open_clip("open_clip.tokenizer").get_clean_fn(settings.pop("clean", "whitespace"))
+    settings.pop("strip_sep_token", None)
+    settings.pop("language", None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder or name, local_files_only=not download, **settings)
+    except (OSError, ValueError) as error:
+        where = f"in {folder}" if folder else "in the Hugging Face cache"
+        raise WeightsNotFoundError(
+            f"The files of the tokenizer {name!r} were not found {where}. "
+            "Get them once with the network: download=True in Python, --download on the command line."
+        ) from error
+    return HubTokenizer(tokenizer, clean, name)

@@ -1,0 +1,347 @@
+"""Images to features: every image is read and decoded once, and encoded once per backbone, ever.
+
+    images -> read, hash (threads) -> already known? -> decode, views (threads) -> image tower -> cache, features
+
+The stages overlap, only a few batches of pixels exist at a time, and after every batch the cache holds all that was
+done, so that Ctrl-C loses one batch at most.
+
+Notation: N images given, n kept, V views, D the backbone's embedding dimension.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from coopt.backbones import Backbone
+from coopt.data.cache import FeatureCache, FeatureKey
+from coopt.data.sources import (
+    BadContent,
+    Content,
+    View,
+    as_sources,
+    decode_views,
+    default_workers,
+    ordered_map,
+    read_content,
+)
+from coopt.errors import DataError, ParameterError, SkippedImageWarning
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Image features, not normalised.
+
+    Attributes:
+        features: one row per kept image, for each view.
+        kept: which of the images given the rows belong to (ascending).
+        skipped: (name, reason) of the images left out.
+    """
+
+    features: Float[Tensor, "views n dim"]
+    kept: tuple[int, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def extract_features(
+    backbone: Backbone,
+    images: Any,
+    *,
+    views: Sequence[View] = ("test",),
+    cache: FeatureCache | None = None,
+    on_bad_image: Literal["fail", "skip"] = "fail",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Features:
+    """The features of images under each view.
+
+    The result does not depend on `workers`. Images of the same content are encoded once.
+
+    Args:
+        backbone: the frozen model.
+        images: a list of paths and PIL images, or a float tensor (N, 3, H, W) of pixels that are preprocessed already
+            (which has the view "test" only).
+        views: "test" for the test transform, or integers: seeds of augmented training views.
+        cache: where features are looked up and kept; None: nowhere.
+        on_bad_image: "fail" at the first image that cannot be read, or "skip" them all with one warning.
+        batch_size: views per pass of the image tower; None: 32 on a CPU, 128 on a GPU.
+        workers: threads that read and decode; 0: this thread does it; None: one per usable core, at most 8.
+        progress: called with (done, total) images, while it works and at the end.
+
+    Raises:
+        BadImageError: an image cannot be read, and `on_bad_image` is "fail".
+        DataError: no image (is left), images of another kind, or a feature that is not finite.
+        ParameterError: a parameter out of its range.
+    """
+    _check_parameters(views, on_bad_image, batch_size, workers)
+    sources = as_sources(images)
+    if isinstance(sources, Tensor) and tuple(views) != ("test",):
+        raise ParameterError(
+            f"The 'views' of preprocessed pixels must be ('test',): they cannot be augmented. Got {tuple(views)} "
+            "instead. Give paths or PIL images for augmented views."
+        )
+    if len(sources) == 0:
+        raise DataError("Got no images. Expected at least one.")
+    if batch_size is None:
+        batch_size = 32 if backbone.device.type == "cpu" else 128
+    workers = default_workers() if workers is None else workers
+    run = _Extraction(backbone, tuple(views), cache, on_bad_image, batch_size, progress, len(sources))
+    run.preprocessing_id = "pixels" if isinstance(sources, Tensor) else backbone.preprocessing.id
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="coopt-decode") if workers else None
+    try:
+        run.consume(run.decoded(pool, sources, workers))
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return run.result()
+
+
+def _check_parameters(views: Sequence[View], on_bad_image: str, batch_size: int | None, workers: int | None) -> None:
+    def refuse(name: str, expected: str, got: object) -> None:
+        raise ParameterError(f"The {name!r} parameter of extract_features must be {expected}. Got {got!r} instead.")
+
+    if isinstance(views, str) or not views or any(view != "test" and not _is_int(view) for view in views):
+        refuse("views", "a sequence of 'test' and int seeds that is not empty", views)
+    if on_bad_image not in ("fail", "skip"):
+        refuse("on_bad_image", "'fail' or 'skip'", on_bad_image)
+    if batch_size is not None and (not _is_int(batch_size) or batch_size < 1):
+        refuse("batch_size", "None or an int >= 1", batch_size)
+    if workers is not None and (not _is_int(workers) or workers < 0):
+        refuse("workers", "None or an int >= 0", workers)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass
+class _Extraction:
+    """One run of `extract_features`: what is known so far."""
+
+    backbone: Backbone
+    views: tuple[View, ...]
+    cache: FeatureCache | None
+    on_bad_image: str
+    batch_size: int
+    progress: Progress | None
+    total: int
+    preprocessing_id: str = ""
+    precision: str = ""
+    # position -> view -> feature; an image that repeats another one holds the other's position instead
+    rows: dict[int, list[Tensor | None]] = field(default_factory=dict)
+    repeats: dict[int, int] = field(default_factory=dict)
+    bad: dict[int, BadContent] = field(default_factory=dict)
+    _batch: list[tuple[Content, int, Tensor]] = field(default_factory=list)
+    _done: int = 0
+
+    def __post_init__(self) -> None:
+        self.precision = precision_of(self.backbone)
+
+    def decoded(
+        self, pool: ThreadPoolExecutor | None, sources: Any, workers: int
+    ) -> Iterator[tuple[Content, list[int], list[Tensor]] | BadContent]:
+        """Contents that need encoding, with the positions of the missing views and their pixels, in order."""
+
+        def decode(
+            item: tuple[Content, list[int]] | BadContent,
+        ) -> tuple[Content, list[int], list[Tensor]] | BadContent:
+            if isinstance(item, BadContent):
+                return item
+            content, missing = item
+            pixels = decode_views(content, self.backbone.preprocessing, [self.views[v] for v in missing])
+            # The file's bytes have done their work: only pixels wait for the tower.
+            return pixels if isinstance(pixels, BadContent) else (replace(content, data=b""), missing, pixels)
+
+        contents = ordered_map(pool, read_content, self._distinct(sources), window=2 * workers + 2)
+        # One batch of pixels ahead of the tower, however many views an image has.
+        ahead = workers + math.ceil(self.batch_size / len(self.views))
+        return ordered_map(pool, decode, self._unknown(contents), window=ahead)
+
+    def _distinct(self, sources: Any) -> Iterator[tuple[int, Any]]:
+        """The sources without those given twice (which also keeps two threads off one PIL image)."""
+        first: dict[Any, int] = {}
+        for position, source in enumerate(sources):
+            if isinstance(source, Tensor):
+                yield position, source
+                continue
+            identity = id(source) if isinstance(source, Image.Image) else os.fspath(source)
+            if identity in first:
+                self.repeats[position] = first[identity]
+            else:
+                first[identity] = position
+                yield position, source
+
+    def _unknown(self, contents: Iterator[Content | BadContent]) -> Iterator[tuple[Content, list[int]] | BadContent]:
+        """The contents not met before in this run, with the views that the cache does not have (maybe none)."""
+        first: dict[str, int] = {}
+        for content in contents:
+            if isinstance(content, BadContent):
+                yield content
+                continue
+            if content.digest in first:
+                self.repeats[content.position] = first[content.digest]
+                continue
+            first[content.digest] = content.position
+            row = self.rows[content.position] = self._cached(content)
+            missing = [v for v, feature in enumerate(row) if feature is None]
+            yield (content if missing else replace(content, data=b"")), missing
+
+    def _cached(self, content: Content) -> list[Tensor | None]:
+        if self.cache is None:
+            return [None] * len(self.views)
+        keys = [self._key(content, view) for view in range(len(self.views))]
+        found = self.cache.get_many(keys)
+        vectors = [found.get(key) for key in keys]
+        fits = [vector is not None and len(vector) == self.backbone.embed_dim for vector in vectors]
+        return [torch.from_numpy(v) if ok else None for v, ok in zip(vectors, fits, strict=True)]
+
+    def _key(self, content: Content, view: int) -> FeatureKey:
+        fingerprint = self.backbone.fingerprint
+        return FeatureKey(content.digest, fingerprint, self.preprocessing_id, self.views[view], self.precision)
+
+    def consume(self, decoded: Iterator[tuple[Content, list[int], list[Tensor]] | BadContent]) -> None:
+        """Encodes batch by batch until nothing is left."""
+        for item in decoded:
+            if isinstance(item, BadContent):
+                self.bad[item.position] = item
+                self.rows.pop(item.position, None)
+                if self.on_bad_image == "fail":
+                    self._encode(len(self._batch))  # what stood before it is worth keeping in the cache
+                    raise item.error
+                continue
+            content, missing, pixels = item
+            self._batch += [(content, view, one) for view, one in zip(missing, pixels, strict=True)]
+            while len(self._batch) >= self.batch_size:
+                self._encode(self.batch_size)
+            self._report(self._batch[0][0].position if self._batch else content.position + 1)
+        self._encode(len(self._batch))
+        self._report(self.total)
+
+    def _encode(self, count: int) -> None:
+        """The first `count` of the waiting views through the tower, into the rows and the cache."""
+        batch, self._batch = self._batch[:count], self._batch[count:]
+        if not batch:
+            return
+        self._check_sizes(batch)
+        pixels = torch.stack([one for _, _, one in batch]).to(self.backbone.device)
+        features = self.backbone.encode_image(pixels).to("cpu", torch.float32)
+        self._check_finite(batch, features)
+        for (content, view, _), feature in zip(batch, features, strict=True):
+            # A copy: a row that is a window on the batch would keep the whole batch alive in the cache's hands.
+            self.rows[content.position][view] = feature.clone()
+        if self.cache is not None:
+            keys = [self._key(content, view) for content, view, _ in batch]
+            self.cache.put_many(dict(zip(keys, features.numpy(), strict=True)), self.backbone.name)
+
+    def _check_sizes(self, batch: list[tuple[Content, int, Tensor]]) -> None:
+        expected = getattr(self.backbone.preprocessing, "size", None)
+        shape = tuple(batch[0][2].shape[1:])
+        if self.preprocessing_id == "pixels" and expected is not None and shape != tuple(expected):
+            raise DataError(
+                f"Pixels are {shape[0]}x{shape[1]}, but the backbone '{self.backbone.name}' takes "
+                f"{expected[0]}x{expected[1]}. Preprocess them with backbone.preprocessing.test(image)."
+            )
+
+    def _check_finite(self, batch: list[tuple[Content, int, Tensor]], features: Tensor) -> None:
+        if bool(torch.isfinite(features).all()):
+            return
+        wrong = next(i for i, feature in enumerate(features) if not torch.isfinite(feature).all())
+        name = batch[wrong][0].name
+        cause = "its pixels are finite, so the backbone overflows: run it in float32"
+        if not bool(torch.isfinite(batch[wrong][2]).all()):
+            cause = "its pixels are not finite either: check how they were made"
+        raise DataError(f"The feature of '{name}' is not finite (NaN or infinite); {cause}.")
+
+    def _report(self, done: int) -> None:
+        if done > self._done and self.progress is not None:
+            self.progress(done, self.total)
+        self._done = max(self._done, done)
+
+    def result(self) -> Features:
+        """The features in the order of the images given.
+
+        Raises:
+            DataError: none could be read.
+        """
+        origin = [self._origin(position) for position in range(self.total)]
+        kept = tuple(position for position in range(self.total) if origin[position] not in self.bad)
+        skipped = tuple((self.bad[first].name, str(self.bad[first].error)) for first in origin if first in self.bad)
+        if not kept:
+            raise DataError(f"None of the {self.total} images could be read. The first: {skipped[0][1]}")
+        if skipped:
+            shown = " ".join(f"{reason}" for _, reason in skipped[:3]) + (" ..." if len(skipped) > 3 else "")
+            warnings.warn(
+                f"{len(skipped)} of {self.total} images were left out because they could not be read. {shown}",
+                SkippedImageWarning,
+                stacklevel=3,
+            )
+        per_view = [
+            torch.stack([self._row(origin[position], view) for position in kept]) for view in range(len(self.views))
+        ]
+        return Features(torch.stack(per_view), kept, skipped)
+
+    def _row(self, position: int, view: int) -> Tensor:
+        feature = self.rows[position][view]
+        assert feature is not None  # every row was filled by the cache or by the tower
+        return feature
+
+    def _origin(self, position: int) -> int:
+        while position in self.repeats:
+            position = self.repeats[position]
+        return position
+
+
+def precision_of(backbone: Backbone) -> str:
+    """In what arithmetic the image tower runs here and now: features made differently are not mixed in the cache."""
+    device = backbone.device.type
+    parts = [device]
+    if device == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+        parts.append("tf32")
+    if torch.is_autocast_enabled(device):
+        parts.append(f"autocast-{torch.get_autocast_dtype(device)}".replace("torch.", ""))
+    return "+".join(parts)
+
+
+def as_features(features: Any) -> Float[Tensor, "n dim"]:
+    """Checks features that were computed elsewhere: two-dimensional, floating point, finite; float32 on return.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not isinstance(features, Tensor):
+        try:
+            features = torch.from_numpy(np.array(features))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"Features must be numbers in a table (N, D). Got {type(features).__name__}: {error}"
+            ) from None
+    if features.ndim != 2 or 0 in features.shape:
+        raise DataError(
+            f"Features must be two-dimensional (N images, D features) and not empty. Got shape {tuple(features.shape)}."
+        )
+    if not features.is_floating_point():
+        raise DataError(f"Features must be floating-point numbers. Got {features.dtype}; are these labels or pixels?")
+    features = features.detach().to(torch.float32)
+    bad = (~torch.isfinite(features).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise DataError(
+            f"Features must be finite. Got NaN or infinite values in {len(bad)} of {len(features)} rows: {rows}. "
+            "Leave these images out, or compute their features again in float32."
+        )
+    return features

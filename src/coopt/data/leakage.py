@@ -1,0 +1,116 @@
+"""Images that stand on both sides of a split: accuracy measured on them is remembered, not learned.
+
+Equal files are found by their bytes, in sets of any size. Files that show the same picture (saved again, resized,
+another format) are found by their thumbnails, when the set is small enough to decode it all; cropped or mirrored
+copies are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from coopt.data.images import display_name, open_image
+from coopt.data.sources import default_workers
+from coopt.data.splits import ImageDataset
+from coopt.errors import BadImageError, LeakageWarning
+
+NEAR_DUPLICATE_LIMIT = 2000
+"""Sets with more images are searched for equal files only: thumbnails cost about ten milliseconds per photo."""
+
+_THUMBNAIL = 16  # pixels, each way
+# Mean difference of two thumbnails' grey values, out of 255. A photo saved again as JPEG (quality 50 and up) or
+# resized stays below 2; two photos of one scene are far above.
+_SAME_PICTURE = 2.5
+
+
+def find_leakage(dataset: ImageDataset, near_limit: int = NEAR_DUPLICATE_LIMIT) -> list[tuple[Path, Path]]:
+    """Pairs (training or validation image, test image) that show the same; warns (LeakageWarning) when there are any.
+
+    Args:
+        dataset: what is searched.
+        near_limit: near duplicates are looked for among at most so many images.
+    """
+    if dataset.test is None:
+        return []
+    seen = dataset.train.paths + (() if dataset.val is None else dataset.val.paths)
+    pairs = _equal_files(seen, dataset.test.paths)
+    if len(seen) + len(dataset.test) <= near_limit:
+        known = set(pairs)
+        pairs += [pair for pair in _same_pictures(seen, dataset.test.paths) if pair not in known]
+    if pairs:
+        shown = "; ".join(f"'{display_name(a)}' and '{display_name(b)}'" for a, b in pairs[:3])
+        tested = len({test for _, test in pairs})
+        warnings.warn(
+            f"{tested} of {len(dataset.test)} held-out images show the same as training images, so accuracy is "
+            f"overestimated: {shown}{'; ...' if len(pairs) > 3 else ''}. Remove the duplicates.",
+            LeakageWarning,
+            stacklevel=2,
+        )
+    return pairs
+
+
+def _equal_files(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Pairs of files with equal bytes; only files of equal size are read."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in seen:
+        by_size[_size(path)].append(path)
+    digests: dict[Path, bytes | None] = {}
+    pairs: list[tuple[Path, Path]] = []
+    for test in tested:
+        size = _size(test)
+        if size <= 0:  # missing and empty files are reported where images are read
+            continue
+        for path in by_size.get(size, []):
+            for one in (path, test):
+                if one not in digests:
+                    digests[one] = _digest(one)
+            if digests[path] is not None and digests[path] == digests[test]:
+                pairs.append((path, test))
+    return pairs
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return None
+
+
+def _same_pictures(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[Path, Path]]:
+    with ThreadPoolExecutor(default_workers()) as pool:
+        thumbnails = list(pool.map(_thumbnail, [*seen, *tested]))
+    readable_seen = [i for i in range(len(seen)) if thumbnails[i] is not None]
+    if not readable_seen:
+        return []
+    stack = np.stack([thumbnails[i] for i in readable_seen])  # type: ignore[arg-type]
+    pairs: list[tuple[Path, Path]] = []
+    for test, thumbnail in zip(tested, thumbnails[len(seen) :], strict=True):
+        if thumbnail is None:
+            continue
+        near = np.flatnonzero(np.abs(stack - thumbnail).mean(axis=1) <= _SAME_PICTURE)
+        pairs += [(seen[readable_seen[i]], test) for i in near]
+    return pairs
+
+
+def _thumbnail(path: Path) -> Float[np.ndarray, " values"] | None:
+    """The whole picture at 16x16 RGB; None when it cannot be read (it is named where images are read)."""
+    try:
+        image = open_image(path)
+    except BadImageError:
+        return None
+    return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL)), dtype=np.float32).reshape(-1)

@@ -1,0 +1,151 @@
+"""What stands before the image tower: images of any kind to named, hashed, decoded pixels.
+
+Work is spread over threads (Pillow lets go of Python's lock while it decodes and resizes) by `ordered_map`, whose
+results come in the order of its input whatever the number of threads, and of which only a bounded window exists at any
+time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from coopt.backbones.preprocessing import Preprocessing
+from coopt.data.images import Source, decode_image, display_name, name_of, open_image, read_image_bytes
+from coopt.errors import BadImageError, DataError
+
+View = str | int
+"""How an image is looked at: "test" (the test transform), or the seed of an augmented training view."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class Content:
+    """The content of one image, not decoded yet.
+
+    Attributes:
+        position: its place among the images given.
+        name: how messages call it.
+        digest: SHA-256 (hex) of a file's bytes, or of a PIL image's or a tensor's pixels.
+        data: a file's bytes, an RGB image, or preprocessed pixels.
+    """
+
+    position: int
+    name: str
+    digest: str
+    data: bytes | Image.Image | Tensor
+
+
+@dataclass(frozen=True)
+class BadContent:
+    """An image that cannot be read, and why."""
+
+    position: int
+    name: str
+    error: BadImageError
+
+
+def as_sources(images: Any) -> list[Source] | Float[Tensor, "n 3 height width"]:
+    """Checks what was given as images: a list of paths and PIL images, or preprocessed pixels (N, 3, H, W).
+
+    Raises:
+        DataError: anything else.
+    """
+    if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+        images = torch.from_numpy(images)
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise DataError(
+                f"Pixels must be a float tensor (N, 3, height, width), already preprocessed. Got {images.dtype} of "
+                f"shape {tuple(images.shape)}. Give paths or PIL images to have them preprocessed."
+            )
+        return images
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise DataError(f"Expected a list of images. Got a single {type(images).__name__}; write [image].")
+    sources = list(images)
+    for position, source in enumerate(sources):
+        if not isinstance(source, str | os.PathLike | Image.Image):
+            raise DataError(
+                f"Image {position} is a {type(source).__name__}. Expected paths or PIL images "
+                "(or one float tensor (N, 3, height, width) for all)."
+            )
+    return sources
+
+
+def read_content(item: tuple[int, Source | Tensor]) -> Content | BadContent:
+    """Reads one image and hashes it. Errors are returned, so that they are met in the images' order."""
+    position, source = item
+    if isinstance(source, Tensor):
+        data = source.detach().to("cpu", torch.float32).contiguous()
+        digest = hashlib.sha256(f"pixels {tuple(data.shape)} ".encode() + data.numpy().tobytes()).hexdigest()
+        return Content(position, f"image {position}", digest, data)
+    try:
+        if isinstance(source, Image.Image):
+            name, rgb = name_of(source), open_image(source)
+            digest = hashlib.sha256(f"RGB {rgb.size} ".encode() + rgb.tobytes()).hexdigest()
+            return Content(position, name, digest, rgb)
+        file = read_image_bytes(source)
+        return Content(position, display_name(source), hashlib.sha256(file).hexdigest(), file)
+    except BadImageError as error:
+        return BadContent(position, name_of(source), error)
+
+
+def decode_views(
+    content: Content, preprocessing: Preprocessing | Any, views: Sequence[View]
+) -> list[Float[Tensor, "3 height width"]] | BadContent:
+    """The pixels of each view of an image, which is decoded once for all."""
+    if isinstance(content.data, Tensor):
+        return [content.data for _ in views]
+    if not views:  # everything is known already
+        return []
+    try:
+        data = content.data
+        image = decode_image(data, content.name) if isinstance(data, bytes) else data
+    except BadImageError as error:
+        return BadContent(content.position, content.name, error)
+    return [
+        preprocessing.test(image)
+        if view == "test"
+        else preprocessing.train_view(image, view_seed(content.digest, view))
+        for view in views
+    ]
+
+
+def view_seed(digest: str, view: View) -> int:
+    """The seed of one image's training view: by content, so that it does not depend on the order or the company."""
+    return int.from_bytes(hashlib.sha256(f"{digest} view {view}".encode()).digest()[:4], "big")
+
+
+def default_workers() -> int:
+    """As many threads as this process may use cores, at most 8: more do not help Pillow."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable)
+
+
+def ordered_map(
+    pool: ThreadPoolExecutor | None, function: Callable[[_In], _Out], items: Iterable[_In], window: int
+) -> Iterator[_Out]:
+    """`map` in the order of `items`, at most `window` of them begun and not taken; without a pool, in this thread."""
+    if pool is None:
+        yield from map(function, items)
+        return
+    pending: deque[Future[_Out]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) >= window:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

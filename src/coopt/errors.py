@@ -1,0 +1,73 @@
+"""What can go wrong, as types. Every message says what was got, what was expected and what to do."""
+
+
+class CooptError(Exception):
+    """Base of every error that coopt raises on purpose."""
+
+
+class ParameterError(CooptError, ValueError):
+    """A parameter is out of its range: "The 'n_ctx' parameter of CoOp must be an int >= 1. Got 0 instead."."""
+
+
+class DataError(CooptError, ValueError):
+    """Images, labels or a data set are not usable as given."""
+
+
+class BadImageError(DataError):
+    """One image file cannot be read."""
+
+
+class PromptTooLongError(DataError):
+    """A prompt does not fit the text tower's context length."""
+
+
+class BackboneError(CooptError):
+    """A backbone is unknown, damaged or not usable."""
+
+
+class WeightsNotFoundError(BackboneError, FileNotFoundError):
+    """Weights are not on this machine: says what is missing, where it was looked for and how to get it."""
+
+
+class UnsupportedBackboneError(BackboneError):
+    """The backbone is of a kind that coopt does not train prompts for."""
+
+
+class BackboneMismatchError(BackboneError):
+    """A learned prompt was made with another backbone than the one at hand."""
+
+
+class SavedFileError(CooptError):
+    """A saved prompt, checkpoint or result is missing, damaged or was changed."""
+
+
+class UnsafePickleError(SavedFileError):
+    """A pickle asks for something that is not on the allow-list; nothing of it was run."""
+
+
+class TrainingError(CooptError):
+    """Training cannot go on: for example a loss that is not finite."""
+
+
+class CooptWarning(UserWarning):
+    """Base of every warning that coopt gives."""
+
+
+class LeakageWarning(CooptWarning):
+    """The same image is in the training and the test part."""
+
+
+class SkippedImageWarning(CooptWarning):
+    """Images were left out because they could not be read."""
+
+
+class FewShotsWarning(CooptWarning):
+    """A class has fewer images than the shots asked for; all of them are used."""
+
+
+class ClassNameWarning(CooptWarning):
+    """Class names that the text tower cannot tell apart."""
+
+
+class CacheWarning(CooptWarning):
+    """The feature cache could not be read or written; work goes on without it."""

@@ -1,0 +1,220 @@
+"""What all methods share: parameters, labels, image features, predictions. Estimators in scikit-learn's sense.
+
+Notation: N images, C classes, D dimension of the shared embedding space.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from coopt.backbones import Backbone, load_backbone
+from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
+from coopt.data.sources import View
+from coopt.errors import DataError, ParameterError
+from coopt.progress import progress_shown, tracked
+from coopt.text.encode import PATHS, PRECISIONS, Precision
+from coopt.text.encode import Path as TextPath
+from coopt.text.layout import check_class_names
+
+
+class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
+    """Base of all methods: image features against something learned or written.
+
+    `images` is, everywhere: a list of paths or PIL images; a float tensor (N, 3, H, W) of preprocessed pixels; or a
+    table (N, D) of features computed before (array or tensor, not normalised).
+    """
+
+    method: ClassVar[str]
+    """The method's name in saved files."""
+
+    backbone: str | Backbone
+    class_names: Sequence[str] | None
+    device: str
+    cache: bool | FeatureCache
+    on_bad_image: Literal["fail", "skip"]
+    verbose: bool
+
+    # Fitted attributes
+    backbone_: Backbone
+    classes_: np.ndarray
+    class_names_: tuple[str, ...]
+
+    @abstractmethod
+    def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
+        """Learns from what `_training_features` returned."""
+
+    @abstractmethod
+    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features (not normalised)."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Tensor]:
+        """What was learned, as named tensors: all that a saved file needs besides the parameters."""
+
+    @abstractmethod
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        """Makes the estimator fitted again; `backbone_` and the classes are set already."""
+
+    def fit(self, images: Any, labels: Any) -> ClipClassifier:
+        """Learns from labelled images.
+
+        Args:
+            images: see the class.
+            labels: one per image: class names, or integers (then `class_names` says what they mean).
+
+        Raises:
+            ParameterError: a parameter is out of its range.
+            DataError: images or labels are not usable.
+            BackboneError: the backbone is unknown, unsupported or not on this machine.
+        """
+        self._check_parameters()
+        backbone = load_backbone(self.backbone, self.device)
+        targets, names = encode_labels(labels, self.class_names, _length(images))
+        with progress_shown(self.verbose):
+            self._set_classes(backbone, names, named=_are_names(labels))
+            features, kept = self._training_features(images)
+            targets = torch.from_numpy(targets[list(kept)]).to(backbone.device)
+            missing = [name for i, name in enumerate(names) if not (targets == i).any()]
+            if missing and self.needs_every_class:
+                raise DataError(
+                    f"Class {missing[0]!r} has no image to learn from ({len(missing)} such classes). "
+                    "Add an image, or take the class out of class_names."
+                )
+            self._fit(features, targets)
+        return self
+
+    needs_every_class: ClassVar[bool] = False
+    """Whether fitting is refused when a class has no image."""
+
+    def _training_features(self, images: Any) -> tuple[Any, Sequence[int]]:
+        """What `_fit` learns from, and which of the images it covers."""
+        found = self._features(images, ("test",))
+        return found.features[0], found.kept
+
+    def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
+        check_class_names(backbone, names)
+        self.backbone_ = backbone
+        self.class_names_ = tuple(names)
+        self.classes_ = np.array(names) if named else np.arange(len(names))
+
+    def _features(self, images: Any, views: Sequence[View], on_bad_image: str | None = None) -> Features:
+        """Image features (V, n, D) on the backbone's device, from images or from features given."""
+        backbone = self.backbone_
+        if is_features(images):
+            given = as_features(images)
+            if given.shape[1] != backbone.embed_dim:
+                raise DataError(
+                    f"Features have {given.shape[1]} columns, but {backbone.name} makes features of {backbone.embed_dim}. "
+                    "Compute them with the same backbone."
+                )
+            return Features(given[None].to(backbone.device), tuple(range(len(given))))
+        cache = FeatureCache() if self.cache is True else (self.cache or None)
+        views = ("test",) if is_pixels(images) else views
+        with tracked("image features", _length(images)) as progress:
+            found = extract_features(
+                backbone,
+                images,
+                views=views,
+                cache=cache,
+                on_bad_image=on_bad_image or self.on_bad_image,  # type: ignore[arg-type]
+                progress=lambda done, total: progress.update(done),
+            )
+        return Features(found.features.to(backbone.device), found.kept, found.skipped)
+
+    def image_features(self, images: Any, on_bad_image: Literal["fail", "skip"] = "fail") -> Features:
+        """Test-view features of images, as `predict` makes them; they can be given to `predict` instead of images."""
+        check_is_fitted(self, "class_names_")
+        with progress_shown(self.verbose):
+            return self._features(images, ("test",), on_bad_image)
+
+    def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
+        """Scores before the softmax; a bad image is an error, as every image must have its row."""
+        features = self.image_features(images).features[0]
+        with torch.no_grad():
+            return self._logits(features).float().cpu().numpy()
+
+    def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
+        """Probabilities of the classes in the order of `classes_`."""
+        return torch.from_numpy(self.logits(images)).softmax(dim=1).numpy()
+
+    def predict(self, images: Any) -> np.ndarray:
+        """The most probable class of each image, in the form that labels had when fitting (names or integers)."""
+        scores = self.logits(images)
+        return self.classes_[scores.argmax(axis=1)]
+
+    def with_classes(self, class_names: Sequence[str]) -> ClipClassifier:
+        """The same learned prompt for other classes: a new fitted estimator; this one is unchanged.
+
+        Raises:
+            ParameterError: what was learned belongs to its classes (class-specific context, a linear probe).
+            DataError: fewer than two names, or blank ones.
+        """
+        raise ParameterError(f"A fitted {type(self).__name__} belongs to its classes; fit one for the new classes.")
+
+    def save(self, path: str | Path) -> Path:
+        """Saves what was learned (kilobytes, never the backbone) into the folder `path`; `coopt.load` reads it back."""
+        from coopt.methods.saving import save
+
+        return save(self, Path(path))
+
+    def _copy_with(self, names: Sequence[str]) -> ClipClassifier:
+        """A fitted copy for other class names, with nothing yet computed from them."""
+        check_is_fitted(self, "class_names_")
+        other = copy.copy(self)
+        other.class_names = list(names)
+        _, checked = encode_labels(list(names), list(names))
+        other._set_classes(self.backbone_, checked, named=True)
+        return other
+
+    def _check_parameters(self) -> None:
+        self._require("on_bad_image", self.on_bad_image in ("fail", "skip"), "'fail' or 'skip'")
+        self._require("cache", isinstance(self.cache, bool | FeatureCache), "True, False or a FeatureCache")
+
+    def _check_text_parameters(self, text_path: TextPath, precision: Precision) -> None:
+        self._require("text_path", text_path in PATHS, f"one of {', '.join(PATHS)}")
+        self._require("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ParameterError(
+                f"The '{name}' parameter of {type(self).__name__} must be {expected}. Got {getattr(self, name)!r} instead."
+            )
+
+    def _require_int(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        holds = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low
+        self._require(name, holds, f"an int >= {low}")
+
+
+def is_features(images: Any) -> bool:
+    """True for a table (N, D), as an array or a tensor."""
+    return isinstance(images, np.ndarray | Tensor) and images.ndim == 2
+
+
+def is_pixels(images: Any) -> bool:
+    """True for preprocessed pixels (N, 3, H, W)."""
+    return isinstance(images, np.ndarray | Tensor) and images.ndim == 4
+
+
+def _length(images: Any) -> int:
+    try:
+        return len(images)
+    except TypeError:
+        raise DataError(
+            f"Expected a list of images, a tensor of pixels or a table of features. Got {type(images).__name__}."
+        ) from None
+
+
+def _are_names(labels: Any) -> bool:
+    return len(labels) > 0 and isinstance(labels[0] if isinstance(labels, list | tuple) else next(iter(labels)), str)

@@ -1,0 +1,154 @@
+"""Linear probe: logistic regression on image features.
+
+As Radford et al. (ICML 2021) and CoOp's figures use it: features are not normalised; C is searched on validation
+images. Published, ImageNet, 16 shots: 55.87 (RN50), 59.75 (RN101), 59.58 (ViT-B/32), 65.85 (ViT-B/16).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from torch import Tensor
+
+from coopt.backbones import Backbone
+from coopt.data import FeatureCache, encode_labels
+from coopt.methods.base import ClipClassifier
+
+SEARCH = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
+BISECTIONS = 8
+
+
+class LinearProbe(ClipClassifier):
+    """Logistic regression on frozen image features.
+
+    Args:
+        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
+        C: inverse strength of the L2 penalty; None: searched on the validation images given to `fit`, or else by
+            cross-validation on the training images, or (where a class has a single image) 1.
+        seed: of the cross-validation's folds.
+        class_names, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
+
+    Attributes:
+        C_: the C that was used.
+        weight_, bias_: (C, D) and (C,).
+    """
+
+    method: ClassVar[str] = "linear_probe"
+    needs_every_class: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "bundled",
+        *,
+        C: float | None = None,
+        seed: int = 1,
+        class_names: Sequence[str] | None = None,
+        device: str = "auto",
+        cache: bool | FeatureCache = True,
+        on_bad_image: Literal["fail", "skip"] = "fail",
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.C = C
+        self.seed = seed
+        self.class_names = class_names
+        self.device = device
+        self.cache = cache
+        self.on_bad_image = on_bad_image
+        self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        holds = self.C is None or (isinstance(self.C, int | float) and not isinstance(self.C, bool) and self.C > 0)
+        self._require("C", holds, "None or a number > 0")
+        self._require_int("seed", 0)
+
+    def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> LinearProbe:
+        """Learns from labelled images; `val_images` and `val_labels`, where given, choose C."""
+        self._validation = None if val_images is None else (val_images, val_labels)
+        super().fit(images, labels)
+        del self._validation
+        return self
+
+    def _fit(self, features: Float[Tensor, "n dim"], targets: Int[Tensor, " n"]) -> None:
+        x, y = features.cpu().numpy(), targets.cpu().numpy()
+        if self.C is not None:
+            self.C_ = float(self.C)
+        elif self._validation is not None:
+            found = self._features(self._validation[0], ("test",))
+            names = self.class_names_ if self.classes_.dtype.kind == "U" else self.class_names
+            val_y, _ = encode_labels(self._validation[1], names)
+            self.C_ = search_c(x, y, found.features[0].cpu().numpy(), val_y[list(found.kept)])
+        else:
+            self.C_ = self._cross_validated(x, y)
+        fitted = logistic_regression(self.C_, x, y)
+        weight, bias = np.atleast_2d(fitted.coef_), np.atleast_1d(fitted.intercept_)
+        if len(self.class_names_) == 2:  # scikit-learn keeps one row then: that of the second class
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        self._set_state({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+
+    def _cross_validated(self, x: Float[np.ndarray, "n dim"], y: Int[np.ndarray, " n"]) -> float:
+        folds = min(4, int(np.bincount(y).min()))
+        if folds < 2:
+            return 1.0
+        splits = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
+
+        def accuracy(c: float) -> float:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                return float(cross_val_score(_regression(c), x, y, cv=splits).mean())
+
+        return _search(accuracy)
+
+    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return features @ self.weight_.to(features).T + self.bias_.to(features)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {"weight": self.weight_, "bias": self.bias_}
+
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        self.weight_, self.bias_ = state["weight"].float(), state["bias"].float()
+
+
+def search_c(
+    x: Float[np.ndarray, "n dim"],
+    y: Int[np.ndarray, " n"],
+    val_x: Float[np.ndarray, "m dim"],
+    val_y: Int[np.ndarray, " m"],
+) -> float:
+    """The reference's search for C by accuracy on validation features: a coarse grid, then bisection in log10."""
+    return _search(lambda c: float((logistic_regression(c, x, y).predict(val_x) == val_y).mean()))
+
+
+def _search(accuracy: Callable[[float], float]) -> float:
+    coarse = [accuracy(c) for c in SEARCH]
+    peak = SEARCH[int(np.argmax(coarse))]
+    left, right = 0.1 * peak, 10 * peak
+    winner = left
+    for _ in range(BISECTIONS):
+        middle = (np.log10(left) + np.log10(right)) / 2
+        if accuracy(left) < accuracy(right):  # the right end wins only when strictly better
+            winner, left = right, float(10**middle)
+        else:
+            winner, right = left, float(10**middle)
+    return float(winner)
+
+
+def _regression(c: float) -> LogisticRegression:
+    return LogisticRegression(solver="lbfgs", max_iter=1000, C=c)
+
+
+def logistic_regression(c: float, x: np.ndarray, y: np.ndarray) -> LogisticRegression:
+    """scikit-learn's logistic regression as the protocol wants it, fitted."""
+    with warnings.catch_warnings():
+        # The protocol stops after 1000 iterations, converged or not.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return _regression(c).fit(x, y)

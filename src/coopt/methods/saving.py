@@ -1,0 +1,195 @@
+"""Saved prompts: a folder with `prompt.json` (what it is) and `prompt.safetensors` (what was learned).
+
+Kilobytes; no pickle; no frozen weights. The JSON is written last and names the tensors' SHA-256, so a folder is either
+whole or refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from coopt.backbones import Backbone, load_backbone
+from coopt.errors import BackboneError, BackboneMismatchError, SavedFileError
+from coopt.files import write_bytes, write_json
+from coopt.methods.base import ClipClassifier
+from coopt.methods.coop import CoOp
+from coopt.methods.linear_probe import LinearProbe
+from coopt.methods.zero_shot import ZeroShot
+from coopt.training.recipe import Recipe
+
+FORMAT = 1
+JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
+METHODS: dict[str, type[ClipClassifier]] = {cls.method: cls for cls in (CoOp, ZeroShot, LinearProbe)}
+
+# Parameters that belong to the machine or the moment, not to what was learned.
+_LOCAL = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose")
+
+
+def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None = None) -> Path:
+    """Writes a fitted estimator; `extra` (metrics, how it was made) goes into the JSON beside it."""
+    from sklearn.utils.validation import check_is_fitted
+
+    from coopt import __version__
+
+    check_is_fitted(estimator, "class_names_")
+    backbone = estimator.backbone_
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator._state().items()}
+    data = dump_tensors(tensors)
+    parameters = {name: value for name, value in estimator.get_params(deep=False).items() if name not in _LOCAL}
+    if "recipe" in parameters:
+        parameters["recipe"] = Recipe.of(parameters["recipe"]).to_dict()
+    description = {
+        "format": FORMAT,
+        "coopt_version": __version__,
+        "method": estimator.method,
+        "parameters": parameters,
+        "class_names": list(estimator.class_names_),
+        "labels": "names" if estimator.classes_.dtype.kind == "U" else "integers",
+        "backbone": {
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "preprocessing": backbone.preprocessing.id,
+        },
+        "tensors_sha256": hashlib.sha256(data).hexdigest(),
+        **(extra or {}),
+    }
+    write_bytes(folder / TENSORS_NAME, data)
+    write_json(folder / JSON_NAME, description)
+    return folder
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a saved prompt says of itself; the backbone is not loaded.
+
+    Raises:
+        SavedFileError: there is no saved prompt, or it is damaged or of a newer format.
+    """
+    file = _json_file(Path(path))
+    try:
+        description = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+        if not isinstance(description, dict):
+            raise ValueError("not a mapping")
+        version, method = description["format"], description["method"]
+        names, backbone = description["class_names"], description["backbone"]
+        valid = isinstance(names, list) and all(isinstance(n, str) for n in names) and isinstance(backbone["name"], str)
+        if not valid or not isinstance(description["parameters"], dict):
+            raise ValueError("a field has the wrong type")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SavedFileError(f"{file} is not a saved prompt of coopt ({type(error).__name__}: {error}).") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise SavedFileError(f"{file} has format {version}; this coopt reads up to {FORMAT}. Upgrade coopt to read it.")
+    if method not in METHODS:
+        raise SavedFileError(f"{file} holds the method {method!r}; this coopt knows {', '.join(METHODS)}.")
+    return description
+
+
+def load(
+    path: str | Path,
+    backbone: str | Backbone | None = None,
+    device: str = "auto",
+    class_names: Sequence[str] | None = None,
+    download: bool = False,
+) -> ClipClassifier:
+    """Loads a saved prompt, ready to predict.
+
+    Args:
+        path: the folder that `save` wrote (or its `prompt.json`), or a checkpoint of CoOp's reference implementation
+            (the folder that holds `prompt_learner/`, or a `model.pth.tar-N` file).
+        backbone: another name or object for the *same* frozen weights (they may lie elsewhere on this machine); needed
+            for a reference checkpoint, which does not say what it was trained with.
+        device: "auto", "cpu", "cuda" ...
+        class_names: other classes than the saved ones; needed for a reference checkpoint.
+        download: may fetch the backbone's weights from the network.
+
+    Raises:
+        SavedFileError: missing, damaged or changed files.
+        BackboneMismatchError: the backbone is not the one that the prompt was learned with.
+        WeightsNotFoundError: the backbone's weights are not on this machine.
+    """
+    from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
+
+    if is_reference_checkpoint(Path(path)):
+        return load_reference_checkpoint(Path(path), backbone, class_names, device, download)
+    description = describe(path)
+    tensors = _read_tensors(_json_file(Path(path)).with_name(TENSORS_NAME), description.get("tensors_sha256"))
+    found = _matching_backbone(description["backbone"], backbone, device, download)
+    cls = METHODS[description["method"]]
+    try:
+        names = description["class_names"]
+        estimator = cls(backbone=found, device=device, class_names=names, **description["parameters"])
+        estimator._set_classes(found, names, named=description["labels"] == "names")
+        if isinstance(estimator, CoOp):
+            estimator.recipe_ = Recipe.of(estimator.recipe)
+            _check_context(estimator, tensors["context"])
+        estimator._set_state(tensors)
+    except (TypeError, KeyError) as error:
+        raise SavedFileError(f"{path} does not fit the method {description['method']!r}: {error}.") from error
+    return estimator if class_names is None else estimator.with_classes(class_names)
+
+
+def _json_file(path: Path) -> Path:
+    file = path if path.name == JSON_NAME else path / JSON_NAME
+    if not file.is_file():
+        raise SavedFileError(
+            f"There is no saved prompt at {path}: expected a folder with {JSON_NAME} and {TENSORS_NAME}, as written by "
+            "`coopt fit ... --out FOLDER` or `estimator.save(FOLDER)`."
+        )
+    return file
+
+
+def _read_tensors(file: Path, sha256: str | None) -> dict[str, Tensor]:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise SavedFileError(f"Cannot read {file}: {error.strerror}. The saved prompt is incomplete.") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise SavedFileError(
+            f"{file} is not the file that was saved (its SHA-256 differs from {JSON_NAME}). It was changed or damaged; "
+            "get the prompt again from where it came."
+        )
+    try:
+        tensors = load_tensors(data)
+    except (SafetensorError, ValueError) as error:
+        raise SavedFileError(f"{file} is not a readable safetensors file: {error}.") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise SavedFileError(f"{file}: the tensor {name!r} holds values that are not finite.")
+    return tensors
+
+
+def _matching_backbone(saved: dict[str, Any], given: str | Backbone | None, device: str, download: bool) -> Backbone:
+    try:
+        found = load_backbone(given if given is not None else saved["name"], device, download=download)
+    except BackboneError as error:
+        if given is not None:
+            raise
+        raise type(error)(
+            f"The prompt was learned with the backbone {saved['name']!r}, which cannot be loaded. {error}"
+        ) from error
+    if found.fingerprint != saved.get("fingerprint"):
+        raise BackboneMismatchError(
+            f"The prompt was learned with the backbone {saved['name']!r} (fingerprint {str(saved.get('fingerprint'))[:12]}), "
+            f"but {found.name!r} has fingerprint {found.fingerprint[:12]}: other weights, to which the learned vectors mean "
+            "nothing. Give the original backbone, or fit a prompt for this one."
+        )
+    return found
+
+
+def _check_context(estimator: CoOp, context: Tensor) -> None:
+    width, classes = estimator.backbone_.text.width, len(estimator.class_names_)
+    ndim = 3 if estimator.csc else 2
+    if context.ndim != ndim or context.shape[-1] != width or (estimator.csc and len(context) != classes):
+        raise SavedFileError(
+            f"The saved context has shape {tuple(context.shape)}; expected "
+            f"{'(classes, n_ctx, width)' if estimator.csc else '(n_ctx, width)'} with {classes} classes and width {width}."
+        )

@@ -1,0 +1,103 @@
+"""Zero-shot CLIP with hand-made prompts, one or an ensemble.
+
+Radford et al.: "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, arXiv:2103.00020.
+Published, ImageNet (as CoOp's table 2 reports): "a photo of a {}." 58.18 (RN50) to 66.73 (ViT-B/16); seven templates
+60.41 to 68.74.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from coopt.backbones import Backbone
+from coopt.data import FeatureCache, encode_labels
+from coopt.methods.base import ClipClassifier
+from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_features
+from coopt.text.encode import Path as TextPath
+from coopt.text.encode import Precision
+
+
+class ZeroShot(ClipClassifier):
+    """Classifies by hand-made prompts; fitting only reads the class names.
+
+    Args:
+        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
+        templates: one prompt such as "a photo of a {}, a type of pet.", several (an ensemble: their text features are
+            averaged), or "ensemble" for the seven that CLIP's authors selected.
+        class_names, text_path, precision, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
+    """
+
+    method: ClassVar[str] = "zero_shot"
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "bundled",
+        *,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
+        class_names: Sequence[str] | None = None,
+        text_path: TextPath = "auto",
+        precision: Precision = "fp32",
+        device: str = "auto",
+        cache: bool | FeatureCache = True,
+        on_bad_image: Literal["fail", "skip"] = "fail",
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.templates = templates
+        self.class_names = class_names
+        self.text_path = text_path
+        self.precision = precision
+        self.device = device
+        self.cache = cache
+        self.on_bad_image = on_bad_image
+        self.verbose = verbose
+
+    def fit_classes(self, class_names: Sequence[str]) -> ZeroShot:
+        """Makes the classifier from class names alone: no image is needed."""
+        from coopt.backbones import load_backbone
+
+        self._check_parameters()
+        _, names = encode_labels(list(class_names), list(class_names))
+        self._set_classes(load_backbone(self.backbone, self.device), names, named=True)
+        self._set_state({})
+        return self
+
+    def _training_features(self, images: Any) -> tuple[None, Sequence[int]]:
+        return None, range(len(images))  # nothing is learned, so nothing is decoded
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_text_parameters(self.text_path, self.precision)
+
+    def _fit(self, features: None, targets: Int[Tensor, " n"]) -> None:
+        self._set_state({})
+
+    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return self.backbone_.logit_scale * normalize(features, dim=-1) @ self.text_features_.T
+
+    def _state(self) -> dict[str, Tensor]:
+        return {}
+
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        self.text_features_ = template_features(
+            self.backbone_, self.class_names_, self.template_list, path=self.text_path, precision=self.precision
+        )
+
+    @property
+    def template_list(self) -> tuple[str, ...]:
+        """The templates as a tuple, whatever form they were given in."""
+        if self.templates == "ensemble":
+            return ENSEMBLE
+        return (self.templates,) if isinstance(self.templates, str) else tuple(self.templates)
+
+    def with_classes(self, class_names: Sequence[str]) -> ZeroShot:
+        """The same prompts for other class names: a new fitted estimator; this one is unchanged."""
+        other = self._copy_with(class_names)
+        other._set_state({})
+        assert isinstance(other, ZeroShot)
+        return other

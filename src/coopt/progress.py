@@ -1,0 +1,68 @@
+"""Progress for people: bars on a terminal when somebody asked for them, silence everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+"""Called with how much is done so far."""
+
+_shown: ContextVar[Progress | None] = ContextVar("coopt_progress", default=None)
+
+
+@contextmanager
+def progress_shown(shown: bool = True) -> Iterator[None]:
+    """Within this context `tracked` draws bars on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal or _shown.get() is not None:
+        yield
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        token = _shown.set(progress)
+        try:
+            yield
+        finally:
+            _shown.reset(token)
+
+
+class Tracker:
+    """One piece of long work; does nothing where no progress is shown."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self._progress = _shown.get()
+        if self._progress is not None:
+            self._task = self._progress.add_task(description, total=total, note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Says how much is done so far, with a short remark (a loss, a rate)."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, note=note)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._progress is not None:
+            self._progress.remove_task(self._task)
+
+
+@contextmanager
+def tracked(description: str, total: int) -> Iterator[Tracker]:
+    """A progress bar for work of `total` parts."""
+    tracker = Tracker(description, total)
+    try:
+        yield tracker
+    finally:
+        tracker.close()

@@ -1,0 +1,50 @@
+"""Context vectors: how they begin (Zhou et al., IJCV 2022, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coopt.backbones.protocol import Backbone
+from coopt.errors import ParameterError
+from coopt.text.layout import clean_name
+
+INIT_STD = 0.02
+
+
+def random_context(
+    backbone: Backbone, n_ctx: int, n_classes: int | None, seed: int
+) -> Float[Tensor, "*classes n_ctx width"]:
+    """Context vectors drawn from N(0, 0.02): (M, W) for all classes, or (C, M, W) when `n_classes` is given."""
+    shape = (n_ctx, backbone.text.width) if n_classes is None else (n_classes, n_ctx, backbone.text.width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * INIT_STD
+
+
+def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -> Float[Tensor, "*classes n_ctx width"]:
+    """Context vectors that begin as the token embeddings of `words`, e.g. "a photo of a".
+
+    M is the number of *tokens*. (The reference counts words split on blanks, so it cuts "itap of a", three words and
+    four tokens, in the wrong place; where both counts agree, so do we.)
+
+    Raises:
+        ParameterError: `words` holds no token.
+    """
+    ids = backbone.tokenizer.encode(clean_name(words))
+    if not ids:
+        raise ParameterError(f"The 'init' parameter must hold at least one word. Got {words!r} instead.")
+    table = backbone.text.token_embedding.weight
+    vectors = table[torch.tensor(ids, device=table.device)].detach().float().cpu().clone()
+    return vectors if n_classes is None else vectors.expand(n_classes, -1, -1).clone()
+
+
+def initial_context(
+    backbone: Backbone, class_names: Sequence[str], n_ctx: int, class_specific: bool, init: str | None, seed: int
+) -> Float[Tensor, "*classes n_ctx width"]:
+    """The context that training starts from; `init` replaces `n_ctx` by its own number of tokens."""
+    n_classes = len(class_names) if class_specific else None
+    if init is not None:
+        return word_context(backbone, init, n_classes)
+    return random_context(backbone, n_ctx, n_classes, seed)

@@ -1,0 +1,55 @@
+"""Hand-made prompts: single templates and ensembles of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from coopt.backbones.protocol import Backbone
+from coopt.errors import ParameterError
+from coopt.text.encode import Path, Precision, TextEncoder
+from coopt.text.layout import template_prompts
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+ENSEMBLE = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""The seven templates that CLIP's authors selected for ImageNet (Radford et al., ICML 2021; used by CoOp's table 2)."""
+
+
+def template_features(
+    backbone: Backbone,
+    class_names: Sequence[str],
+    templates: Sequence[str],
+    *,
+    path: Path = "auto",
+    precision: Precision = "fp32",
+) -> Float[Tensor, "classes dim"]:
+    """Normalised text features; several templates are normalised one by one, averaged and normalised again.
+
+    Raises:
+        ParameterError: no template, or one without exactly one "{}".
+        PromptTooLongError: a prompt does not fit the text tower.
+    """
+    if not templates:
+        raise ParameterError("The 'templates' parameter must hold at least one template such as 'a photo of a {}.'.")
+    with torch.no_grad():
+        features = [
+            normalize(
+                TextEncoder(backbone, template_prompts(backbone, class_names, t), path=path, precision=precision)(),
+                dim=-1,
+            )
+            for t in templates
+        ]
+        return normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -1,0 +1,168 @@
+"""From prompts to text features: chooses the path, the precision and how many classes run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Literal, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coopt.backbones.protocol import Backbone, Block, TextTower
+from coopt.errors import ParameterError
+from coopt.text.fast import FastPass, Plan, chunks, make_plan
+from coopt.text.layout import Prompts
+from coopt.text.reference import encode_reference
+
+Path = Literal["auto", "fast", "reference"]
+Precision = Literal["fp32", "bf16"]
+PATHS: tuple[Path, ...] = ("auto", "fast", "reference")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+DEFAULT_MEMORY = 1 << 30
+"""Bytes that the activations of one chunk may take when nothing else is said."""
+
+
+class TextEncoder:
+    """Text features of fixed prompts under changing contexts.
+
+    Args:
+        backbone: whose text tower is used.
+        prompts: C prompts.
+        path: "fast" (causal towers), "reference" (any), "auto" (fast where it is exact).
+        precision: "fp32", or "bf16" for the matrix products only (LayerNorm, softmax and the result stay in fp32).
+        memory: bytes that activations may take. When all classes together need more, they run in chunks, and each
+            chunk's activations are computed a second time for the gradient instead of being kept. The features are
+            the same; the memory no longer grows with the number of classes.
+
+    Raises:
+        ParameterError: an unknown path or precision, or "fast" for a tower it is not exact for.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prompts: Prompts,
+        *,
+        path: Path = "auto",
+        precision: Precision = "fp32",
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
+        for name, value, allowed in (("path", path, PATHS), ("precision", precision, PRECISIONS)):
+            if value not in allowed:
+                raise ParameterError(
+                    f"The '{name}' parameter of the text encoder must be one of {', '.join(allowed)}. Got {value!r} instead."
+                )
+        tower = backbone.text
+        if path == "fast" and not fast_path_is_exact(tower):
+            raise ParameterError(
+                f"The fast text path is not exact for {backbone.name}. Use text_path='auto' or 'reference'."
+            )
+        self.tower = tower
+        self.prompts = prompts
+        self.fast = path != "reference" and fast_path_is_exact(tower)
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.memory = memory
+        self._plans: dict[int, tuple[Plan, ...]] = {}
+        if self.fast:
+            self._pass = FastPass.of(tower, _blocks_in(tower, self.dtype), self.dtype)
+            self._inverse = torch.argsort(torch.argsort(prompts.lengths, stable=True)).to(backbone.device)
+
+    def __call__(self, context: Float[Tensor, "*shape width"] | None = None) -> Float[Tensor, "*groups classes dim"]:
+        """Features (not normalised, float32) for a context: (M, W), class-specific (C, M, W), or per group (G, M, W).
+
+        Returns:
+            (C, D); for a context per group (G, C, D).
+        """
+        grouped = context is not None and context.ndim == 3 and not self.prompts.class_specific
+        if not self.fast:
+            enabled = self.dtype is not torch.float32
+            with torch.autocast(self.tower.positional_embedding.device.type, torch.bfloat16, enabled=enabled):
+                return encode_reference(self.tower, self.prompts, context).float()
+        groups = len(context) if grouped and context is not None else 1
+        parts = [self._part(plan) for plan in self._plan(groups)]
+        if len(parts) == 1 or context is None:
+            features = torch.cat([part(context) for part in parts], dim=1)
+        else:
+            features = cast(Tensor, _Recomputed.apply(context, parts))
+        features = features[:, self._inverse]
+        return features if grouped else features[0]
+
+    def _part(self, plan: Plan) -> Callable[[Tensor | None], Tensor]:
+        return lambda context: self._pass(plan, context, self.prompts.class_specific)
+
+    def _plan(self, groups: int) -> tuple[Plan, ...]:
+        if groups not in self._plans:
+            device = self.tower.positional_embedding.device
+            max_rows = max(1, int(self.memory / (groups * activation_bytes_per_row(self.tower, self.dtype))))
+            plans = (make_plan(self.prompts, chunk).to(device) for chunk in chunks(self.prompts, max_rows))
+            self._plans = {groups: tuple(plans)}
+        return self._plans[groups]
+
+    @property
+    def rows(self) -> int:
+        """Tokens that pass through the blocks for one context: the work of one text pass."""
+        if not self.fast:
+            return len(self.prompts) * self.tower.context_length
+        return sum(len(plan.prefix_ids) + len(plan.tail_ids) for plan in self._plan(1))
+
+
+def fast_path_is_exact(tower: TextTower) -> bool:
+    """True for causal towers whose blocks are known and whose feature is that of the end token."""
+    return tower.causal and tower.blocks is not None and tower.pooling != "last" and not tower.padding_matters
+
+
+def activation_bytes_per_row(tower: TextTower, dtype: torch.dtype) -> int:
+    """Bytes of activations that autograd keeps for one token through all blocks (an estimate, checked by a test)."""
+    blocks = tower.blocks or ()
+    hidden = blocks[0].fc.out_features if blocks else 4 * tower.width
+    # Residual stream and LayerNorm inputs in fp32; queries, keys, values, attended, hidden before and after in `dtype`.
+    size = torch.finfo(dtype).bits // 8
+    return len(blocks) * (4 * 4 * tower.width + size * (6 * tower.width + 3 * hidden))
+
+
+class _Recomputed(torch.autograd.Function):
+    """Features chunk by chunk without keeping activations; the backward pass runs each chunk again."""
+
+    @staticmethod
+    def forward(ctx, context: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:  # type: ignore[override]
+        ctx.parts = parts
+        ctx.save_for_backward(context)
+        return torch.cat([part(context) for part in parts], dim=1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (saved,) = ctx.saved_tensors
+        context = saved.detach().requires_grad_()
+        start = 0
+        with torch.enable_grad():
+            for part in ctx.parts:
+                features = part(context)
+                features.backward(grad[:, start : start + features.shape[1]])
+                start += features.shape[1]
+        assert context.grad is not None
+        return context.grad, None
+
+
+_CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, tuple[Block, ...]]] = WeakKeyDictionary()
+
+
+def _blocks_in(tower: TextTower, dtype: torch.dtype) -> tuple[Block, ...]:
+    """The tower's blocks with matrix weights in `dtype`; in float32 the tower's own, otherwise copies made once."""
+    assert tower.blocks is not None
+    if dtype is torch.float32:
+        return tower.blocks
+    converted = _CONVERTED.setdefault(tower, {})
+    if dtype not in converted:
+        converted[dtype] = tuple(_block_in(block, dtype) for block in tower.blocks)
+    return converted[dtype]
+
+
+def _block_in(block: Block, dtype: torch.dtype) -> Block:
+    linear = {name: deepcopy(getattr(block, name)).to(dtype) for name in ("out_proj", "fc", "proj")}
+    bias = None if block.qkv_bias is None else block.qkv_bias.to(dtype)
+    return replace(block, qkv_weight=block.qkv_weight.to(dtype), qkv_bias=bias, **linear)

@@ -1,0 +1,179 @@
+"""Prompts as slots: at each position of a prompt stands a constant token or a learned context vector.
+
+CoOp (Zhou et al., IJCV 2022), eq. 2 and 4, with M context vectors [V] and the class name anywhere:
+
+    end     start [V]1 ... [V]M name . end
+    middle  start [V]1 ... [V]M/2 name [V]M/2+1 ... [V]M . end
+    front   start name [V]1 ... [V]M . end
+
+Hand-made templates are the same thing without context vectors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from coopt.backbones.protocol import Backbone
+from coopt.errors import ClassNameWarning, DataError, ParameterError, PromptTooLongError
+
+Position = Literal["end", "middle", "front"]
+POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """C prompts of up to L tokens, described by slots.
+
+    Attributes:
+        token_ids: the constant token at each position; the tower's pad id after the end and at context positions.
+        context_index: which context vector stands at a position; -1 where a constant token (or padding) does.
+        lengths: tokens of each prompt, start and end included.
+        n_ctx: M, the number of context vectors (0 for a hand-made template).
+        class_specific: each class has context vectors of its own, so context positions are never shared.
+    """
+
+    token_ids: Int[Tensor, "classes length"]
+    context_index: Int[Tensor, "classes length"]
+    lengths: Int[Tensor, " classes"]
+    n_ctx: int = 0
+    class_specific: bool = False
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def shared(self) -> int:
+        """P, the number of leading positions that are the same for all classes (at most: all but the end token)."""
+        same = (self.token_ids == self.token_ids[:1]) & (self.context_index == self.context_index[:1])
+        if self.class_specific:
+            same = same & (self.context_index < 0)
+        shared = int(same.all(dim=0).long().cumprod(dim=0).sum())
+        return min(shared, int(self.lengths.min()) - 1)
+
+    @cached_property
+    def is_context(self) -> Bool[Tensor, "classes length"]:
+        """True where a context vector stands."""
+        return self.context_index >= 0
+
+
+def _pack(backbone: Backbone, rows: Sequence[Sequence[tuple[int, int]]], n_ctx: int, class_specific: bool) -> Prompts:
+    """Rows of (token id, context index) pairs as padded tensors."""
+    length = max(len(row) for row in rows)
+    pad = (backbone.text.pad_id, -1)
+    slots = torch.tensor([[*row, *([pad] * (length - len(row)))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return Prompts(slots[..., 0].contiguous(), slots[..., 1].contiguous(), lengths, n_ctx, class_specific)
+
+
+def clean_name(name: str) -> str:
+    """A class name as it goes into a prompt: underscores become blanks, as in the reference."""
+    return name.replace("_", " ")
+
+
+def _name_ids(backbone: Backbone, name: str) -> list[int]:
+    """Token ids of "name.": the period belongs to the text, because some names swallow it ("crane (bird).")."""
+    ids = backbone.tokenizer.encode(f"{clean_name(name)}.")
+    _refuse_special_tokens(backbone, name, ids)
+    return ids
+
+
+def _refuse_special_tokens(backbone: Backbone, text: str, ids: list[int]) -> None:
+    special = {backbone.text.start_id, backbone.text.end_id} & set(ids)
+    if special:
+        raise DataError(
+            f"{text!r} contains the text tower's start or end token (id {min(special)}), which would cut the prompt. "
+            "Rename the class or the template."
+        )
+
+
+def check_class_names(backbone: Backbone, class_names: Sequence[str]) -> None:
+    """Refuses names without content and warns of names that the text tower cannot tell apart.
+
+    Raises:
+        DataError: a name is empty or blank.
+    """
+    seen: dict[tuple[int, ...], str] = {}
+    for name in class_names:
+        if not clean_name(name).strip():
+            raise DataError(f"A class name must have at least one visible character. Got {name!r}; rename the class.")
+        ids = tuple(backbone.tokenizer.encode(clean_name(name)))
+        if ids in seen:
+            warnings.warn(
+                f"Classes {seen[ids]!r} and {name!r} have the same tokens, so a prompt cannot tell them apart. "
+                "Rename one, or use class-specific context (csc=True).",
+                ClassNameWarning,
+                stacklevel=2,
+            )
+        seen.setdefault(ids, name)
+
+
+def context_prompts(
+    backbone: Backbone,
+    class_names: Sequence[str],
+    n_ctx: int,
+    position: Position = "end",
+    class_specific: bool = False,
+) -> Prompts:
+    """Prompts with `n_ctx` learned vectors around each class name.
+
+    Raises:
+        ParameterError: `position` is none of end, middle, front.
+        PromptTooLongError: a prompt does not fit the text tower.
+        DataError: a class name is not usable.
+    """
+    if position not in POSITIONS:
+        raise ParameterError(
+            f"The 'position' parameter must be one of {', '.join(POSITIONS)}. Got {position!r} instead."
+        )
+    context = [(backbone.text.pad_id, index) for index in range(n_ctx)]
+    start, end = (backbone.text.start_id, -1), (backbone.text.end_id, -1)
+    rows = []
+    for name in class_names:
+        ids = [(token, -1) for token in _name_ids(backbone, name)]
+        # Where a name swallows the period, its last token stays with the name: the length of the bare name decides.
+        split = len(backbone.tokenizer.encode(clean_name(name)))
+        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+        if position == "end":
+            row = [start, *context, *ids, end]
+        else:
+            row = [start, *context[:before], *ids[:split], *context[before:], *ids[split:], end]
+        limit = backbone.text.context_length
+        if len(row) > limit:
+            raise PromptTooLongError(
+                f"The prompt of class {name!r} has {len(row)} tokens ({n_ctx} context vectors, {len(ids)} for the name, "
+                f"start and end), but {backbone.name} takes {limit}. Shorten the name or lower n_ctx by {len(row) - limit}."
+            )
+        rows.append(row)
+    return _pack(backbone, rows, n_ctx, class_specific)
+
+
+def template_prompts(backbone: Backbone, class_names: Sequence[str], template: str) -> Prompts:
+    """Prompts of one hand-made template such as "a photo of a {}, a type of pet.".
+
+    Raises:
+        ParameterError: the template does not hold exactly one "{}".
+        PromptTooLongError: a prompt does not fit the text tower.
+    """
+    if template.count("{}") != 1:
+        raise ParameterError(f"A template must hold '{{}}' exactly once, for the class name. Got {template!r}.")
+    rows = []
+    for name in class_names:
+        text = template.replace("{}", clean_name(name))
+        ids = backbone.tokenizer.encode(text)
+        _refuse_special_tokens(backbone, text, ids)
+        limit = backbone.text.context_length
+        if len(ids) + 2 > limit:
+            raise PromptTooLongError(
+                f"The prompt {text!r} has {len(ids) + 2} tokens, but {backbone.name} takes {limit}. "
+                "Shorten the class name or the template."
+            )
+        rows.append([(token, -1) for token in (backbone.text.start_id, *ids, backbone.text.end_id)])
+    return _pack(backbone, rows, 0, False)

@@ -1,0 +1,140 @@
+"""The training loop: one for all methods."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coopt.errors import TrainingError
+from coopt.progress import tracked
+from coopt.training.checkpoint import Checkpoint
+from coopt.training.recipe import Recipe
+
+SAVE_EVERY = 5.0
+"""Seconds between checkpoints; what is lost when a run is killed."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Hooks for those who watch a run: after each step with its loss, after each epoch with its number and parameters."""
+
+    on_step: Callable[[Tensor], None] = lambda loss: None
+    on_epoch: Callable[[int, dict[str, Tensor]], None] = lambda epoch, parameters: None
+
+
+def train(
+    parameters: dict[str, Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    recipe: Recipe,
+    epochs: int,
+    *,
+    checkpoint: Path | None = None,
+    run: str = "",
+    observer: Observer | None = None,
+) -> list[float]:
+    """Trains `parameters` in place.
+
+    Args:
+        parameters: named leaf tensors that ask for gradients, in float32.
+        loss_of: the loss of (features, targets).
+        batches: given an epoch (from 0), its steps.
+        recipe: optimiser and schedule.
+        epochs: how many.
+        checkpoint: where to keep the state; a run that was stopped goes on from there.
+        run: identifies the run in its checkpoint.
+        observer: is told of every step and epoch.
+
+    Returns:
+        The mean loss of every epoch.
+
+    Raises:
+        TrainingError: a loss is not finite, or the checkpoint is of another run.
+    """
+    observer = observer or Observer()
+    optimizer = _optimizer(parameters, recipe)
+    rates = recipe.learning_rates(epochs)
+    losses: list[float] = []
+    if checkpoint is not None and (found := Checkpoint.load(checkpoint, run)) is not None:
+        _restore(found.tensors, parameters, optimizer)
+        losses = list(found.losses)
+    state, saved_at = None, time.monotonic()
+    try:
+        with tracked("learning", epochs) as progress:
+            for epoch in range(len(losses), epochs):
+                losses.append(_epoch(optimizer, rates[epoch], loss_of, batches(epoch), observer, epoch))
+                observer.on_epoch(epoch, parameters)
+                progress.update(epoch + 1, f"loss {losses[-1]:.3f}")
+                if checkpoint is None:
+                    continue
+                state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses))
+                if time.monotonic() - saved_at > SAVE_EVERY:
+                    state.save(checkpoint)
+                    state, saved_at = None, time.monotonic()
+    finally:  # the end, Ctrl-C or an error: the last complete epoch is kept
+        if state is not None and checkpoint is not None:
+            state.save(checkpoint)
+    return losses
+
+
+def _epoch(
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    steps: Iterable[tuple[Tensor, Tensor]],
+    observer: Observer,
+    epoch: int,
+) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    total, count = None, 0
+    for features, targets in steps:
+        loss = loss_of(features, targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        observer.on_step(loss.detach())
+        total = loss.detach() if total is None else total + loss.detach()
+        count += 1
+    # One look at the loss per epoch: on a GPU every look waits for all work in flight.
+    mean = float(total) / count if total is not None else math.nan
+    if not math.isfinite(mean):
+        raise TrainingError(
+            f"The loss of epoch {epoch + 1} is {mean}. Lower the learning rate (recipe lr), use precision='fp32', and "
+            "check that the backbone's weights are finite."
+        )
+    return mean
+
+
+def _optimizer(parameters: dict[str, Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    values = list(parameters.values())
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW(values, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(values, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def _capture(parameters: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Copies of the parameters ("name") and their optimiser state ("name/key")."""
+    tensors = {}
+    for name, parameter in parameters.items():
+        tensors[name] = parameter.detach().clone()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{name}/{key}"] = value.detach().clone()
+    return tensors
+
+
+def _restore(tensors: dict[str, Tensor], parameters: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    for name, parameter in parameters.items():
+        with torch.no_grad():
+            parameter.copy_(tensors[name])
+        keys = [key for key in tensors if key.startswith(f"{name}/")]
+        for key in keys:
+            value = tensors[key]
+            kept = value if value.ndim == 0 else value.to(parameter.device)
+            optimizer.state[parameter][key.split("/", 1)[1]] = kept

@@ -1,0 +1,120 @@
+"""Recipes: how a method is trained, as one frozen object that API, command line, YAML and saved results share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from coopt.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the few parameters of a method are trained.
+
+    Attributes:
+        name: what the recipe is called.
+        optimizer: "sgd" with momentum, or "adam" (decoupled weight decay).
+        lr: the base learning rate.
+        warmup_lr: the learning rate of the first epoch.
+        momentum: of SGD; Adam uses its usual (0.9, 0.999).
+        weight_decay: on all trained parameters.
+        batch_size: images in a step.
+        epochs: how often the data is gone through; None: 50, 100 or 200 by the number of shots, as in the paper.
+        steps_per_epoch: batches in an epoch; None: all that the data has.
+        views: cached views of each training image (the first is the test view, the others are augmented); 0 draws a
+            fresh augmented view of every image in every epoch, as the paper does.
+    """
+
+    name: str = "fast"
+    optimizer: Literal["sgd", "adam"] = "adam"
+    lr: float = 0.005
+    warmup_lr: float = 1e-5
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 4096
+    epochs: int | None = 200
+    steps_per_epoch: int | None = 1
+    views: int = 8
+
+    def __post_init__(self) -> None:
+        for name, low in (("batch_size", 1), ("views", 0)):
+            self._require_int(name, low)
+        for name in ("epochs", "steps_per_epoch"):
+            if getattr(self, name) is not None:
+                self._require_int(name, 1)
+        for name in ("lr", "warmup_lr", "momentum", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+                raise ParameterError(
+                    f"The '{name}' parameter of a recipe must be a number >= 0. Got {value!r} instead."
+                )
+        if self.optimizer not in ("sgd", "adam"):
+            raise ParameterError(
+                f"The 'optimizer' parameter of a recipe must be 'sgd' or 'adam'. Got {self.optimizer!r} instead."
+            )
+
+    def _require_int(self, name: str, low: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ParameterError(f"The '{name}' parameter of a recipe must be an int >= {low}. Got {value!r} instead.")
+
+    def epochs_for(self, shots: int) -> int:
+        """The number of epochs for `shots` images per class (Zhou et al., IJCV 2022, section 4.1)."""
+        if self.epochs is not None:
+            return self.epochs
+        return 50 if shots <= 1 else 100 if shots <= 4 else 200
+
+    def learning_rates(self, epochs: int) -> list[float]:
+        """One learning rate per epoch: `warmup_lr` first, then half a cosine down from `lr`."""
+        return [self.warmup_lr] + [self.lr * 0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON or YAML."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, value: Recipe | str | dict[str, Any]) -> Recipe:
+        """A recipe from a recipe, a name, or a mapping whose "name" may be that of the recipe it changes.
+
+        Raises:
+            ParameterError: an unknown name or field, or a field out of its range.
+        """
+        if isinstance(value, Recipe):
+            return value
+        if isinstance(value, str):
+            if value not in RECIPES:
+                raise ParameterError(
+                    f"The 'recipe' parameter must be one of {', '.join(RECIPES)}. Got {value!r} instead."
+                )
+            return RECIPES[value]
+        if not isinstance(value, dict):
+            raise ParameterError(
+                f"The 'recipe' parameter must be a name, a mapping or a Recipe. Got {value!r} instead."
+            )
+        known = [f.name for f in fields(cls)]
+        unknown = [name for name in value if name not in known]
+        if unknown:
+            raise ParameterError(f"A recipe has no field {unknown[0]!r}. Its fields are {', '.join(known)}.")
+        return replace(RECIPES.get(value.get("name", "fast"), RECIPES["fast"]), **value)
+
+
+PAPER = Recipe(
+    name="paper",
+    optimizer="sgd",
+    lr=0.002,
+    warmup_lr=1e-5,
+    momentum=0.9,
+    weight_decay=5e-4,
+    batch_size=32,
+    epochs=None,
+    steps_per_epoch=None,
+    views=0,
+)
+"""What CoOp's paper did: SGD, batch 32, a fresh augmented view of every image in every epoch."""
+
+FAST = Recipe(name="fast")
+"""For people's own data: a step costs one text pass whatever its batch, so batches are large and steps few."""
+
+RECIPES: dict[str, Recipe] = {"fast": FAST, "paper": PAPER}

@@ -1,0 +1,75 @@
+"""Small models that the tests make themselves: no published weights are needed anywhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from coopt.backbones.openclip import build_model
+
+VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 64}
+RESNET = {"image_size": 32, "layers": [1, 1, 2, 1], "width": 8, "head_width": 64}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
+CLIP = {"embed_dim": 32, "vision_cfg": VIT, "text_cfg": TEXT}
+
+
+class FakeTokenizer:
+    """A tokenizer of 600 tokens whose end id is the highest."""
+
+    start_id = 598
+    end_id = 599
+    pad_id = 0
+    vocab_size = 600
+
+    def encode(self, text: str) -> list[int]:
+        return [10 + ord(letter) for letter in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(number - 10) for number in ids)
+
+
+def configuration(**changes: Any) -> dict:
+    """The small CLIP's configuration, with parts of it changed: `text_cfg={"layers": 3}`."""
+    config = copy.deepcopy(CLIP)
+    for key, value in changes.items():
+        config[key] = {**config[key], **value} if isinstance(config.get(key), dict) else value
+    return config
+
+
+def small_model(seed: int = 0, quick_gelu: bool = False, **changes: Any) -> Any:
+    """A small open_clip model with random weights, large enough that every part of it shows in the features."""
+    torch.manual_seed(seed)
+    model = build_model(configuration(**changes), quick_gelu=quick_gelu).eval().requires_grad_(False)
+    return scramble(model)
+
+
+def scramble(model: Any) -> Any:
+    """Random weights of a size that lets every position and every block matter."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name == "logit_scale":
+                continue
+            spread = 0.5 if weight.ndim < 2 or "embedding" in name else weight[0].numel() ** -0.5
+            weight.normal_(std=spread)
+            if name.endswith(("ln_1.weight", "ln_2.weight", "ln_final.weight", "ln_pre.weight", "ln_post.weight")):
+                weight.add_(1.0)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.1)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return model
+
+
+def save_folder(model: Any, folder: Path, config: dict | None = None, preprocess: dict | None = None) -> Path:
+    """A model folder in open_clip's layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"model_cfg": config or CLIP, "preprocess_cfg": preprocess or {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coopt.backbones.preprocessing import (
+    CLIP_STD,
+    Preprocessing,
+    preprocessing_from,
+    reference_2021_09,
+    to_rgb,
+)
+from coopt.errors import ParameterError
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Blurred noise: it shows every misplaced pixel, and its resized values are not all alike."""
+    small = np.random.RandomState(seed).randint(0, 256, (max(1, height // 3), max(1, width // 3), 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def test_golden_transform() -> None:
+    expected = np.load(GOLDEN / "test_transform.npz")
+    preprocessing = Preprocessing()
+    for path in sorted(GOLDEN.glob("image_*.png")):
+        pixels = preprocessing.test(Image.open(path))
+        assert pixels.shape == (3, 224, 224) and pixels.dtype == torch.float32
+        wanted = torch.from_numpy(expected[path.stem].astype(np.float32))
+        # The recording is in half precision; a step of one pixel value is 1/255 before the division by std.
+        steps = (pixels - wanted).abs() * torch.tensor(CLIP_STD).view(3, 1, 1) * 255
+        assert steps.max() < 0.25
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (301, 200), (199, 420), (33, 31), (1, 1), (224, 225), (7, 90)])
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize(("size", "interpolation"), [((64, 64), "bicubic"), ((64, 64), "bilinear"), ((48, 80), "bicubic")])
+def test_same_bits_as_open_clip(shape: tuple, mode: str, size: tuple, interpolation: str) -> None:
+    from open_clip.transform import image_transform
+
+    image = noise(*shape)
+    theirs = image_transform(size, is_train=False, resize_mode=mode, interpolation=interpolation, fill_color=7)
+    settings = {"resize_mode": mode, "interpolation": interpolation, "fill_color": 7}
+    assert torch.equal(preprocessing_from(settings, size).test(image), theirs(image))
+
+
+def test_a_long_strip_needs_no_gigabytes() -> None:
+    strip = Image.linear_gradient("L").resize((60_000, 2))
+    pixels = Preprocessing(size=(64, 64)).test(strip)
+    assert pixels.shape == (3, 64, 64) and torch.isfinite(pixels).all()
+
+
+def test_train_view_is_drawn_from_its_seed_alone() -> None:
+    preprocessing, image = Preprocessing(size=(32, 32)), noise(90, 60)
+    first = [preprocessing.train_view(image, seed) for seed in range(6)]
+    torch.manual_seed(1)
+    np.random.seed(1)
+    again = [preprocessing.train_view(image, seed) for seed in reversed(range(6))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({view.sum().item() for view in first}) == 6
+
+
+def test_train_view_crops_and_flips_as_the_paper_says() -> None:
+    """A horizontal ramp shows a view's left and right edge: flipped half of the time, a part of the image always."""
+    width, height = 200, 150
+    ramp = np.tile(np.linspace(0, 255, width), (height, 1)).astype(np.uint8)
+    image = Image.fromarray(ramp).convert("RGB")
+    preprocessing = Preprocessing(size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1))
+    views = torch.stack([preprocessing.train_view(image, seed) for seed in range(600)])
+    left, right = views[:, 0, :, 0].mean(-1), views[:, 0, :, -1].mean(-1)
+    flipped = (right < left).float().mean()
+    assert 0.43 < flipped < 0.57
+    # E[area] = 0.54 of the image; the crop's width follows from its area and ratio.
+    share = (right - left).abs() * 16 / 15
+    assert 0.15 < share.min() and share.max() < 1.1
+    assert 0.6 < share.mean() < 0.8
+
+
+def test_train_view_of_extreme_shapes() -> None:
+    preprocessing = Preprocessing(size=(16, 16))
+    for shape in [(1, 1), (500, 1), (1, 500), (3, 200)]:
+        assert preprocessing.train_view(noise(*shape), 3).shape == (3, 16, 16)
+
+
+def test_reference_of_september_2021() -> None:
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    old = reference_2021_09(Preprocessing())
+    assert old == Preprocessing().variant("reference-2021-09") and old.name == "reference-2021-09"
+    image = noise(300, 260)
+    steps = [Resize(252, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(), Normalize(old.mean, old.std)]
+    assert torch.equal(old.test(image), Compose(steps)(image))
+    views = [old.train_view(image, seed) for seed in range(40)]
+    squashed = Compose([Resize((224, 224), InterpolationMode.BICUBIC), *steps[2:]])(image)
+    plain = [view for view in views if torch.equal(view, squashed)]
+    mirrored = [view for view in views if torch.equal(view, squashed.flip(-1))]
+    # One view in four is neither flipped nor moved, one in four only flipped.
+    assert 3 <= len(plain) <= 17 and 3 <= len(mirrored) <= 17
+    assert torch.equal(old.train_view(image, 5), views[5])
+
+
+def test_unknown_variant() -> None:
+    with pytest.raises(ParameterError, match="must be one of 'standard', 'reference-2021-09'. Got 'old' instead"):
+        Preprocessing().variant("old")
+
+
+def test_id_differs_with_every_setting() -> None:
+    changes = {
+        "size": (224, 448),
+        "mean": (0.0, 0.0, 0.0),
+        "std": (1.0, 1.0, 1.0),
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+        "fill_color": 1,
+        "name": "reference-2021-09",
+    }
+    assert set(changes) == {field.name for field in dataclasses.fields(Preprocessing)}
+    plain = Preprocessing()
+    ids = {plain.id} | {dataclasses.replace(plain, **{key: value}).id for key, value in changes.items()}
+    assert len(ids) == len(changes) + 1
+    assert plain.id == Preprocessing().id
+    assert plain.id.startswith("standard-224x224-")
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    grey = np.asarray(to_rgb(Image.fromarray(ramp)))
+    assert (grey[..., 0].reshape(-1) == np.arange(256)).all()
+    as_int = Image.fromarray(ramp.astype(np.int32))
+    assert as_int.mode == "I" and (np.asarray(to_rgb(as_int)) == grey).all()
+
+
+def test_floating_point_images() -> None:
+    unit = Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16))
+    assert (np.asarray(to_rgb(unit))[..., 0].reshape(-1) == np.arange(256)).all()
+    bytes_ = Image.fromarray(np.arange(256, dtype=np.float32).reshape(16, 16))
+    assert (np.asarray(to_rgb(bytes_))[..., 1].reshape(-1) == np.arange(256)).all()
+    signed = np.asarray(to_rgb(Image.fromarray(np.array([[-5.0, 0.0, 5.0]], dtype=np.float32))))
+    assert signed[0, :, 0].tolist() == [0, 128, 255]
+    holes = np.asarray(to_rgb(Image.fromarray(np.array([[np.nan, 1.0, np.inf]], dtype=np.float32))))
+    assert holes[0, :, 0].tolist() == [0, 255, 0]
+    flat = np.asarray(to_rgb(Image.fromarray(np.full((2, 2), 1e6, dtype=np.float32))))
+    assert flat.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_other_modes_go_pils_way(mode: str) -> None:
+    image = noise(20, 10)
+    image = image.convert("L").convert(mode) if mode in ("1", "LA", "PA") else image.convert(mode)
+    rgb = to_rgb(image)
+    assert rgb.mode == "RGB" and np.array_equal(np.asarray(rgb), np.asarray(image.convert("RGB")))
+    assert torch.isfinite(Preprocessing(size=(8, 8)).test(image)).all()
+
+
+def test_palette_is_resized_as_colours() -> None:
+    image = noise(50, 40).quantize(16)
+    preprocessing = Preprocessing(size=(16, 16))
+    assert torch.equal(preprocessing.test(image), preprocessing.test(image.convert("RGB")))
+
+
+def test_settings_of_open_clip() -> None:
+    made = preprocessing_from({"mean": 0.5, "std": [1, 1, 1], "interpolation": "random", "mode": "RGB"}, 32)
+    assert made == Preprocessing(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0))
+    assert preprocessing_from({}, [48, 64]).size == (48, 64)
+    with pytest.raises(ParameterError, match="Got 'nearest' and 'shortest' instead"):
+        preprocessing_from({"interpolation": "nearest"}, 32)

@@ -1,0 +1,34 @@
+"""Shapes are checked under test: every annotated call of coopt goes through jaxtyping and beartype."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and threads would fight over the cores
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from jaxtyping import install_import_hook
+
+_HOOK = install_import_hook("coopt", "beartype.beartype")
+
+from pathlib import Path
+
+import pytest
+
+from coopt.backbones import Backbone
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's feature cache."""
+    monkeypatch.setenv("COOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """The small fixed CLIP of the golden numbers (OpenAI's architecture, QuickGELU)."""
+    from benchmarks.golden import small_clip
+
+    return small_clip(GOLDEN / "clip_small.json")

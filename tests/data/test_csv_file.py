@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from coopt.data import load_dataset
+from coopt.errors import DataError, SkippedImageWarning
+
+from .conftest import make_folder, save_picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "data", {"a": 3, "b": 3})
+
+
+def _write(folder: Path, text: str | bytes, name: str = "labels.csv") -> Path:
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / name
+
+
+ROWS = [f"{c}/00{i}.png,{label}" for c, label in (("a", "red panda"), ("b", "dog")) for i in range(3)]
+
+
+def test_paths_and_labels(folder: Path) -> None:
+    dataset = load_dataset(_write(folder, "\n".join(["path,label", *ROWS])), test_fraction=0)
+    assert dataset.name == "labels"
+    assert dataset.class_names == ("dog", "red panda")
+    assert dataset.train.paths[0] == folder / "a" / "000.png"
+    assert dataset.train.counts == {"red panda": 3, "dog": 3}
+
+
+@pytest.mark.parametrize(("delimiter", "bom"), [(",", True), (";", False), ("\t", True), ("|", False)])
+def test_what_spreadsheets_write(folder: Path, delimiter: str, bom: bool) -> None:
+    lines = ["Label,PATH , note", *(f"{label},{path},x" for path, label in (row.split(",") for row in ROWS)), ",,", ""]
+    text = "\r\n".join(lines).replace(",", delimiter)
+    file = _write(folder, (b"\xef\xbb\xbf" if bom else b"") + text.encode(), "labels.tsv")
+    assert load_dataset(file, test_fraction=0).train.counts == {"red panda": 3, "dog": 3}
+
+
+def test_splits_and_absolute_paths_and_quotes(folder: Path) -> None:
+    save_picture(folder / "with, comma.png", 99)
+    text = ["path,label,split", *(f"{folder}/{row},Train" for row in ROWS)]
+    text += ['"with, comma.png",dog,val', "a/000.png,red panda,test"]
+    dataset = load_dataset(_write(folder, "\n".join(text)))
+    assert [len(split) for split in (dataset.train, dataset.val, dataset.test) if split is not None] == [6, 1, 1]
+    assert not dataset.held_out_made
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"labels\.csv' is empty\. Expected a header path,label"),
+        ("path,label\n", r"has a header but no images"),
+        ("file,class\na/000.png,a", r"has no column 'path' and 'label'\. Its first line reads 'file', 'class'"),
+        ("path,class\na/000.png,a", r"has no column 'label'"),
+        ("path,label\na/000.png", r"has 2 columns, but line 2 has 1 cells\. Put quotes around"),
+        ("path,label\na/000.png,a\n\n,b", r"has 1 rows without a path: line 4"),
+        ("path,label\na/000.png,a\nb/000.png,", r"has 1 rows without a label: line 3"),
+        ("path,label,split\na/000.png,a,dev", r"unknown split \(expected train, val, test\): line 2 \('dev'\)"),
+        ("path,label\na/000.png,a\na/000.png,b", r"another label .*: line 3 \('a/000\.png' is 'b', and 'a' in line 2\)"),
+        (b"path,label\na/000.png,caf\xe9", r"not UTF-8 \(save the file as UTF-8\): line 2 \('caf\\xe9'\)"),
+        ("path,label\na/000.png,a", r"has only one class: 'a'"),
+        ("path,label,split\na/000.png,a,train\nb/000.png,b,train\nb/001.png,c,test", r"does not have: 'c'"),
+    ],
+)
+def test_bad_files_are_explained_with_line_numbers(folder: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_dataset(_write(folder, text))
+
+
+def test_labels_without_a_file(folder: Path) -> None:
+    missing = [f"gone/{i}.png,dog" for i in range(7)]
+    file = _write(folder, "\n".join(["path,label", *ROWS, *missing, "a,dog"]))
+    with pytest.raises(DataError) as caught:
+        load_dataset(file)
+    message = str(caught.value)
+    assert "names 8 of 14 images that do not exist: line 8 ('gone/0.png'), line 9 ('gone/1.png')" in message
+    assert "on_bad_image='skip'" in message
+    with pytest.warns(SkippedImageWarning, match=r"8 of 14 images that do not exist: .* They are left out"):
+        dataset = load_dataset(file, on_bad_image="skip", test_fraction=0)
+    assert len(dataset.train) == 6
+
+
+def test_nothing_left_is_an_error_also_when_skipping(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"names 1 of 1 images that do not exist"):
+        load_dataset(_write(folder, "path,label\ngone.png,dog"), on_bad_image="skip")
+
+
+def test_file_names_that_are_not_utf8(folder: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    try:
+        save_picture(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    dataset = load_dataset(_write(folder, b"path,label\ncaf\xe9.png,a\nb/000.png,b"), test_fraction=0)
+    assert dataset.train.paths[0] == path
+    assert len(dataset.hash) == 64

@@ -1,0 +1,5 @@
+"""`python -m tools.bundled`."""
+
+from tools.bundled.build import main
+
+main()

@@ -1,0 +1,96 @@
+"""Everything from the artwork to the bundled model and data, step by step or at once: `python -m tools.bundled STEP`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from tools.bundled import artwork, datasets, evaluate, model, training
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / ".work" / "bundled"
+PACKAGE = ROOT / "src" / "coopt" / "bundled"
+RESULTS = Path(__file__).resolve().parent / "results"
+STEPS = ("fetch", "data", "train", "export", "evaluate")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    for step in STEPS if options.step == "all" else (options.step,):
+        began = time.time()
+        {"fetch": _fetch, "data": _data, "train": _train, "export": _export, "evaluate": _evaluate}[step](options)
+        print(f"{step}: {(time.time() - began) / 60:.1f} minutes", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.bundled", description=__doc__)
+    parser.add_argument("step", choices=(*STEPS, "all"), help="one step, or all of them in this order")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    defaults = training.Settings()
+    train = parser.add_argument_group("train")
+    train.add_argument("--steps", type=int, default=defaults.steps, help="length of the run (default: %(default)s)")
+    train.add_argument(
+        "--minutes", type=float, help="let the clock set the length instead; then the result depends on the machine"
+    )
+    train.add_argument("--batch", type=int, default=defaults.batch)
+    train.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
+    train.add_argument("--seed", type=int, default=defaults.seed)
+    train.add_argument("--fresh", action="store_true", help="forget the checkpoint of an earlier run")
+    check = parser.add_argument_group("evaluate")
+    check.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
+    check.add_argument("--contexts", type=int, nargs="+", default=[4, 16], help="context lengths M")
+    check.add_argument("--seeds", type=int, default=1)
+    check.add_argument("--coop-steps", type=int, default=evaluate.Recipe.steps)
+    check.add_argument("--coop-rate", type=float, default=evaluate.Recipe.learning_rate)
+    check.add_argument("--only", nargs="+", default=[], metavar="DATASET")
+    return parser
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    artwork.fetch(WORK)
+    artwork.load(WORK)
+
+
+def _data(options: argparse.Namespace) -> None:
+    sizes = datasets.build(artwork.load(WORK), PACKAGE / "data")
+    print(
+        f"{sum(sizes.values()) / 1e6:.1f} MB, hash {datasets.freeze(PACKAGE / 'data', RESULTS / 'frozen.json')}",
+        flush=True,
+    )
+
+
+def _run(options: argparse.Namespace) -> training.Run:
+    settings = training.Settings(
+        steps=options.steps,
+        minutes=options.minutes,
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
+    if options.fresh:
+        (WORK / "run" / "checkpoint.pt").unlink(missing_ok=True)
+    return training.Run(artwork.load(WORK), settings, WORK / "run", RESULTS / "training.jsonl", PACKAGE / "model")
+
+
+def _train(options: argparse.Namespace) -> None:
+    if not _run(options).train():
+        raise SystemExit("stopped; the same command goes on from here")
+
+
+def _export(options: argparse.Namespace) -> None:
+    run = _run(options)
+    run.resume()
+    size = model.export(run.net.whole_state(), PACKAGE / "model")
+    print(f"{size / 1e6:.1f} MB in {PACKAGE / 'model'}", flush=True)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    recipe = evaluate.Recipe(steps=options.coop_steps, learning_rate=options.coop_rate)
+    out = RESULTS / "evaluation.jsonl"
+    shots, contexts = tuple(options.shots), tuple(options.contexts)
+    evaluate.evaluate(PACKAGE / "model", PACKAGE / "data", out, shots, contexts, options.seeds, recipe, options.only)

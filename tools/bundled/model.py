@@ -1,0 +1,97 @@
+"""The small CLIP: open_clip's own architecture by configuration, a quick text pass for training, and the export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+IMAGE_SIZE = 64
+CONFIG: dict[str, Any] = {
+    "embed_dim": 192,
+    "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 2, 2, 1], "width": 24, "head_width": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 3},
+}
+PREPROCESS: dict[str, Any] = {
+    "size": [IMAGE_SIZE, IMAGE_SIZE],
+    "mode": "RGB",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.28, 0.28, 0.28],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+
+
+def create(seed: int, first_logit_scale: float = 20.0) -> CLIP:
+    """A fresh model with open_clip's own initialisation."""
+    torch.manual_seed(seed)
+    model = CLIP(**CONFIG, output_dict=False)
+    with torch.no_grad():
+        model.logit_scale.fill_(torch.tensor(first_logit_scale).log())
+    return model
+
+
+class Trainable(nn.Module):
+    """The model during training: only the vocabulary rows that captions use, only as many positions as captions have.
+
+    Both are exact: unused rows receive no gradient, and in a causal tower nothing after the end token reaches it.
+    """
+
+    def __init__(self, model: CLIP, vocabulary: list[int], n_facts: int) -> None:
+        super().__init__()
+        self.model = model
+        rows = torch.full((model.vocab_size,), -1, dtype=torch.long)
+        rows[torch.tensor(vocabulary)] = torch.arange(len(vocabulary))
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("vocabulary", torch.tensor(vocabulary), persistent=False)
+        self.full_table = model.token_embedding.weight.detach().clone()
+        model.token_embedding = nn.Embedding.from_pretrained(self.full_table[vocabulary].clone(), freeze=False)
+        # Reads single facts off the image feature: a plain signal for the image tower until the captions make sense
+        # to it.
+        self.reader = nn.Linear(model.visual.output_dim, n_facts)
+        nn.init.constant_(self.reader.bias, -4.0)  # most facts are false of most scenes
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """tokens: (captions, length), original ids -> (captions, embed)."""
+        model, length = self.model, tokens.shape[1]
+        x = model.token_embedding(self.rows[tokens]) + model.positional_embedding[:length]
+        x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+        x = model.ln_final(x)[torch.arange(len(x), device=x.device), tokens.argmax(1)]
+        return x @ model.text_projection
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """pixels: (scenes, 3, 64, 64) uint8 -> (scenes, embed)."""
+        mean, std = PREPROCESS["mean"][0], PREPROCESS["std"][0]
+        x = ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        return self.model.encode_image(x)
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """The state dict of the whole CLIP: the full vocabulary with the trained rows put back."""
+        state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        table = self.full_table.clone()
+        table[self.vocabulary.cpu()] = state["token_embedding.weight"].float()
+        return state | {"token_embedding.weight": table}
+
+
+def export(state: dict[str, Tensor], folder: Path) -> int:
+    """Write open_clip's local-dir form; matrices in half precision, vectors and statistics in full. Returns the bytes written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: (value.half() if value.ndim >= 2 else value).contiguous() for name, value in state.items()}
+    part = folder / "open_clip_model.safetensors.part"
+    save_file(tensors, part)
+    part.replace(folder / "open_clip_model.safetensors")
+    config = {"model_cfg": CONFIG, "preprocess_cfg": PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return sum(f.stat().st_size for f in folder.iterdir())
+
+
+def load(folder: Path) -> tuple[CLIP, Any, Any]:
+    """The exported model as anybody would load it: model, preprocessing, tokenizer."""
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")

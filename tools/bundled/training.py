@@ -1,0 +1,186 @@
+"""Contrastive pre-training on scenes made on the fly. Can be stopped with Ctrl-C and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tools.bundled import model as clip
+from tools.bundled.artwork import SEEN, Artwork
+from tools.bundled.captions import Captions, Writer, vocabulary
+from tools.bundled.compose import Composer
+from tools.bundled.world import N_FACTS, World, facts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run is. With `minutes` the schedule follows the clock (and the result depends on the machine's speed);
+    without, it follows `steps` and is the same every time on the same kind of machine."""
+
+    steps: int = 12000
+    minutes: float | None = None
+    batch: int = 256
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    warmup: int = 150
+    reader_share: float = 0.6  # the facts reader's weight falls to zero over this part of the run
+    simple_first: float = 0.7  # share of simple scenes at the start, falling to ...
+    simple_last: float = 0.25
+    seed: int = 0
+
+
+class Run:
+    """One training run in a work folder: its state, its log, and how to stop it."""
+
+    def __init__(self, artwork: Artwork, settings: Settings, work: Path, log: Path, model_folder: Path) -> None:
+        self.settings, self.log, self.model_folder = settings, log, model_folder
+        self.checkpoint = work / "checkpoint.pt"
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        seen = artwork.of_styles(SEEN)  # the held-out styles never reach training
+        self.world, self.composer, self.writer = World(seen), Composer(seen, self.device), Writer()
+        self.net = clip.Trainable(clip.create(settings.seed), vocabulary(self.writer), N_FACTS).to(self.device)
+        self.net.model.visual.to(memory_format=torch.channels_last)
+        self.optimiser = _optimiser(self.net, settings)
+        self.step, self.elapsed, self.stopped = 0, 0.0, False
+
+    def train(self, log_every: int = 25, save_every: int = 200) -> bool:
+        """Train to the end or until Ctrl-C; True when the run is complete."""
+        self.resume()
+        before = signal.signal(signal.SIGINT, self._stop)
+        self.net.train()
+        began, resumed_at = time.time(), self.elapsed
+        sums: dict[str, float] = {}
+        while self.progress() < 1 and not self.stopped:
+            for name, value in self._one_step().items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.step += 1
+            self.elapsed = resumed_at + time.time() - began
+            if self.step % log_every == 0:
+                self._report({name: value / log_every for name, value in sums.items()})
+                sums = {}
+            if self.step % save_every == 0:
+                self._save()
+        self._save()
+        signal.signal(signal.SIGINT, before)
+        done = self.progress() >= 1
+        print(f"{'done' if done else 'stopped'} at step {self.step} after {self.elapsed / 60:.1f} minutes", flush=True)
+        return done
+
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        minutes = self.settings.minutes
+        return self.step / self.settings.steps if minutes is None else self.elapsed / 60 / minutes
+
+    def _one_step(self) -> dict[str, float]:
+        done, settings = self.progress(), self.settings
+        rate = (
+            settings.learning_rate
+            * min(1.0, (self.step + 1) / settings.warmup)
+            * 0.5
+            * (1 + math.cos(math.pi * min(1.0, done)))
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["times"]
+        pixels, true, captions = self._batch(done)
+        fp = torch.autocast(self.device.type, torch.bfloat16)
+        # Plain matrix products: at these sizes the CPU's fused attention is more than twice as slow.
+        with fp, sdpa_kernel(SDPBackend.MATH):
+            images = self.net.encode_image(pixels)
+            texts = self.net.encode_text(captions.tokens.to(self.device))
+            read = self.net.reader(images)
+        scale = self.net.model.logit_scale.exp()
+        logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
+        matches = captions.truth(true)
+        contrast = (_soft_loss(logits, matches) + _soft_loss(logits.T, matches.T)) / 2
+        reading = F.binary_cross_entropy_with_logits(read.float(), true.float(), reduction="none").sum(1).mean()
+        weight = 0.1 * max(0.0, 1 - done / settings.reader_share)
+        self.optimiser.zero_grad(set_to_none=True)
+        (contrast + weight * reading).backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.net.model.logit_scale.clamp_(0, math.log(100))
+            picked = matches.gather(1, logits.argmax(1, keepdim=True)).float().mean()
+            found = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
+        return {
+            "loss": contrast.item(),
+            "reading": reading.item(),
+            "image_to_text": picked.item(),
+            "text_to_image": found.item(),
+            "scale": scale.item(),
+        }
+
+    def _batch(self, done: float) -> tuple[Tensor, Tensor, Captions]:
+        """Scenes of this step: a function of the seed and the step alone, so that a resumed run sees the same ones."""
+        settings = self.settings
+        seed = settings.seed * 1_000_003 + self.step
+        generator = torch.Generator().manual_seed(seed)
+        simple = settings.simple_first + (settings.simple_last - settings.simple_first) * min(1.0, done * 2)
+        scenes = self.world.draw(settings.batch, generator, simple=simple)
+        true = facts(scenes)
+        captions = self.writer(scenes, true, seed)
+        return self.composer(scenes, generator), true.to(self.device), captions
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stopped = True
+
+    def _report(self, means: dict[str, float]) -> None:
+        record = {"step": self.step, "seconds": round(self.elapsed, 1)} | {k: round(v, 4) for k, v in means.items()}
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a") as out:
+            out.write(json.dumps(record) + "\n")
+        print(record, flush=True)
+
+    def _save(self) -> None:
+        state = {
+            "net": self.net.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+        }
+        state["settings"] = asdict(self.settings)
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+        clip.export(self.net.whole_state(), self.model_folder)
+
+    def resume(self) -> None:
+        """Take up the checkpoint, if there is one."""
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.elapsed = state["step"], state["elapsed"]
+            print(f"going on from step {self.step}", flush=True)
+        else:
+            self.log.unlink(missing_ok=True)
+
+
+def _optimiser(net: clip.Trainable, settings: Settings) -> torch.optim.Optimizer:
+    scale = net.model.logit_scale
+    matrices = [p for p in net.parameters() if p.ndim >= 2]
+    vectors = [p for p in net.parameters() if p.ndim < 2 and p is not scale]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay, "times": 1.0},
+        {"params": vectors, "weight_decay": 0.0, "times": 1.0},
+        # CoOp's small learning rates need a large logit scale; left alone it grows too slowly in a short run.
+        {"params": [scale], "weight_decay": 0.0, "times": 3.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+
+
+def _soft_loss(logits: Tensor, matches: Tensor) -> Tensor:
+    """Cross-entropy of each row against all its matches in equal parts."""
+    target = matches / matches.sum(1, keepdim=True)
+    return -(target * logits.log_softmax(1)).sum(1).mean()
