@@ -7,6 +7,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and threads would fight over the cores
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from collections.abc import Iterator
+
+import jaxtyping
 from jaxtyping import install_import_hook
 
 _HOOK = install_import_hook("coopt", "beartype.beartype")
@@ -32,3 +35,11 @@ def backbone() -> Backbone:
     from benchmarks.golden import small_clip
 
     return small_clip(GOLDEN / "clip_small.json")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Type checks off, as users have it: for tests of what coopt itself says to arguments of a wrong kind."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

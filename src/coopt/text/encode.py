@@ -120,9 +120,10 @@ def activation_bytes_per_row(tower: TextTower, dtype: torch.dtype) -> int:
     """Bytes of activations that autograd keeps for one token through all blocks (an estimate, checked by a test)."""
     blocks = tower.blocks or ()
     hidden = blocks[0].fc.out_features if blocks else 4 * tower.width
-    # Residual stream and LayerNorm inputs in fp32; queries, keys, values, attended, hidden before and after in `dtype`.
+    # Kept in float32: both LayerNorms' inputs and the softmax; in `dtype`: queries (scaled), keys, values and the
+    # activation's input. Frozen linear layers keep nothing.
     size = torch.finfo(dtype).bits // 8
-    return len(blocks) * (4 * 4 * tower.width + size * (6 * tower.width + 3 * hidden))
+    return len(blocks) * (4 * 3 * tower.width + size * (4 * tower.width + hidden))
 
 
 class _Recomputed(torch.autograd.Function):

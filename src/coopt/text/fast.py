@@ -163,6 +163,16 @@ def _attend(
     return from_prefix.view(groups, heads, classes, queries, depth) + weights[..., prefix:] @ value
 
 
+def _attend_prefix(
+    query: Float[Tensor, "groups heads prefix depth"],
+    key: Float[Tensor, "groups heads prefix depth"],
+    value: Float[Tensor, "groups heads prefix depth"],
+) -> Float[Tensor, "groups prefix heads depth"]:
+    """Causal attention of the prefix to itself; it may be empty."""
+    attended = F.scaled_dot_product_attention(query, key, value, is_causal=True) if query.shape[2] else value
+    return attended.transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class FastPass:
     """The blocks of one tower, ready to run in one precision.
@@ -203,7 +213,7 @@ class FastPass:
     def _block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan, shape: _Shape) -> Tensor:
         qkv = _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
         (prefix_q, prefix_k, prefix_v), tails = shape.split(qkv, plan.buckets, 3)
-        attended = [F.scaled_dot_product_attention(prefix_q, prefix_k, prefix_v, is_causal=True).transpose(1, 2)]
+        attended = [_attend_prefix(prefix_q, prefix_k, prefix_v)]
         for q, k, v in tails:
             attended.append(_attend(q, k, v, prefix_k, prefix_v).permute(0, 2, 3, 1, 4))
         return self._feed_forward(self._residual(x, shape.pack(attended), block), block)
@@ -243,7 +253,8 @@ class _Shape(NamedTuple):
         One split, whose gradient is one concatenation; slices would each cost a matrix of zeros.
         """
         prefix, tails = rows.split([self.groups * self.prefix_length, self.groups * self.tail_length])
-        heads = prefix.view(self.groups, self.prefix_length, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        depth = rows.shape[1] // (parts * self.heads)
+        heads = prefix.view(self.groups, self.prefix_length, parts, self.heads, depth).permute(2, 0, 3, 1, 4).unbind(0)
         sizes = [bucket.classes * bucket.length for bucket in buckets]
         in_buckets = []
         for bucket, part in zip(

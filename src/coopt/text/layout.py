@@ -73,6 +73,11 @@ def _pack(backbone: Backbone, rows: Sequence[Sequence[tuple[int, int]]], n_ctx: 
     return Prompts(slots[..., 0].contiguous(), slots[..., 1].contiguous(), lengths, n_ctx, class_specific)
 
 
+def _start(backbone: Backbone) -> list[tuple[int, int]]:
+    """The start token's slot; a few multilingual towers were trained without one."""
+    return [] if backbone.text.start_id is None else [(backbone.text.start_id, -1)]
+
+
 def clean_name(name: str) -> str:
     """A class name as it goes into a prompt: underscores become blanks, as in the reference."""
     return name.replace("_", " ")
@@ -89,7 +94,7 @@ def _refuse_special_tokens(backbone: Backbone, text: str, ids: list[int]) -> Non
     special = {backbone.text.start_id, backbone.text.end_id} & set(ids)
     if special:
         raise DataError(
-            f"{text!r} contains the text tower's start or end token (id {min(special)}), which would cut the prompt. "
+            f"{text!r} contains the text tower's start or end token (id {special.pop()}), which would cut the prompt. "
             "Rename the class or the template."
         )
 
@@ -134,7 +139,7 @@ def context_prompts(
             f"The 'position' parameter must be one of {', '.join(POSITIONS)}. Got {position!r} instead."
         )
     context = [(backbone.text.pad_id, index) for index in range(n_ctx)]
-    start, end = (backbone.text.start_id, -1), (backbone.text.end_id, -1)
+    start, end = _start(backbone), (backbone.text.end_id, -1)
     rows = []
     for name in class_names:
         ids = [(token, -1) for token in _name_ids(backbone, name)]
@@ -142,9 +147,9 @@ def context_prompts(
         split = len(backbone.tokenizer.encode(clean_name(name)))
         before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
         if position == "end":
-            row = [start, *context, *ids, end]
+            row = [*start, *context, *ids, end]
         else:
-            row = [start, *context[:before], *ids[:split], *context[before:], *ids[split:], end]
+            row = [*start, *context[:before], *ids[:split], *context[before:], *ids[split:], end]
         limit = backbone.text.context_length
         if len(row) > limit:
             raise PromptTooLongError(
@@ -170,10 +175,11 @@ def template_prompts(backbone: Backbone, class_names: Sequence[str], template: s
         ids = backbone.tokenizer.encode(text)
         _refuse_special_tokens(backbone, text, ids)
         limit = backbone.text.context_length
-        if len(ids) + 2 > limit:
+        row = [*_start(backbone), *((token, -1) for token in (*ids, backbone.text.end_id))]
+        if len(row) > limit:
             raise PromptTooLongError(
-                f"The prompt {text!r} has {len(ids) + 2} tokens, but {backbone.name} takes {limit}. "
+                f"The prompt {text!r} has {len(row)} tokens, but {backbone.name} takes {limit}. "
                 "Shorten the class name or the template."
             )
-        rows.append([(token, -1) for token in (backbone.text.start_id, *ids, backbone.text.end_id)])
+        rows.append(row)
     return _pack(backbone, rows, 0, False)

@@ -38,7 +38,8 @@ def encode_reference(
         index = prompts.context_index[rows, columns]
         vectors = context[rows, index] if prompts.class_specific else context[index]
         embeddings = embeddings.index_put((rows.to(device), columns.to(device)), vectors.to(embeddings.dtype))
-        # To masks and pooling a context position must look like neither the end nor padding: like the start.
-        ids[rows.to(device), columns.to(device)] = tower.start_id
+        # To masks and pooling a context position must look like neither the end (the highest id, or a certain one) nor
+        # padding: any low id that is neither will do.
+        ids[rows.to(device), columns.to(device)] = min({0, 1, 2} - {tower.end_id, tower.pad_id})
     with tower.injected(embeddings):
         return tower.forward(ids)
