@@ -207,7 +207,7 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[key]
         if module in ("torch", "torch.storage") and name in _DTYPES:
             return _StorageType(_DTYPES[name])
-        if self._stub is True or (isinstance(self._stub, tuple) and module.startswith(self._stub or ("\0",))):
+        if self._stub is True or (isinstance(self._stub, tuple) and module.startswith(self._stub)):
             return _stub_class(f"{module}.{name}")
         raise UnsafePickleError(
             f"{self._name} asks for {module}.{name}, which is not a tensor or a plain container. "

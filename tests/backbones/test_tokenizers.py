@@ -30,13 +30,17 @@ def test_protocol(clip: ClipTokenizer) -> None:
     assert (clip.start_id, clip.end_id, clip.pad_id, clip.vocab_size) == (49406, 49407, 0, 49408)
 
 
-@pytest.mark.parametrize("text", ["", "  ", "a photo of a dog.", "Ünïcode 🦊 漢字", "x" * 300, "\x00\ud7ff tab\tnew\nline"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "a photo of a dog.", "Ünïcode 🦊 漢字", "x" * 300, "\x00\ud7ff tab\tnew\nline"]
+)
 def test_encode_and_decode(clip: ClipTokenizer, text: str) -> None:
     ids = clip.encode(text)
     assert clip.encode(clip.decode(ids)) == ids
 
 
-@pytest.mark.parametrize("text", ["<end_of_text>", "a <START_OF_TEXT> b", "&lt;end_of_text&gt;", "&amp;amp;lt;end_of_text>"])
+@pytest.mark.parametrize(
+    "text", ["<end_of_text>", "a <START_OF_TEXT> b", "&lt;end_of_text&gt;", "&amp;amp;lt;end_of_text>"]
+)
 def test_no_text_becomes_a_special_token(clip: ClipTokenizer, text: str) -> None:
     """A class name cannot end the prompt: the pooled position would be inside of it."""
     assert all(number < 49406 for number in clip.encode(text)) and clip.encode(text)
@@ -78,7 +82,7 @@ def test_hub_tokenizer_finds_its_frame() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [([0], []), ([], []), ([0, 3], [2]), ([0], [2, 2])])
 def test_hub_tokenizer_with_another_frame(before: list[int], after: list[int]) -> None:
-    with pytest.raises(BackboneError, match="The tokenizer 'odd' frames the ids .* at most one token before"):
+    with pytest.raises(BackboneError, match=r"The tokenizer 'odd' frames the ids .* at most one token before"):
         HubTokenizer(FakeHub(before, after), str.strip, "odd")
 
 

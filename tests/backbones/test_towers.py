@@ -154,7 +154,7 @@ def test_blocks_are_the_tower(opened: tuple[str, Any, TextTower]) -> None:
 @pytest.mark.parametrize("name", COCA)
 def test_class_token_is_refused(name: str) -> None:
     model = build_model(UNIQUE[name])
-    with pytest.raises(UnsupportedBackboneError, match="appends a class token after the text, as CoCa does"):
+    with pytest.raises(UnsupportedBackboneError, match=r"appends a class token after the text, as CoCa does"):
         open_text_tower(model, FakeTokenizer(), name)
 
 
@@ -173,27 +173,27 @@ def test_layer_scale_is_opened() -> None:
 
 def test_unusable_pooling_is_refused() -> None:
     model = small_model(text_cfg={"vocab_size": 600, "pool_type": "first"})
-    with pytest.raises(UnsupportedBackboneError, match="pools at 'first'; prompts need the end token"):
+    with pytest.raises(UnsupportedBackboneError, match=r"pools at 'first'; prompts need the end token"):
         open_text_tower(model, FakeTokenizer(), "mine")
 
 
 def test_last_position_pooling_is_refused_as_a_backbone() -> None:
     model = small_model(text_cfg={"vocab_size": 600, "pool_type": "last"})
     assert open_text_tower(model, FakeTokenizer()).padding_matters
-    with pytest.raises(UnsupportedBackboneError, match="mine: its text tower pools at the last position"):
+    with pytest.raises(UnsupportedBackboneError, match=r"mine: its text tower pools at the last position"):
         ClipBackbone(model, "mine", FakeTokenizer(), Preprocessing(size=(32, 32)))
 
 
 def test_foreign_text_tower_is_refused() -> None:
     model = torch.nn.Module()
     model.text = torch.nn.Linear(2, 2)
-    with pytest.raises(UnsupportedBackboneError, match="its text tower is a Linear without token_embedding"):
+    with pytest.raises(UnsupportedBackboneError, match=r"its text tower is a Linear without token_embedding"):
         open_text_tower(model, FakeTokenizer(), "mine")
 
 
 def test_tokenizer_larger_than_the_tower() -> None:
     model = small_model(text_cfg={"vocab_size": 599})
-    with pytest.raises(BackboneError, match="its tokenizer has 600 tokens and its text tower only 599"):
+    with pytest.raises(BackboneError, match=r"its tokenizer has 600 tokens and its text tower only 599"):
         ClipBackbone(model, "mine", FakeTokenizer(), Preprocessing(size=(32, 32)))
 
 

@@ -60,7 +60,10 @@ def test_splits_and_absolute_paths_and_quotes(folder: Path) -> None:
         ("path,label\na/000.png,a\n\n,b", r"has 1 rows without a path: line 4"),
         ("path,label\na/000.png,a\nb/000.png,", r"has 1 rows without a label: line 3"),
         ("path,label,split\na/000.png,a,dev", r"unknown split \(expected train, val, test\): line 2 \('dev'\)"),
-        ("path,label\na/000.png,a\na/000.png,b", r"another label .*: line 3 \('a/000\.png' is 'b', and 'a' in line 2\)"),
+        (
+            "path,label\na/000.png,a\na/000.png,b",
+            r"another label .*: line 3 \('a/000\.png' is 'b', and 'a' in line 2\)",
+        ),
         (b"path,label\na/000.png,caf\xe9", r"not UTF-8 \(save the file as UTF-8\): line 2 \('caf\\xe9'\)"),
         ("path,label\na/000.png,a", r"has only one class: 'a'"),
         ("path,label,split\na/000.png,a,train\nb/000.png,b,train\nb/001.png,c,test", r"does not have: 'c'"),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coopt.data import ImageDataset, Split, hold_out, load_dataset
+from coopt.data.dataset import _check_parameters
 from coopt.errors import CooptWarning, DataError, ParameterError
 
 from .conftest import make_folder, save_picture
@@ -95,7 +96,9 @@ class TestFolder:
         assert "hold no images and are left out: 'empty'" in messages
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"is empty \(or holds hidden files only\)\. Expected one sub-folder per class"):
+        with pytest.raises(
+            DataError, match=r"is empty \(or holds hidden files only\)\. Expected one sub-folder per class"
+        ):
             load_dataset(tmp_path)
 
     def test_images_but_no_classes(self, tmp_path: Path) -> None:
@@ -169,16 +172,20 @@ def _flat(dataset: ImageDataset) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 class TestLoading:
     def test_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "data.txt").touch()
-        with pytest.raises(DataError, match=r"data\.txt' is not a folder or a CSV\. Expected a folder with one sub-folder"):
+        with pytest.raises(
+            DataError, match=r"data\.txt' is not a folder or a CSV\. Expected a folder with one sub-folder"
+        ):
             load_dataset(tmp_path / "data.txt")
         with pytest.raises(DataError, match=r"gone' does not exist\. Expected a folder .* or a CSV file"):
             load_dataset(str(tmp_path / "gone"))
 
     def test_parameters_are_checked(self, tmp_path: Path) -> None:
-        with pytest.raises(ParameterError, match=r"'test_fraction' parameter of load_dataset must be >= 0 and < 1\. Got 1"):
+        with pytest.raises(
+            ParameterError, match=r"'test_fraction' parameter of load_dataset must be >= 0 and < 1\. Got 1"
+        ):
             load_dataset(tmp_path, test_fraction=1)
         with pytest.raises(ParameterError, match=r"'on_bad_image' .* must be 'fail' or 'skip'"):
-            load_dataset(tmp_path, on_bad_image="ignore")  # type: ignore[arg-type]
+            _check_parameters(0.2, "ignore")
 
     def test_the_hash_says_which_images_and_not_where(self, tmp_path: Path) -> None:
         first = load_dataset(make_folder(tmp_path / "here", {"a": 4, "b": 4}))

@@ -42,7 +42,11 @@ def test_integers(labels: object) -> None:
         (["a", "b"], "ab", r"class_names must be a list of names\. Got the single string 'ab'"),
         (["a", " "], None, r"Label 1 is blank \(1 in all\)"),
         (["a", "b"], ["a", " "], r"Class names must be text that is not blank\. Got ' '"),
-        (["a", 1], None, r"Label 1 is 1 \(int\)\. Expected all labels to be class names \(str\), or all to be integers"),
+        (
+            ["a", 1],
+            None,
+            r"Label 1 is 1 \(int\)\. Expected all labels to be class names \(str\), or all to be integers",
+        ),
         ([0.5, 1.0], ["a", "b"], r"Label 0 is 0\.5 \(float\)"),
         ([True, False], ["a", "b"], r"Label 0 is True \(bool\)"),
         (["a", None], None, r"Label 1 is None \(NoneType\)"),

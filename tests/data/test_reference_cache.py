@@ -34,9 +34,7 @@ def test_missing_images_are_named() -> None:
 
 
 @pytest.mark.parametrize("old_root", ["/gone/data/pets", "C:\\gone\\pets", "../pets"])
-def test_old_paths_are_found_below_the_new_root(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_root: str
-) -> None:
+def test_old_paths_are_found_below_the_new_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old_root: str) -> None:
     separator = "\\" if "\\" in old_root else "/"
     datums = []
     for i, name in enumerate(["cat", "dog"]):

@@ -13,7 +13,7 @@ from coopt.backbones.protocol import Backbone
 from coopt.errors import BackboneError, ParameterError
 
 # One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
-_loaded: weakref.WeakValueDictionary[tuple[str, str], Backbone] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[tuple[str, str, str], Backbone] = weakref.WeakValueDictionary()
 # The last two stay even when nobody does, so that fits one after another do not load the same model again.
 _recent: collections.deque[Backbone] = collections.deque(maxlen=2)
 _lock = threading.RLock()
@@ -39,8 +39,8 @@ def load_backbone(name: str | Backbone, device: str = "auto", download: bool = F
     if not isinstance(name, str):
         raise ParameterError(f"A backbone must be a name or a Backbone. Got {type(name).__name__} instead.")
     chosen = resolve_device(device)
-    # A relative path means another file from another folder.
-    key = (f"{name} {Path.cwd()}" if "." in name or name.startswith("openai:") else name, str(chosen))
+    # The working folder is part of the key: a relative path means another file from another folder.
+    key = (name, str(Path.cwd()), str(chosen))
     with _lock:
         backbone = _loaded.get(key)
         if backbone is None:

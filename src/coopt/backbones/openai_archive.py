@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coopt.backbones.clip_model import ClipBackbone
 from coopt.backbones.preprocessing import Preprocessing
-from coopt.backbones.tokenizers import ClipTokenizer
+from coopt.backbones.tokenizers import clip_tokenizer
 from coopt.backbones.weights import NOT_WEIGHTS, read_weights
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
@@ -49,7 +49,7 @@ def from_state_dict(state: Mapping[str, Tensor], name: str, device: torch.device
     except RuntimeError as error:
         raise BackboneError(f"{name}: the weights are not those of an OpenAI CLIP. {first_lines(error)}") from error
     size = config["vision_cfg"]["image_size"]
-    return ClipBackbone(model, name, ClipTokenizer(), Preprocessing(size=(size, size)), device)
+    return ClipBackbone(model, name, clip_tokenizer(), Preprocessing(size=(size, size)), device)
 
 
 def infer_architecture(state: Mapping[str, Tensor], name: str) -> dict:

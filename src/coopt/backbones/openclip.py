@@ -112,7 +112,7 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str) -> None:
         resize_pos_embed(state, model)
         resize_text_pos_embed(state, model)
         model.load_state_dict(state)
-    except (RuntimeError, AttributeError, KeyError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError, NotImplementedError) as error:
         raise BackboneError(
             f"The weights {source} do not fit this model's architecture. {first_lines(error)}"
         ) from error

@@ -10,6 +10,7 @@ import hashlib
 import math
 import random
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, cast
 
@@ -259,13 +260,15 @@ def preprocessing_from(settings: dict, size: int | tuple[int, int] | list[int]) 
         )
     return Preprocessing(
         size=(height, width),
-        mean=_three(settings.get("mean") or CLIP_MEAN),
-        std=_three(settings.get("std") or CLIP_STD),
+        mean=_three(settings.get("mean"), CLIP_MEAN),
+        std=_three(settings.get("std"), CLIP_STD),
         interpolation=cast(Literal["bicubic", "bilinear"], interpolation),
         resize_mode=cast(Literal["shortest", "squash", "longest"], resize_mode),
         fill_color=int(settings.get("fill_color", 0)),
     )
 
 
-def _three(values: float | tuple[float, ...] | list[float]) -> tuple[float, ...]:
+def _three(values: float | Sequence[float | int] | None, default: tuple[float, ...]) -> tuple[float, ...]:
+    if values is None:
+        return default
     return (float(values),) * 3 if isinstance(values, (int, float)) else tuple(float(value) for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,12 @@ class HubTokenizer:
         return str(self._tokenizer.decode(list(ids))).strip()
 
 
+@functools.cache
+def clip_tokenizer(clean: str = "lower") -> ClipTokenizer:
+    """CLIP's tokenizer: one for all backbones, as it never changes."""
+    return ClipTokenizer(clean)
+
+
 def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTokenizer | HubTokenizer:
     """The tokenizer that open_clip uses for a text configuration.
 
@@ -92,7 +99,7 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
     settings = dict(text_cfg.get("tokenizer_kwargs") or {})
     name = text_cfg.get("hf_tokenizer_name")
     if not name:
-        return ClipTokenizer(clean=settings.get("clean", "lower"))
+        return clip_tokenizer(settings.get("clean", "lower"))
     try:
         from transformers import AutoTokenizer  # pyright: ignore[reportMissingImports]
     except ImportError as error:

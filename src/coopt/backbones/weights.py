@@ -190,8 +190,8 @@ def _download_hub(repo: str, files: tuple[str, ...]) -> Path:
             return Path(hf_hub_download(repo, file))
         except Exception as error:  # whatever the network does
             last = error
-            if type(error).__name__ != "EntryNotFoundError" and type(error).__name__ != "RemoteEntryNotFoundError":
-                break
+            if type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
+                break  # not merely another file name: the repository or the network is missing
     raise _download_failed(f"{' or '.join(files)} of hf-hub:{repo}", last) from last
 
 

@@ -23,7 +23,7 @@ DEFAULT_TEST_FRACTION = 0.2
 def load_dataset(
     path: str | os.PathLike[str],
     seed: int = 1,
-    test_fraction: float = DEFAULT_TEST_FRACTION,
+    test_fraction: float | int = DEFAULT_TEST_FRACTION,
     *,
     on_bad_image: Literal["fail", "skip"] = "fail",
     require_train: bool = True,
@@ -43,14 +43,7 @@ def load_dataset(
         DataError: what is there cannot be used; the message says why.
         ParameterError: a parameter out of its range.
     """
-    if not 0 <= test_fraction < 1:
-        raise ParameterError(
-            f"The 'test_fraction' parameter of load_dataset must be >= 0 and < 1. Got {test_fraction!r} instead."
-        )
-    if on_bad_image not in ("fail", "skip"):
-        raise ParameterError(
-            f"The 'on_bad_image' parameter of load_dataset must be 'fail' or 'skip'. Got {on_bad_image!r} instead."
-        )
+    _check_parameters(test_fraction, on_bad_image)
     path = Path(path)
     if path.is_dir():
         parts = read_folder(path)
@@ -68,8 +61,19 @@ def load_dataset(
     return _assemble(name, root, parts, seed, test_fraction, require_train)
 
 
+def _check_parameters(test_fraction: float | int, on_bad_image: str) -> None:
+    if not 0 <= test_fraction < 1:
+        raise ParameterError(
+            f"The 'test_fraction' parameter of load_dataset must be >= 0 and < 1. Got {test_fraction!r} instead."
+        )
+    if on_bad_image not in ("fail", "skip"):
+        raise ParameterError(
+            f"The 'on_bad_image' parameter of load_dataset must be 'fail' or 'skip'. Got {on_bad_image!r} instead."
+        )
+
+
 def _assemble(
-    name: str, root: Path, parts: dict[str, Split], seed: int, test_fraction: float, require_train: bool
+    name: str, root: Path, parts: dict[str, Split], seed: int, test_fraction: float | int, require_train: bool
 ) -> ImageDataset:
     """The parts, checked, with a held-out part when there is none."""
     train, val, test = parts.get("train", Split((), ())), parts.get("val"), parts.get("test")

@@ -142,15 +142,17 @@ class _Extraction:
     total: int
     preprocessing_id: str = ""
     precision: str = ""
-    # position -> view -> feature; an image that repeats another one holds the other's position instead
-    rows: dict[int, list[Tensor | None]] = field(default_factory=dict)
-    repeats: dict[int, int] = field(default_factory=dict)
+    # Made once and whole: small rows that live on between batches of pixels would leave holes in memory, each too small
+    # for the next batch.
+    features: Tensor = field(init=False)
+    repeats: dict[int, int] = field(default_factory=dict)  # position of an image -> of an earlier one that is the same
     bad: dict[int, BadContent] = field(default_factory=dict)
     _batch: list[tuple[Content, int, Tensor]] = field(default_factory=list)
     _done: int = 0
 
     def __post_init__(self) -> None:
         self.precision = precision_of(self.backbone)
+        self.features = torch.zeros(len(self.views), self.total, self.backbone.embed_dim)
 
     def decoded(
         self, pool: ThreadPoolExecutor | None, sources: Any, workers: int
@@ -197,18 +199,23 @@ class _Extraction:
                 self.repeats[content.position] = first[content.digest]
                 continue
             first[content.digest] = content.position
-            row = self.rows[content.position] = self._cached(content)
-            missing = [v for v, feature in enumerate(row) if feature is None]
+            missing = self._fill_from_cache(content)
             yield (content if missing else replace(content, data=b"")), missing
 
-    def _cached(self, content: Content) -> list[Tensor | None]:
+    def _fill_from_cache(self, content: Content) -> list[int]:
+        """Takes what the cache has of an image; returns the views that are missing."""
         if self.cache is None:
-            return [None] * len(self.views)
+            return list(range(len(self.views)))
         keys = [self._key(content, view) for view in range(len(self.views))]
         found = self.cache.get_many(keys)
-        vectors = [found.get(key) for key in keys]
-        fits = [vector is not None and len(vector) == self.backbone.embed_dim for vector in vectors]
-        return [torch.from_numpy(v) if ok else None for v, ok in zip(vectors, fits, strict=True)]
+        missing: list[int] = []
+        for view, key in enumerate(keys):
+            vector = found.get(key)
+            if vector is not None and len(vector) == self.backbone.embed_dim:
+                self.features[view, content.position] = torch.from_numpy(vector)
+            else:
+                missing.append(view)
+        return missing
 
     def _key(self, content: Content, view: int) -> FeatureKey:
         fingerprint = self.backbone.fingerprint
@@ -219,7 +226,6 @@ class _Extraction:
         for item in decoded:
             if isinstance(item, BadContent):
                 self.bad[item.position] = item
-                self.rows.pop(item.position, None)
                 if self.on_bad_image == "fail":
                     self._encode(len(self._batch))  # what stood before it is worth keeping in the cache
                     raise item.error
@@ -239,11 +245,10 @@ class _Extraction:
             return
         self._check_sizes(batch)
         pixels = torch.stack([one for _, _, one in batch]).to(self.backbone.device)
-        features = self.backbone.encode_image(pixels).to("cpu", torch.float32)
+        features = self.backbone.encode_image(pixels).detach().to("cpu", torch.float32)
         self._check_finite(batch, features)
         for (content, view, _), feature in zip(batch, features, strict=True):
-            # A copy: a row that is a window on the batch would keep the whole batch alive in the cache's hands.
-            self.rows[content.position][view] = feature.clone()
+            self.features[view, content.position] = feature
         if self.cache is not None:
             keys = [self._key(content, view) for content, view, _ in batch]
             self.cache.put_many(dict(zip(keys, features.numpy(), strict=True)), self.backbone.name)
@@ -290,15 +295,9 @@ class _Extraction:
                 SkippedImageWarning,
                 stacklevel=3,
             )
-        per_view = [
-            torch.stack([self._row(origin[position], view) for position in kept]) for view in range(len(self.views))
-        ]
-        return Features(torch.stack(per_view), kept, skipped)
-
-    def _row(self, position: int, view: int) -> Tensor:
-        feature = self.rows[position][view]
-        assert feature is not None  # every row was filled by the cache or by the tower
-        return feature
+        rows = [origin[position] for position in kept]
+        in_place = rows == list(range(self.total))
+        return Features(self.features if in_place else self.features[:, rows], kept, skipped)
 
     def _origin(self, position: int) -> int:
         while position in self.repeats:

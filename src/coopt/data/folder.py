@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 from pathlib import Path
 
-from coopt.data.images import IMAGE_EXTENSIONS, display_name, visible_entries, walk_images
+from coopt.data.images import IMAGE_EXTENSIONS, display_name, unreadable, visible_entries, walk_images
 from coopt.data.splits import Split
 from coopt.errors import CooptWarning, DataError
 
@@ -28,7 +28,10 @@ def read_folder(root: Path) -> dict[str, Split]:
     Raises:
         DataError: no images, no class folders, or two folders for one part or class.
     """
-    folders = [entry for entry in visible_entries(root) if entry.is_dir()]
+    try:
+        folders = [entry for entry in visible_entries(root) if entry.is_dir()]
+    except OSError as error:
+        raise unreadable(root, error) from error
     parts = _part_folders(root, folders)
     if not parts:
         return {"train": _read_classes(root)}

@@ -150,7 +150,10 @@ def walk_images(folder: Path) -> list[Path]:
     Raises:
         DataError: a folder may not be read.
     """
-    return list(_walk(folder, set()))
+    try:
+        return list(_walk(folder, set()))
+    except OSError as error:
+        raise unreadable(folder, error) from error
 
 
 def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
@@ -174,11 +177,14 @@ def visible_entries(folder: Path) -> list[Path]:
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(
-            f"The folder '{display_name(folder)}' cannot be read: {reason}. Change its permissions."
-        ) from error
+        raise unreadable(folder, error) from error
     return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+
+
+def unreadable(folder: Path, error: OSError) -> DataError:
+    """What to raise when the system refuses something below a folder."""
+    where = display_name(error.filename) if isinstance(error.filename, str) else display_name(folder)
+    return DataError(f"The folder '{where}' cannot be read: {error.strerror or error}. Change its permissions.")
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -220,6 +226,8 @@ def _matches(source: str | os.PathLike[str]) -> list[Path] | None:
             return walk_images(path)
         if path.exists():
             return [path]
+    except DataError:
+        raise
     except (OSError, ValueError):  # a name too long for the system, or with a null byte
         return None
     pattern = os.fspath(source)

@@ -26,9 +26,10 @@ NEAR_DUPLICATE_LIMIT = 2000
 """Sets with more images are searched for equal files only: thumbnails cost about ten milliseconds per photo."""
 
 _THUMBNAIL = 16  # pixels, each way
-# Mean difference of two thumbnails' grey values, out of 255. A photo saved again as JPEG (quality 50 and up) or
-# resized stays below 2; two photos of one scene are far above.
-_SAME_PICTURE = 2.5
+# Mean and largest difference of two thumbnails' grey values, out of 255. A photo saved again as JPEG or resized stays
+# below both; of two icons that differ in one stroke, that stroke is above the second.
+_SAME_ON_AVERAGE = 2.5
+_SAME_EVERYWHERE = 32
 
 
 def find_leakage(dataset: ImageDataset, near_limit: int = NEAR_DUPLICATE_LIMIT) -> list[tuple[Path, Path]]:
@@ -102,7 +103,9 @@ def _same_pictures(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[P
     for test, thumbnail in zip(tested, thumbnails[len(seen) :], strict=True):
         if thumbnail is None:
             continue
-        near = np.flatnonzero(np.abs(stack - thumbnail).mean(axis=1) <= _SAME_PICTURE)
+        difference = np.abs(stack - thumbnail)
+        same = (difference.mean(axis=1) <= _SAME_ON_AVERAGE) & (difference.max(axis=1) <= _SAME_EVERYWHERE)
+        near = np.flatnonzero(same)
         pairs += [(seen[readable_seen[i]], test) for i in near]
     return pairs
 

@@ -84,7 +84,7 @@ def relative_name(path: Path, root: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def hold_out(dataset: ImageDataset, fraction: float, seed: int) -> ImageDataset:
+def hold_out(dataset: ImageDataset, fraction: float | int, seed: int) -> ImageDataset:
     """Moves `fraction` of each class's training images into the test part (at least one, and never the last one).
 
     Which images depends on the seed and their relative paths alone: not on the order of files, on other classes, or on

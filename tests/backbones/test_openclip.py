@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from coopt.backbones import openclip, weights
+from coopt.backbones.catalogue import list_backbones, model_configs, natural_key, weight_tags
+from coopt.backbones.openclip import build_model, load_openclip
+from coopt.backbones.preprocessing import Preprocessing
+from coopt.errors import BackboneError, UnsafePickleError, UnsupportedBackboneError, WeightsNotFoundError
+
+from .small_models import CLIP, configuration, save_folder, small_model
+from .test_openai_archive import assert_same_model
+
+CUSTOM = configuration() | {"custom_text": True}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip's tables with two small models in them, one of which has weights on the hub."""
+    tags = {
+        "quick": {"hf_hub": "org/small/", "quick_gelu": True, "interpolation": "bilinear", "mean": (0.5, 0.5, 0.5)},
+        "file_on_hub": {"hf_hub": "org/other/weights.bin"},
+        "plain_address": {"url": "https://example.org/small-1234.pt"},
+        "e16_v2": {"hf_hub": "org/small/"},
+    }
+    configs = {"small": CLIP, "small-custom": CUSTOM, "ViT-B-16": model_configs()["ViT-B-16"]}
+    monkeypatch.setattr(openclip, "model_configs", lambda: configs)
+    monkeypatch.setattr(openclip, "weight_tags", lambda: {"small": tags})
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty Hugging Face cache, and a home folder without weights."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "hub"
+
+
+def put_in_cache(cache: Path, repo: str, file: str, revision: str = "abc") -> Path:
+    """Where a file of a hub repository lies once it was fetched."""
+    root = cache / f"models--{repo.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True, exist_ok=True)
+    (root / "refs" / "main").write_text(revision)
+    path = root / "snapshots" / revision / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("smal/quick", r"open_clip has no model 'smal'. Did you mean 'small'\? `coopt backbones`"),
+        ("zzz", r"open_clip has no model 'zzz'. `coopt backbones` lists all 3"),
+        (
+            "small/quik",
+            r"no weights tagged 'quik'. Did you mean 'quick'\? .* Its tags: quick, file_on_hub, plain_address",
+        ),
+        ("small", r"openclip:small does not say which weights. Write openclip:small/TAG.* Its tags: quick"),
+        ("small-custom/x", r"no weights tagged 'x'.*\./file.pt for weights of your own. It has no published weights"),
+    ],
+)
+def test_unknown_names(small: None, spec: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_openclip(spec)
+
+
+def test_real_names_get_real_hints() -> None:
+    with pytest.raises(BackboneError, match=r"'ViT-B-61'. Did you mean 'ViT-B-16'"):
+        load_openclip("ViT-B-61/openai")
+    with pytest.raises(BackboneError, match=r"'opnai'. Did you mean 'openai'"):
+        load_openclip("ViT-B/16/opnai")  # OpenAI's way of writing the model
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("ViT-B-16-SigLIP/webli", r"its text tower is bidirectional \(not causal\)"),
+        ("ViT-H-14-CLIPA/datacomp1b", r"its text tower is bidirectional \(not causal\)"),
+        ("MobileCLIP-S1/datacompdr", r"its text tower is bidirectional \(not causal\)"),
+        ("coca_ViT-B-32/laion2b_s13b_b90k", "its text tower appends a class token after the text, as CoCa does"),
+        ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text tower is the Hugging Face model 'roberta-base'"),
+    ],
+)
+def test_refused_at_once_by_name_and_reason(spec: str, reason: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(UnsupportedBackboneError, match=rf"^openclip:{spec}: {reason}.*`coopt backbones` lists those"):
+        load_openclip(spec, download=True)
+    assert time.perf_counter() - start < 1
+
+
+def test_every_refused_model_is_refused() -> None:
+    for row in list_backbones():
+        if not row.supported:
+            with pytest.raises(UnsupportedBackboneError, match=f"^openclip:{row.name}/any: its text tower"):
+                load_openclip(f"{row.name}/any", download=True)
+
+
+def test_folder_with_a_bidirectional_tower_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    config = configuration(text_cfg={"no_causal_mask": True, "pool_type": "last"})
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(UnsupportedBackboneError, match=r"bidirectional"):
+        load_openclip(f"local-dir:{tmp_path}")
+
+
+# ---- published tags, without a network
+
+
+def test_missing_weights_say_what_where_and_how(small: None, cache: Path) -> None:
+    start = time.perf_counter()
+    with pytest.raises(WeightsNotFoundError) as caught:
+        load_openclip("small/quick")
+    message = str(caught.value)
+    assert message.startswith("The weights of openclip:small/quick are not on this machine.")
+    assert f"open_clip_pytorch_model.bin of org/small in the Hugging Face cache {cache}" in message
+    assert "--download" in message and "download=True" in message
+    with pytest.raises(WeightsNotFoundError, match=r"weights.safetensors or weights.bin of org/other"):
+        load_openclip("small/file_on_hub")
+    with pytest.raises(WeightsNotFoundError, match=r"Looked for .*/home/.cache/clip/small-1234.pt. To fetch"):
+        load_openclip("small/plain-address")
+    assert time.perf_counter() - start < 2
+
+
+def test_every_published_tag_of_supported_models_is_looked_for(cache: Path) -> None:
+    supported = [row for row in list_backbones() if row.supported]
+    for row in supported:
+        for tag in row.tags:
+            with pytest.raises(WeightsNotFoundError, match=f"The weights of openclip:{row.name}/{tag} are not on this"):
+                load_openclip(f"{row.name}/{tag}")
+
+
+def test_download_is_tried_only_when_asked_for(small: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import open_clip
+
+    def unreachable(settings: dict) -> str:
+        raise OSError("Connection refused\nand a long trace")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(BackboneError, match=r"could not be fetched: Connection refused. Check the network"):
+        load_openclip("small/quick", download=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BackboneError, match=r"HF_HUB_OFFLINE is set: unset it"):
+        load_openclip("small/quick", download=True)
+    fetched = cache / "fetched.pt"
+    cache.mkdir()
+    model = small_model(quick_gelu=True)
+    torch.save(model.state_dict(), fetched)
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda settings: str(fetched))
+    assert_same_model(load_openclip("small/quick", download=True), model)
+
+
+def test_cached_tag(small: None, cache: Path) -> None:
+    """The weights' own settings count: their activation, and how their images are prepared."""
+    model = small_model(quick_gelu=True)
+    save_file(model.state_dict(), put_in_cache(cache, "org/small", "open_clip_model.safetensors"))
+    backbone = load_openclip("small/quick")
+    assert_same_model(backbone, model)
+    assert backbone.preprocessing == Preprocessing(size=(32, 32), mean=(0.5, 0.5, 0.5), interpolation="bilinear")
+    assert backbone.name == "openclip:small/quick"
+    # another tag of the same weights, without QuickGELU, is another backbone
+    plain = load_openclip("small/e16-v2")
+    assert plain.fingerprint != backbone.fingerprint
+    assert_same_model(plain, small_model(quick_gelu=False))
+
+
+def test_quick_gelu_of_openais_tags() -> None:
+    assert weight_tags()["ViT-B-16"]["openai"]["quick_gelu"]
+    assert not model_configs()["ViT-B-16"].get("quick_gelu")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_archive_kept_by_openais_own_package(small: None, cache: Path, tmp_path: Path) -> None:
+    from .test_openai_archive import save_archive
+
+    model = small_model(quick_gelu=True)
+    (tmp_path / "home/.cache/clip").mkdir(parents=True)
+    save_archive(model, tmp_path / "home/.cache/clip/small-1234.pt")
+    assert_same_model(load_openclip("small/plain_address"), model)
+
+
+def test_hub_model(cache: Path) -> None:
+    model = small_model()
+    with pytest.raises(WeightsNotFoundError, match=rf"hf-hub:org/mine is not on this machine.*config.json.*{cache}"):
+        load_openclip("hf-hub:org/mine")
+    put_in_cache(cache, "org/mine", "open_clip_config.json").write_text(json.dumps({"model_cfg": CLIP}))
+    with pytest.raises(WeightsNotFoundError, match=r"Looked for open_clip_model.safetensors or"):
+        load_openclip("hf-hub:org/mine")
+    torch.save(model.state_dict(), put_in_cache(cache, "org/mine", "open_clip_pytorch_model.bin"))
+    assert_same_model(load_openclip("hf-hub:org/mine"), model)
+    with pytest.raises(BackboneError, match=r"'a/b/c' is not the name of a Hugging Face repository"):
+        load_openclip("hf-hub:a/b/c")
+
+
+def test_hub_model_is_fetched_when_asked_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    model = small_model()
+
+    class RemoteEntryNotFoundError(Exception):
+        pass
+
+    def fetch(repo: str, file: str) -> str:
+        path = put_in_cache(cache, repo, file)
+        if file == "open_clip_config.json":
+            path.write_text(json.dumps({"model_cfg": CLIP}))
+        elif file == "open_clip_pytorch_model.bin" and repo == "org/mine":
+            torch.save(model.state_dict(), path)
+        else:
+            raise RemoteEntryNotFoundError("404")
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert_same_model(load_openclip("hf-hub:org/mine", download=True), model)
+    with pytest.raises(BackboneError, match=r"pytorch_model.bin of hf-hub:org/empty could not be fetched: 404. Check"):
+        load_openclip("hf-hub:org/empty", download=True)
+
+
+# ---- files and folders
+
+
+@pytest.mark.parametrize("config", [CLIP, CUSTOM], ids=["CLIP", "CustomTextCLIP"])
+def test_model_folder(tmp_path: Path, config: dict) -> None:
+    model = small_model(**({"custom_text": True} if config is CUSTOM else {}))
+    assert type(model).__name__ == ("CustomTextCLIP" if config is CUSTOM else "CLIP")
+    folder = save_folder(model, tmp_path / "model", config, {"resize_mode": "squash", "std": [1, 1, 1]})
+    backbone = load_openclip(f"local-dir:{folder}", name="mine")
+    assert_same_model(backbone, model)
+    assert backbone.name == "mine" and backbone.text.blocks is not None
+    assert backbone.preprocessing.resize_mode == "squash" and backbone.preprocessing.std == (1.0, 1.0, 1.0)
+    assert not backbone.model.training and not any(weight.requires_grad for weight in backbone.model.parameters())
+    assert backbone.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["state dict", "training checkpoint", "distributed", "safetensors", "old format"])
+def test_checkpoint_files(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    model = small_model()
+    state = model.state_dict()
+    path = tmp_path / ("my weights.safetensors" if layout == "safetensors" else "my weights.pt")
+    if layout == "safetensors":
+        save_file(state, path)
+    elif layout == "training checkpoint":
+        optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+        torch.save({"epoch": 3, "name": "run", "state_dict": state, "optimizer": optimizer}, path)
+    elif layout == "distributed":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=layout != "old format")
+    assert_same_model(load_openclip(f"small/{path}"), model)
+    monkeypatch.chdir(tmp_path)
+    assert_same_model(load_openclip(f"small/./{path.name}"), model)
+    assert_same_model(load_openclip(f"small/../{tmp_path.name}/{path.name}"), model)
+
+
+def test_text_tower_at_the_top_is_moved_for_custom_models(small: None, tmp_path: Path) -> None:
+    model = small_model()
+    torch.save(model.state_dict(), tmp_path / "old.pt")
+    assert_same_model(load_openclip(f"small-custom/{tmp_path}/old.pt"), model)
+
+
+def test_weights_of_another_architecture(small: None, tmp_path: Path) -> None:
+    torch.save(small_model(text_cfg={"layers": 1}).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(BackboneError, match=r"other.pt do not fit this model's architecture.*resblocks\.1"):
+        load_openclip(f"small/{tmp_path}/other.pt")
+    torch.save(small_model(embed_dim=16).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(BackboneError, match=r"do not fit this model's architecture.*size mismatch for text_projection"):
+        load_openclip(f"small/{tmp_path}/other.pt")
+
+
+def test_missing_file(small: None) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"The weights file .*/no/such.pt does not exist. Check the path"):
+        load_openclip("small/./no/such.pt")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("kept", [0, 7, 500, -1])
+def test_truncated_file(small: None, tmp_path: Path, suffix: str, kept: int) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    model = small_model()
+    save_file(model.state_dict(), path) if suffix == "safetensors" else torch.save(model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(BackboneError, match=rf"weights.{suffix} (is|are) damaged"):
+        load_openclip(f"small/{path}")
+
+
+class Argument:
+    """Stands for any object that somebody pickled with their weights."""
+
+
+def test_checkpoint_with_live_objects_is_refused(small: None, tmp_path: Path) -> None:
+    torch.save({"state_dict": small_model().state_dict(), "args": Argument()}, tmp_path / "run.pt")
+    with pytest.raises(UnsafePickleError, match=r"run.pt asks for .*Argument, which is not a tensor"):
+        load_openclip(f"small/{tmp_path}/run.pt")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "message"),
+    [
+        ({}, WeightsNotFoundError, "has no open_clip_config.json; it is not a model in open_clip's layout"),
+        ({"open_clip_config.json": "{"}, BackboneError, "is not an open_clip configuration.*JSONDecodeError"),
+        (
+            {"open_clip_config.json": '{"model_cfg": {}}'},
+            BackboneError,
+            "expected model_cfg with embed_dim, vision_cfg",
+        ),
+        ({"open_clip_config.json": "[1]"}, BackboneError, "is not an open_clip configuration"),
+        ({"open_clip_config.json": json.dumps(CLIP)}, WeightsNotFoundError, "has no weights: expected open_clip_model"),
+        (
+            {"open_clip_config.json": json.dumps(CLIP), "a.pt": "", "b.bin": ""},
+            BackboneError,
+            r"has 2 weight files \(a.pt, b.bin\): name the right one open_clip_model.safetensors",
+        ),
+    ],
+)
+def test_odd_folders(tmp_path: Path, files: dict, kind: type, message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(kind, match=message):
+        load_openclip(f"local-dir:{tmp_path}")
+
+
+def test_missing_folder() -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"The model folder /no/such does not exist"):
+        load_openclip("local-dir:/no/such")
+
+
+def test_configuration_that_open_clip_does_not_know() -> None:
+    config: dict[str, Any] = configuration(text_cfg={"attention": "new"})
+    with pytest.raises(BackboneError, match=r"open_clip \S+ cannot build this configuration: TypeError: .*'attention'"):
+        build_model(config)
+
+
+# ---- the catalogue
+
+
+def test_tags_read_from_source_are_open_clips() -> None:
+    from open_clip.factory import _MODEL_CONFIGS
+    from open_clip.pretrained import _PRETRAINED
+
+    from coopt.backbones import catalogue
+
+    assert catalogue._tags_from_source(catalogue._open_clip_folder()) == _PRETRAINED
+    assert model_configs() == _MODEL_CONFIGS
+    assert list(model_configs()) == list(_MODEL_CONFIGS)
+
+
+def test_natural_order() -> None:
+    assert sorted(["b-128", "b-16", "a"], key=natural_key) == ["a", "b-16", "b-128"]
+
+
+def test_hub_weights_names_are_open_clips() -> None:
+    from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    assert {HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME} < set(weights.HUB_WEIGHTS)
+    assert HF_CONFIG_NAME == weights.HUB_CONFIG

@@ -1,0 +1,98 @@
+"""The bundled data sets: listed, complete, in a stable order, and errors that help."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from coopt.data import bundled
+from coopt.data.bundled import bundled_datasets, find_bundled, load_bundled
+from coopt.errors import DataError
+
+
+def _write(folder: Path, parts: tuple[str, ...], classes: tuple[str, ...], count: int) -> None:
+    for part in parts:
+        for name in classes:
+            for i in range(count):
+                file = folder / part / name / f"{i:02d}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (4, 4), (i, 0, 0)).save(file)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    described = {
+        "name": "walls",
+        "description": "colour of the wall",
+        "classes": ["red", "light blue"],
+        "prompt": "a {} wall.",
+        "source_style": "ink",
+        "shifted": ["test-chalk"],
+    }
+    (tmp_path / "datasets.json").write_text(json.dumps([described]))
+    _write(tmp_path / "walls", ("train", "val", "test", "test-chalk"), ("red", "light blue"), 2)
+    return tmp_path
+
+
+def test_reads_what_is_described(own: Path) -> None:
+    (walls,) = bundled._read(own)
+    assert (walls.name, walls.class_names, walls.template) == ("walls", ("red", "light blue"), "a {} wall.")
+    assert (walls.style, walls.shifted) == ("ink", ("chalk",))
+    dataset = walls.load()
+    assert dataset.class_names == ("red", "light blue")  # as described, not sorted
+    assert dataset.train.labels == ("red", "red", "light blue", "light blue")
+    assert [path.name for path in dataset.train.paths] == ["00.png", "01.png"] * 2
+    assert dataset.test is not None and dataset.test.paths[0] == own / "walls" / "test" / "red" / "00.png"
+
+
+def test_other_style_changes_the_test_part_only(own: Path) -> None:
+    (walls,) = bundled._read(own)
+    source, shifted = walls.load(), walls.load("chalk")
+    assert shifted.name == "walls (chalk)"
+    assert (shifted.train, shifted.val) == (source.train, source.val)
+    assert shifted.test is not None and shifted.test.paths[0].parts[-3] == "test-chalk"
+    assert walls.load("ink") == source
+    with pytest.raises(DataError, match="no test part in the style 'oil', only in 'ink', 'chalk'"):
+        walls.load("oil")
+
+
+def test_damaged_installation_is_said(own: Path, tmp_path: Path) -> None:
+    (walls,) = bundled._read(own)
+    for file in (own / "walls" / "val" / "red").iterdir():
+        file.unlink()
+    (own / "walls" / "val" / "red").rmdir()
+    with pytest.raises(DataError, match="'walls' is not complete: .*red does not exist. Reinstall coopt"):
+        walls.load()
+    with pytest.raises(DataError, match="missing from this installation"):
+        bundled._read(tmp_path / "nowhere")
+
+
+def test_unknown_name_names_its_neighbours() -> None:
+    with pytest.raises(DataError, match="no bundled data set 'background'. Did you mean 'backgrounds'"):
+        load_bundled("background")
+    with pytest.raises(DataError, match="There are: .*animals"):
+        find_bundled("bundled:zzz")
+
+
+@pytest.mark.parametrize("described", bundled_datasets(), ids=lambda one: one.name)
+def test_every_bundled_data_set_is_whole(described: bundled.BundledDataset) -> None:
+    assert described.template.count("{}") == 1
+    assert len(set(described.class_names)) == len(described.class_names) >= 2
+    for dataset in (described.load(), *(described.load(style) for style in described.shifted)):
+        assert dataset.val is not None and dataset.test is not None
+        for part, least in ((dataset.train, 16), (dataset.val, 4), (dataset.test, 4)):
+            counts = Counter(part.labels)
+            assert set(counts) == set(described.class_names)
+            assert min(counts.values()) >= least
+        paths = [*dataset.train.paths, *dataset.val.paths, *dataset.test.paths]
+        assert len(set(paths)) == len(paths)
+
+
+def test_name_with_prefix_is_the_same_data_set() -> None:
+    name = bundled_datasets()[0].name
+    assert find_bundled(f"bundled:{name}") is find_bundled(name)
+    assert load_bundled(name).hash == load_bundled(f"bundled:{name}").hash

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coopt.data import FeatureCache, as_features, extract_features
+from coopt.data import features as features_module
+from coopt.data import sources as sources_module
+from coopt.data.images import open_image
+from coopt.data.sources import ordered_map, view_seed
+from coopt.errors import BadImageError, DataError, ParameterError, SkippedImageWarning
+
+from .conftest import TinyBackbone, make_folder, picture, save_picture
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    return sorted(make_folder(tmp_path / "images", {"a": 7, "b": 6}).rglob("*.png"))
+
+
+def _expected(images: Sequence[Path | Image.Image]) -> torch.Tensor:
+    backbone = TinyBackbone()
+    return torch.stack([backbone.alone(open_image(image)) for image in images])
+
+
+def test_features_are_the_backbones(backbone: TinyBackbone, paths: list[Path]) -> None:
+    result = extract_features(backbone, paths, batch_size=4)
+    assert result.features.shape == (1, 13, 6)
+    torch.testing.assert_close(result.features[0], _expected(paths))
+    assert result.kept == tuple(range(13))
+    assert result.skipped == ()
+    assert backbone.batches == [4, 4, 4, 1]
+
+
+def test_paths_strings_and_pil_images_mix(backbone: TinyBackbone, paths: list[Path]) -> None:
+    images: list[Any] = [str(paths[0]), picture(5, mode="P"), paths[1], picture(6, mode="CMYK")]
+    torch.testing.assert_close(extract_features(backbone, images).features[0], _expected(images))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_nothing_depends_on_the_number_of_workers(paths: list[Path], batch_size: int) -> None:
+    results, batches = [], []
+    for workers in (0, 1, 2, 7):
+        backbone = TinyBackbone()
+        images = [*paths, paths[3], *paths[:2]]
+        views: list[str | int] = ["test", 1, 2]
+        results.append(extract_features(backbone, images, views=views, batch_size=batch_size, workers=workers).features)
+        batches.append(backbone.batches)
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert all(one == batches[0] for one in batches)
+
+
+class TestViews:
+    def test_views_are_seeded_by_content(self, backbone: TinyBackbone, paths: list[Path]) -> None:
+        result = extract_features(backbone, paths, views=[1, "test", 2], batch_size=4).features
+        assert result.shape == (3, 13, 6)
+        torch.testing.assert_close(result[1], _expected(paths))
+        assert not torch.allclose(result[0], result[2])
+        alone = extract_features(TinyBackbone(), [paths[5]], views=[2]).features
+        torch.testing.assert_close(alone[0, 0], result[2, 5])  # whatever stands around it
+        assert view_seed("a" * 64, 1) != view_seed("b" * 64, 1)
+
+    def test_an_image_is_decoded_once(self, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        decoded: list[str] = []
+        real = sources_module.decode_image
+        monkeypatch.setattr(sources_module, "decode_image", lambda data, name: decoded.append(name) or real(data, name))
+        extract_features(TinyBackbone(), paths, views=["test", 1, 2, 3])
+        assert sorted(decoded) == sorted(map(str, paths))
+
+
+class TestDuplicates:
+    def test_equal_content_is_encoded_once(self, backbone: TinyBackbone, paths: list[Path]) -> None:
+        copy = paths[0].with_name("copy.png")
+        shutil.copy(paths[0], copy)
+        image = picture(3)
+        images: list[Any] = [paths[0], image, copy, paths[0], image, picture(3), paths[1]]
+        result = extract_features(backbone, images).features[0]
+        assert backbone.encoded == 3
+        torch.testing.assert_close(result, _expected(images))
+
+    def test_a_lazily_opened_image_given_twice(self, backbone: TinyBackbone, paths: list[Path]) -> None:
+        with Image.open(paths[0]) as lazy:
+            result = extract_features(backbone, [lazy] * 8, workers=4).features[0]
+        assert torch.equal(result, result[:1].expand(8, -1))
+
+
+class TestCache:
+    def test_the_second_time_nothing_is_encoded(self, tmp_path: Path, paths: list[Path]) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        first = extract_features(TinyBackbone(), paths, views=["test", 1], cache=cache)
+        again = TinyBackbone()
+        moved = tmp_path / "moved"
+        shutil.move(tmp_path / "images", moved)
+        second = extract_features(
+            again, [moved / path.relative_to(tmp_path / "images") for path in paths], views=["test", 1], cache=cache
+        )
+        assert again.batches == []
+        assert torch.equal(first.features, second.features)
+        size = cache.size()
+        assert size.entries == 26
+        assert [one.name for one in size.per_backbone.values()] == ["tiny"]
+
+    def test_only_what_is_missing_is_encoded(self, tmp_path: Path, paths: list[Path]) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        extract_features(TinyBackbone(), paths[:5], cache=cache)
+        backbone = TinyBackbone()
+        result = extract_features(backbone, paths, views=["test", 1], cache=cache)
+        assert backbone.encoded == 2 * 13 - 5
+        torch.testing.assert_close(result.features[0], _expected(paths))
+
+    def test_another_backbone_or_preprocessing_is_another_feature(self, tmp_path: Path, paths: list[Path]) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        extract_features(TinyBackbone(), paths, cache=cache)
+        other = TinyBackbone("0" * 64)
+        varied = TinyBackbone()
+        varied.preprocessing = varied.preprocessing.variant("reference-2021-09")
+        for backbone in (other, varied):
+            extract_features(backbone, paths, cache=cache)
+            assert backbone.encoded == 13
+
+    def test_a_cached_feature_of_another_size_is_not_taken(self, tmp_path: Path, paths: list[Path]) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        extract_features(TinyBackbone(dim=4), paths, cache=cache)
+        assert extract_features(TinyBackbone(dim=6), paths, cache=cache).features.shape == (1, 13, 6)
+
+    @pytest.mark.parametrize("workers", [0, 3])
+    def test_ctrl_c_keeps_what_was_done(self, tmp_path: Path, paths: list[Path], workers: int) -> None:
+        class Interrupted(TinyBackbone):
+            def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+                if len(self.batches) == 2:
+                    raise KeyboardInterrupt
+                return super().encode_image(pixels)
+
+        cache = FeatureCache(tmp_path / "cache")
+        with pytest.raises(KeyboardInterrupt):
+            extract_features(Interrupted(), paths, views=["test", 1], cache=cache, batch_size=3, workers=workers)
+        assert cache.size().entries == 6
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("coopt-decode")]
+        resumed = extract_features(TinyBackbone(), paths, views=["test", 1], cache=cache, batch_size=3)
+        undisturbed = extract_features(TinyBackbone(), paths, views=["test", 1], batch_size=3)
+        assert torch.equal(resumed.features, undisturbed.features)  # to the bit: batches fall where they fell before
+
+
+class TestBadImages:
+    @pytest.fixture
+    def images(self, paths: list[Path]) -> list[Any]:
+        (paths[0].parent / "broken.png").write_bytes(paths[0].read_bytes()[:70])
+        (paths[0].parent / "empty.png").touch()
+        broken, empty = paths[0].parent / "broken.png", paths[0].parent / "empty.png"
+        return [paths[0], broken, paths[1], empty, Path("gone.png"), broken, paths[2]]
+
+    def test_fail_names_the_first_and_keeps_the_ones_before(
+        self, tmp_path: Path, backbone: TinyBackbone, images: list[Any]
+    ) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        with pytest.raises(BadImageError, match=r"broken\.png' is truncated or damaged"):
+            extract_features(backbone, images, cache=cache)
+        assert cache.size().entries == 1
+
+    @pytest.mark.parametrize("workers", [0, 3])
+    def test_skip_names_them_and_keeps_the_rest(self, images: list[Any], workers: int) -> None:
+        with pytest.warns(
+            SkippedImageWarning, match=r"4 of 7 images were left out .*broken\.png.*empty\.png.*gone\.png"
+        ):
+            result = extract_features(TinyBackbone(), images, on_bad_image="skip", workers=workers)
+        assert result.kept == (0, 2, 6)
+        assert [Path(name).name for name, _ in result.skipped] == ["broken.png", "empty.png", "gone.png", "broken.png"]
+        assert "is empty (0 bytes)" in result.skipped[1][1]
+        torch.testing.assert_close(result.features[0], _expected([images[i] for i in result.kept]))
+
+    def test_nothing_left(self, images: list[Any]) -> None:
+        with pytest.raises(DataError, match=r"None of the 2 images could be read\. The first: .*broken\.png"):
+            extract_features(TinyBackbone(), [images[1], images[3]], on_bad_image="skip")
+
+    def test_odd_images_are_encoded(self, tmp_path: Path, backbone: TinyBackbone) -> None:
+        images = [save_picture(tmp_path / "wide.png")]
+        Image.new("L", (1, 1), 7).save(tmp_path / "dot.png")
+        Image.new("RGB", (900, 2), "red").save(tmp_path / "strip.png")
+        picture(mode="CMYK").save(tmp_path / "print.jpg")
+        Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 160).save(tmp_path / "deep.png")
+        bad_name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+        images += [tmp_path / name for name in ("dot.png", "strip.png", "print.jpg", "deep.png")]
+        with contextlib.suppress(OSError):  # some file systems take UTF-8 names only
+            images.append(save_picture(bad_name, 8))
+        result = extract_features(backbone, images, views=["test", 1, 2], workers=2)
+        assert result.features.shape == (3, len(images), 6)
+        assert bool(torch.isfinite(result.features).all())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_feature_that_is_not_finite_names_the_image(tmp_path: Path, paths: list[Path], value: float) -> None:
+    class Overflowing(TinyBackbone):
+        def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+            features = super().encode_image(pixels)
+            if len(self.batches) == 2:
+                features[1] = value
+            return features
+
+    cache = FeatureCache(tmp_path / "cache")
+    with pytest.raises(DataError, match=rf"{paths[5].name}' is not finite .*the backbone overflows"):
+        extract_features(Overflowing(), paths, batch_size=4, cache=cache)
+    assert cache.size().entries == 4  # nothing of the bad batch
+    pixels = torch.zeros(2, 3, 16, 16)
+    pixels[1, 0, 0, 0] = value
+    with pytest.raises(DataError, match=r"'image 1' is not finite .*its pixels are not finite either"):
+        extract_features(TinyBackbone(), pixels)
+
+
+class TestPixels:
+    def test_pixels_go_in_as_they_are(self, backbone: TinyBackbone, tmp_path: Path) -> None:
+        pixels = torch.randn(5, 3, 16, 16)
+        cache = FeatureCache(tmp_path)
+        result = extract_features(backbone, pixels, cache=cache, batch_size=2)
+        torch.testing.assert_close(result.features[0], TinyBackbone().encode_image(pixels))
+        again = TinyBackbone()
+        assert torch.equal(extract_features(again, pixels.numpy(), cache=cache).features, result.features)
+        assert again.batches == []
+
+    def test_they_cannot_be_augmented(self, backbone: TinyBackbone) -> None:
+        with pytest.raises(ParameterError, match=r"'views' of preprocessed pixels must be \('test',\).* Got \(1,\)"):
+            extract_features(backbone, torch.zeros(2, 3, 16, 16), views=[1])
+
+    def test_wrong_shapes_are_explained(self, backbone: TinyBackbone) -> None:
+        for wrong in (torch.zeros(3, 16, 16), torch.zeros(2, 16, 16, 3), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)):
+            with pytest.raises(DataError, match=r"Pixels must be a float tensor \(N, 3, height, width\).* Got torch"):
+                extract_features(backbone, wrong)
+        with pytest.raises(DataError, match=r"Pixels are 8x8, but the backbone 'tiny' takes 16x16"):
+            extract_features(backbone, torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("a.png", r"Expected a list of images\. Got a single str; write \[image\]"),
+        (Path("a.png"), r"Got a single PosixPath"),
+        (["a.png", 3], r"Image 1 is a int\. Expected paths or PIL images"),
+        ([], r"Got no images"),
+    ],
+)
+def test_other_things_are_no_images(backbone: TinyBackbone, images: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        extract_features(backbone, images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], "fail", None, None), r"'views' .* must be a sequence of 'test' and int seeds .* Got \[\]"),
+        ((["train"], "fail", None, None), r"Got \['train'\]"),
+        (("test", "fail", None, None), r"Got 'test'"),
+        ((["test"], "ignore", None, None), r"'on_bad_image' .* must be 'fail' or 'skip'\. Got 'ignore'"),
+        ((["test"], "fail", 0, None), r"'batch_size' .* must be None or an int >= 1\. Got 0"),
+        ((["test"], "fail", None, -1), r"'workers' .* must be None or an int >= 0\. Got -1"),
+    ],
+)
+def test_parameters_are_checked(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        features_module._check_parameters(*arguments)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_progress_counts_up_to_all(tmp_path: Path, paths: list[Path], workers: int) -> None:
+    cache = FeatureCache(tmp_path / "cache")
+
+    def run() -> list[tuple[int, int]]:
+        seen: list[tuple[int, int]] = []
+        images = [*paths, paths[0]]
+        extract_features(
+            TinyBackbone(), images, batch_size=4, cache=cache, workers=workers, progress=lambda *at: seen.append(at)
+        )
+        return seen
+
+    for seen in (run(), run()):  # the second time all comes from the cache
+        done = [at for at, _ in seen]
+        assert {total for _, total in seen} == {14}
+        assert done == sorted(set(done))
+        assert done[-1] == 14
+        assert len(done) >= 4
+
+
+def test_only_a_window_of_work_exists(paths: list[Path]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    begun: list[int] = []
+    with ThreadPoolExecutor(2) as pool:
+        results = ordered_map(pool, lambda i: begun.append(i) or i * i, range(100), window=5)
+        assert next(results) == 0
+        assert len(begun) <= 5
+        assert list(results) == [i * i for i in range(1, 100)]
+
+
+class TestAsFeatures:
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+    def test_floats_become_float32(self, dtype: type) -> None:
+        array = np.arange(6, dtype=dtype).reshape(2, 3)
+        features = as_features(array)
+        assert features.dtype == torch.float32
+        assert torch.equal(features, as_features(torch.from_numpy(array)))
+        assert torch.equal(features, as_features(array.tolist()))
+
+    def test_a_caller_keeps_its_array(self) -> None:
+        array = np.ones((2, 3), dtype=np.float32)
+        as_features(array)[0, 0] = 7
+        assert array[0, 0] == 1
+
+    @pytest.mark.parametrize(
+        ("features", "message"),
+        [
+            (np.zeros(3), r"two-dimensional \(N images, D features\) and not empty\. Got shape \(3,\)"),
+            (np.zeros((0, 3)), r"Got shape \(0, 3\)"),
+            (np.zeros((2, 3), dtype=int), r"floating-point numbers\. Got torch\.int64; are these labels or pixels"),
+            ([["a", "b"]], r"Features must be numbers in a table"),
+            ([[1.0], [1.0, 2.0]], r"Features must be numbers in a table"),
+            (
+                np.where(np.arange(12).reshape(6, 2) % 3 == 0, np.nan, 1.0),
+                r"Got NaN or infinite values in 4 of 6 rows: 0, 1, 3, 4\. Leave these images out",
+            ),
+        ],
+    )
+    def test_bad_features_are_explained(self, features: Any, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            as_features(features)
+
+
+def test_a_damaged_cache_does_not_stop_the_work(tmp_path: Path, paths: list[Path]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="going on without it"):
+        result = extract_features(TinyBackbone(), paths, cache=FeatureCache(tmp_path / "file"))
+    torch.testing.assert_close(result.features[0], _expected(paths))
+
+
+def test_nothing_is_warned_when_all_is_well(tmp_path: Path, paths: list[Path]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract_features(TinyBackbone(), paths, cache=FeatureCache(tmp_path / "cache"), views=["test", 1])

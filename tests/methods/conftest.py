@@ -1,0 +1,48 @@
+"""A small few-shot problem: image features of four classes, and the same as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coopt.backbones import Backbone
+
+NAMES = ["forest_road", "cat", "o'clock", "3d printer"]
+
+
+@pytest.fixture(scope="session")
+def features(backbone: Backbone) -> np.ndarray:
+    """(24, D): six noisy copies of each of four centres, classes in turn."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(4, backbone.embed_dim))
+    noise = random.normal(size=(24, backbone.embed_dim))
+    return (np.tile(centres, (6, 1)) + 0.3 * noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def labels() -> np.ndarray:
+    return np.array(NAMES * 6)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
+    """Twelve images of three colours, as files, with their labels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(1)
+    paths, labels = [], []
+    for i in range(12):
+        pixels = random.integers(0, 60, (40, 36, 3), dtype=np.uint8)
+        pixels[..., i % 3] += 180
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(pixels).save(paths[-1])
+        labels.append(("red", "green", "blue")[i % 3])
+    return paths, labels
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(1)

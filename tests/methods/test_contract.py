@@ -1,0 +1,226 @@
+"""What every method promises: one suite that all estimators pass."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import coopt
+from coopt.backbones import Backbone
+from coopt.errors import BackboneMismatchError, DataError, ParameterError, SavedFileError
+from coopt.methods.base import ClipClassifier
+from coopt.methods.saving import METHODS
+from tests.methods.conftest import NAMES
+from tests.models import small_open_clip
+
+FEW = {"lr": 0.02, "epochs": 25, "views": 2}
+METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
+    "coop": dict(n_ctx=2, recipe=FEW),
+    "coop-csc": dict(n_ctx=2, csc=True, recipe=FEW),
+    "coop-middle-words": dict(init="a photo of a", position="middle", recipe=FEW),
+    "zero_shot": {},
+    "zero_shot-ensemble": dict(templates="ensemble"),
+    "linear_probe": dict(C=1.0),
+}
+
+
+@pytest.fixture(params=METHOD_PARAMETERS)
+def estimator(request: pytest.FixtureRequest, backbone: Backbone) -> ClipClassifier:
+    cls = METHODS[request.param.split("-")[0]]
+    return cls(backbone, cache=False, **METHOD_PARAMETERS[request.param])
+
+
+def learns_images(estimator: ClipClassifier) -> bool:
+    return estimator.method != "zero_shot"
+
+
+def test_every_method_is_under_contract() -> None:
+    assert {name.split("-")[0] for name in METHOD_PARAMETERS} == set(METHODS)
+
+
+def test_constructor_only_keeps_its_arguments(estimator: ClipClassifier) -> None:
+    parameters = estimator.get_params(deep=False)
+    assert vars(estimator) == parameters
+    assert clone(estimator).get_params(deep=False) == parameters
+    assert all(getattr(type(estimator)(**{name: value}), name) is value for name, value in parameters.items())
+
+
+def test_predictions_have_the_form_of_the_labels(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    estimator.fit(features, labels)
+    assert estimator.classes_.tolist() == sorted(NAMES)
+    assert set(estimator.predict(features)) <= set(NAMES)
+    probabilities = estimator.predict_proba(features)
+    assert probabilities.shape == (24, 4) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert (estimator.classes_[probabilities.argmax(axis=1)] == estimator.predict(features)).all()
+    if learns_images(estimator):
+        assert estimator.score(features, labels) > 0.9
+
+
+def test_integers_need_names_and_come_back_as_integers(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    order = [NAMES.index(label) for label in labels]
+    with pytest.raises(DataError, match=r"Labels are integers .*Give class_names"):
+        estimator.fit(features, order)
+    by_number = clone(estimator).set_params(class_names=NAMES).fit(features, order)
+    by_name = clone(estimator).set_params(class_names=NAMES).fit(features, labels)
+    assert by_number.classes_.tolist() == [0, 1, 2, 3]
+    assert [NAMES[i] for i in by_number.predict(features)] == by_name.predict(features).tolist()
+
+
+def test_fitting_twice_gives_the_same_bits(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    first = clone(estimator).fit(features, labels).logits(features)
+    assert (clone(estimator).fit(features, labels).logits(features) == first).all()
+    assert (estimator.fit(features, labels).fit(features, labels).logits(features) == first).all()
+
+
+def test_saved_and_loaded_is_identical(estimator: ClipClassifier, features: Any, labels: Any, tmp_path: Path) -> None:
+    estimator.fit(features, labels).save(tmp_path / "prompt")
+    loaded = coopt.load(tmp_path / "prompt", backbone=estimator.backbone_)
+    assert type(loaded) is type(estimator)
+    assert (loaded.logits(features) == estimator.logits(features)).all()
+    assert (loaded.classes_ == estimator.classes_).all()
+    size = sum(file.stat().st_size for file in (tmp_path / "prompt").iterdir())
+    assert size < 20_000 and {f.suffix for f in (tmp_path / "prompt").iterdir()} == {".json", ".safetensors"}
+    loaded.save(tmp_path / "again")
+    for name in ("prompt.json", "prompt.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prompt" / name).read_bytes()
+
+
+def test_permuted_classes_give_permuted_answers(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    permuted = [NAMES[i] for i in (2, 0, 3, 1)]
+    a = clone(estimator).set_params(class_names=NAMES).fit(features, labels).logits(features)
+    b = clone(estimator).set_params(class_names=permuted).fit(features, labels).logits(features)
+    if "csc" in estimator.get_params() and estimator.get_params()["csc"] and estimator.get_params()["init"] is None:
+        return  # the random context belongs to a place in the order, so another start gives another end
+    assert np.allclose(a[:, [2, 0, 3, 1]], b, atol=2e-2, rtol=1e-3)
+
+
+def test_images_of_every_kind(estimator: ClipClassifier, backbone: Backbone, pictures: Any) -> None:
+    from PIL import Image
+
+    paths, labels = pictures
+    if isinstance(estimator, coopt.CoOp):
+        estimator.set_params(recipe={**FEW, "views": 1})
+    opened = [Image.open(path) for path in paths]
+    pixels = torch.stack([backbone.preprocessing.test(image.convert("RGB")) for image in opened])
+    table = backbone.encode_image(pixels)
+    expected = clone(estimator).fit(paths, labels).logits(paths)
+    for images in ([str(path) for path in paths], opened, pixels, table, table.numpy()):
+        ours = clone(estimator).fit(images, labels).logits(images)
+        assert np.allclose(ours, expected, atol=1e-2, rtol=1e-3)
+    if learns_images(estimator):
+        assert (estimator.fit(paths, labels).predict(paths) == labels).all()
+
+
+def test_cross_validation(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    scores = cross_val_score(estimator, features, labels, cv=3, error_score="raise")
+    assert scores.shape == (3,) and (not learns_images(estimator) or scores.mean() > 0.9)
+
+
+def test_not_fitted_is_said(estimator: ClipClassifier, features: Any) -> None:
+    with pytest.raises(NotFittedError):
+        estimator.predict(features)
+    with pytest.raises(NotFittedError):
+        estimator.save("nowhere")
+
+
+def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    estimator.fit(features, labels)
+    with pytest.raises(DataError, match="Features have 47 columns, but golden.* makes features of 48"):
+        estimator.predict(features[:, :-1])
+    features = features.copy()
+    features[3, 2] = np.nan
+    with pytest.raises(DataError, match="finite.*1 of 24 rows: 3"):
+        estimator.predict(features)
+
+
+def test_another_backbone_is_refused_on_loading(estimator: Any, features: Any, labels: Any, tmp_path: Path) -> None:
+    estimator.fit(features, labels).save(tmp_path / "prompt")
+    with pytest.raises(BackboneMismatchError, match="learned with the backbone 'golden:.*but 'test:CLIP' has fingerprint"):
+        coopt.load(tmp_path / "prompt", backbone=small_open_clip())
+
+
+def test_damaged_files_are_refused(estimator: Any, features: Any, labels: Any, backbone: Any, tmp_path: Path) -> None:
+    folder = estimator.fit(features, labels).save(tmp_path / "prompt")
+    tensors = folder / "prompt.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    with pytest.raises(SavedFileError, match="not the file that was saved"):
+        coopt.load(folder, backbone=backbone)
+    tensors.unlink()
+    with pytest.raises(SavedFileError, match="Cannot read .*incomplete"):
+        coopt.load(folder, backbone=backbone)
+    (folder / "prompt.json").write_text("{")
+    with pytest.raises(SavedFileError, match="not a saved prompt of coopt"):
+        coopt.load(folder, backbone=backbone)
+    with pytest.raises(SavedFileError, match="There is no saved prompt at"):
+        coopt.load(tmp_path, backbone=backbone)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "has format 99; this coopt reads up to 1"),
+        ({"method": "magic"}, "holds the method 'magic'"),
+        ({"parameters": {"n_ctx": 2, "surprise": 1}}, "does not fit the method"),
+        ({"class_names": "cat"}, "a field has the wrong type"),
+    ],
+)
+def test_edited_descriptions_are_refused(change: dict, message: str, backbone: Any, tmp_path: Path) -> None:
+    folder = coopt.ZeroShot(backbone).fit_classes(NAMES).save(tmp_path / "prompt")
+    description = json.loads((folder / "prompt.json").read_text())
+    (folder / "prompt.json").write_text(json.dumps({**description, **change}))
+    with pytest.raises(SavedFileError, match=message):
+        coopt.load(folder, backbone=backbone)
+
+
+def test_grid_search_over_n_ctx(backbone: Backbone, features: Any, labels: Any) -> None:
+    search = GridSearchCV(coopt.CoOp(backbone, recipe=FEW, cache=False), {"n_ctx": [1, 2]}, cv=2, error_score="raise")
+    assert search.fit(features, labels).best_params_["n_ctx"] in (1, 2)
+    assert search.best_estimator_.context_.shape == (search.best_params_["n_ctx"], backbone.text.width)
+
+
+def test_grid_search_over_paths(backbone: Backbone, pictures: Any) -> None:
+    paths, labels = pictures
+    search = GridSearchCV(coopt.CoOp(backbone, recipe=FEW), {"n_ctx": [1, 2]}, cv=2, error_score="raise")
+    assert search.fit(paths, labels).predict(paths[:2]).tolist() == labels[:2]
+
+
+@pytest.mark.parametrize(
+    ("cls", "parameters", "message"),
+    [
+        ("CoOp", {"n_ctx": 0}, "The 'n_ctx' parameter of CoOp must be an int >= 1. Got 0 instead."),
+        ("CoOp", {"n_ctx": 2.0}, "must be an int >= 1. Got 2.0"),
+        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0. Got -1 instead."),
+        ("CoOp", {"csc": "yes"}, "The 'csc' parameter of CoOp must be True or False. Got 'yes' instead."),
+        ("CoOp", {"position": "top"}, "must be one of end, middle, front. Got 'top'"),
+        ("CoOp", {"precision": "fp16"}, "must be one of fp32, bf16. Got 'fp16'"),
+        ("CoOp", {"text_path": "slow"}, "must be one of auto, fast, reference. Got 'slow'"),
+        ("CoOp", {"on_bad_image": "ignore"}, "must be 'fail' or 'skip'. Got 'ignore'"),
+        ("CoOp", {"cache": 3}, "The 'cache' parameter of CoOp must be True, False or a FeatureCache. Got 3"),
+        ("CoOp", {"recipe": "best"}, "must be one of fast, paper. Got 'best'"),
+        ("LinearProbe", {"C": 0}, "The 'C' parameter of LinearProbe must be None or a number > 0. Got 0 instead."),
+        ("ZeroShot", {"templates": "no name"}, "exactly once"),
+        ("ZeroShot", {"templates": []}, "at least one template"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_parameters(cls: str, parameters: dict, message: str, backbone: Any, features: Any, labels: Any) -> None:
+    with pytest.raises(ParameterError) as caught:
+        getattr(coopt, cls)(backbone, **parameters).fit(features, labels)
+    assert message in str(caught.value)
+
+
+def test_import_is_light() -> None:
+    code = "import sys, coopt; dir(coopt); assert not {'torch', 'open_clip', 'sklearn'} & set(sys.modules), 'heavy'"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,43 @@
+"""Recipes: schedules and the checks of their fields."""
+
+from __future__ import annotations
+
+import pytest
+
+from coopt.errors import ParameterError
+from coopt.training.recipe import FAST, PAPER, Recipe
+
+
+@pytest.mark.parametrize(("shots", "epochs"), [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200)])
+def test_epochs_of_the_paper(shots: int, epochs: int) -> None:
+    assert PAPER.epochs_for(shots) == epochs
+
+
+def test_one_epoch_is_the_warm_up() -> None:
+    assert PAPER.learning_rates(1) == [1e-5]
+
+
+def test_a_mapping_changes_the_recipe_it_names() -> None:
+    assert Recipe.of({"name": "paper", "epochs": 50}).lr == PAPER.lr
+    assert Recipe.of({"lr": 0.1}) == Recipe.of({"name": "fast", "lr": 0.1})
+    assert Recipe.of(FAST.to_dict()) == FAST and Recipe.of("paper") is PAPER
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("quick", "'recipe' parameter must be one of fast, paper. Got 'quick'"),
+        ({"learning_rate": 1}, "no field 'learning_rate'. Its fields are name, optimizer, lr"),
+        ({"lr": -1}, "'lr' parameter of a recipe must be a number >= 0. Got -1"),
+        ({"lr": float("nan")}, "'lr' parameter"),
+        ({"batch_size": 0}, "'batch_size' parameter of a recipe must be an int >= 1. Got 0"),
+        ({"epochs": 2.5}, "'epochs' parameter of a recipe must be an int >= 1. Got 2.5"),
+        ({"optimizer": "lion"}, "'optimizer' parameter of a recipe must be 'sgd' or 'adam'. Got 'lion'"),
+        (3, "must be a name, a mapping or a Recipe. Got 3"),
+    ],
+)
+def test_bad_recipes_are_refused(value: object, message: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        Recipe.of(value)  # type: ignore[arg-type]
+    assert message in str(caught.value)
