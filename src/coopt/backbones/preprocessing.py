@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, cast
@@ -146,10 +145,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bits(image)).convert("RGB")
-    with warnings.catch_warnings():
-        # "Palette images with Transparency expressed in bytes": transparency is dropped here on purpose.
-        warnings.simplefilter("ignore", UserWarning)
-        return image.convert("RGB")
+    if "transparency" in image.info:
+        # PIL warns that it is dropped, which is on purpose; silencing a warning is not safe in threads.
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
 
 
 def _to_8_bits(image: Image.Image) -> np.ndarray:
