@@ -194,7 +194,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     def _require_int(self, name: str, low: int) -> None:
         value = getattr(self, name)
         holds = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low
-        self._require(name, holds, f"an int >= {low}")
+        self._require(name, bool(holds), f"an int >= {low}")
 
 
 def is_features(images: Any) -> bool:

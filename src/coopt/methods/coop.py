@@ -61,6 +61,9 @@ class CoOp(ClipClassifier):
     """
 
     method: ClassVar[str] = "coop"
+    position: Position
+    text_path: TextPath
+    precision: Precision
 
     def __init__(
         self,

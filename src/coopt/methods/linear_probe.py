@@ -125,7 +125,7 @@ def search_c(
     val_y: Int[np.ndarray, " m"],
 ) -> float:
     """The reference's search for C by accuracy on validation features: a coarse grid, then bisection in log10."""
-    return _search(lambda c: float((logistic_regression(c, x, y).predict(val_x) == val_y).mean()))
+    return _search(lambda c: float(np.mean(logistic_regression(c, x, y).predict(val_x) == val_y)))
 
 
 def _search(accuracy: Callable[[float], float]) -> float:

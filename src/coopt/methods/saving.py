@@ -29,7 +29,7 @@ from coopt.training.recipe import Recipe
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
-METHODS: dict[str, type[ClipClassifier]] = {cls.method: cls for cls in (CoOp, ZeroShot, LinearProbe)}
+METHODS: dict[str, type[Any]] = {cls.method: cls for cls in (CoOp, ZeroShot, LinearProbe)}
 
 # Parameters that belong to the machine or the moment, not to what was learned.
 _LOCAL = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose")

@@ -33,6 +33,8 @@ class ZeroShot(ClipClassifier):
     """
 
     method: ClassVar[str] = "zero_shot"
+    text_path: TextPath
+    precision: Precision
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -88,20 +88,12 @@ def make_plan(prompts: Prompts, classes: Int[Tensor, " classes"]) -> Plan:
     )
 
 
-def chunks(prompts: Prompts, max_rows: int | None) -> Iterator[Int[Tensor, " classes"]]:
-    """Classes in order of length, cut so that one chunk holds at most `max_rows` tail rows (but at least one class)."""
+def chunks(prompts: Prompts, parts: int) -> tuple[Int[Tensor, " classes"], ...]:
+    """Classes in order of length, cut into about `parts` chunks with equal numbers of tail rows (at least one class)."""
     order = torch.argsort(prompts.lengths, stable=True)
-    if max_rows is None:
-        yield order
-        return
-    rows = (prompts.lengths - prompts.shared)[order].tolist()
-    start = total = 0
-    for index, count in enumerate(rows):
-        if total + count > max_rows and index > start:
-            yield order[start:index]
-            start, total = index, 0
-        total += count
-    yield order[start:]
+    rows = (prompts.lengths - prompts.shared)[order].cumsum(0)
+    part = (rows - 1) * parts // rows[-1]
+    return order.split(torch.unique_consecutive(part, return_counts=True)[1].tolist())
 
 
 def _insert(base: Tensor, index: Tensor, vectors: Tensor, owner: Tensor | None) -> Tensor:
