@@ -134,7 +134,8 @@ def _draw(body: str, left: float, top: float, width: float, height: float) -> np
     side = max(width, height)  # pictures that are not square are centred in a square
     box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
     # Monochrome sets paint with "currentColor": a dark grey keeps them apart from black backgrounds.
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{SPRITE}" height="{SPRITE}" color="#3a3a3a">{body}</svg>'
+    head = f'xmlns="http://www.w3.org/2000/svg" viewBox="{box}" width="{SPRITE}" height="{SPRITE}" color="#3a3a3a"'
+    svg = f"<svg {head}>{body}</svg>"
     drawn = Image.open(BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)))).convert("RGBA")
     return np.asarray(
         drawn.resize((SPRITE, SPRITE), Image.Resampling.LANCZOS) if drawn.size != (SPRITE, SPRITE) else drawn

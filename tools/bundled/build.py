@@ -1,4 +1,4 @@
-"""Everything from the artwork to the bundled model and data, step by step or at once: `python -m tools.bundled STEP`."""
+"""Everything from the artwork to the bundled model and data, in steps or at once: `python -m tools.bundled STEP`."""
 
 from __future__ import annotations
 
@@ -94,3 +94,5 @@ def _evaluate(options: argparse.Namespace) -> None:
     out = RESULTS / "evaluation.jsonl"
     shots, contexts = tuple(options.shots), tuple(options.contexts)
     evaluate.evaluate(PACKAGE / "model", PACKAGE / "data", out, shots, contexts, options.seeds, recipe, options.only)
+    for part in ("test", *(f"test-{style}" for style in datasets.SHIFTED_STYLES)):
+        print(f"\n{part}\n{evaluate.table(out, part)}", flush=True)

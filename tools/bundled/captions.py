@@ -132,21 +132,23 @@ OPENERS = (
     "a photo",
 )
 FILLERS = (
-    "as you can see", "in this one", "from my album", "made yesterday", "for the children", "found on the web", "i like it",
-    "please look", "what a day", "another one", "for you", "from the old book", "sent by a friend", "number nine", "not for sale",
+    "as you can see", "in this one", "from my album", "made yesterday", "for the children", "found on the web",
+    "i like it", "please look", "what a day", "another one", "for you", "from the old book", "sent by a friend",
+    "number nine", "not for sale",
 )  # fmt: skip
-_LOOSE = """time year people way day man world life hand part place week case point home water room area money story month lot study
-word business issue head far service friend father power hour game line end member law city team minute idea body
+_LOOSE = """time year people way day man world life hand part place week case point home water room area money story month lot
+study word business issue head far service friend father power hour game line end member law city team minute idea body
 school parent others level office health person war history party result change morning reason research girl guy
 moment air teacher force never always often again still very just maybe really quite soon later now today then here
 also only even much many most other new old good great high long own same early young important few public bad able
 best better sure free full special easy hard strong true whole real simple late open nice say get make go know take
 think come give use find tell ask work seem feel try leave call keep let begin help
-talk turn start might play run move live believe hold bring happen must write provide sit lose pay meet include continue set learn"""
+talk turn start might play run move live believe hold bring happen must write provide sit lose pay meet
+include continue set learn"""
 LOOSE = tuple(_LOOSE.split())
 
-# How often a family is spoken of, given that there is something to say. Things are the hardest to learn and come up
-# most.
+# How often a family is spoken of, given that there is something to say. Things are the hardest to learn
+# and come up most.
 WEIGHTS: dict[str, float] = dict.fromkeys(FAMILIES, 1.0) | {
     "any_thing": 7.0,
     "big_thing": 4.0,
@@ -180,7 +182,7 @@ class Captions:
     stated: Tensor
 
     def truth(self, facts: Tensor) -> Tensor:
-        """(scenes, captions) bool: is everything that the caption says true of the scene? facts: (scenes, facts) bool."""
+        """(scenes, captions) bool: is all that the caption says true of the scene? facts: (scenes, facts)."""
         stated = self.stated.to(facts.device).float()
         return facts.float() @ stated.T > stated.sum(1) - 0.5
 
@@ -240,7 +242,7 @@ class Writer:
         return WEIGHTS[COLUMNS[column][0]] * DULL.get(COLUMNS[column], 1.0)
 
     def _dress(self, phrases: list[str], rng: random.Random) -> list[int]:
-        """Phrases to a token sequence: openers, fillers and loose words around them, so that place and length say nothing."""
+        """Phrases to tokens: openers, fillers and loose words around them, so that place and length say nothing."""
         parts: list[str] = []
         if rng.random() < 0.3:
             parts.append(" ".join(rng.choices(LOOSE, k=rng.randint(1, 14))))

@@ -14,13 +14,9 @@ from torch import Tensor
 from tools.bundled.artwork import SPRITE, Artwork
 from tools.bundled.world import ARTS, CORNER, PAIR, QUALITIES, SEVERAL, SINGLE, Scenes
 
-_PALETTE = (
-    torch.tensor(
-        [[214, 40, 40], [240, 130, 25], [245, 215, 50], [45, 155, 65], [45, 95, 205], [125, 55, 165], [245, 140, 185]]
-        + [[120, 75, 40], [25, 25, 28], [248, 248, 248]]
-    )
-    / 255
-)
+# Red, orange, yellow, green, blue, purple, pink, brown, black, white: the order of COLOURS.
+_PALETTE_HEX = "d62828 f08219 f5d732 2d9b41 2d5fcd 7d37a5 f58cb9 784b28 19191c f8f8f8"
+_PALETTE = torch.tensor([[int(code[k : k + 2], 16) / 255 for k in (0, 2, 4)] for code in _PALETTE_HEX.split()])
 _CORNERS = torch.tensor([[0.23, 0.23], [0.77, 0.23], [0.77, 0.77], [0.23, 0.77]])
 _OFFSETS = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0], [0.0, 0.0]])
 _SIZES = torch.tensor([0.32, 0.50, 0.80])
@@ -111,7 +107,7 @@ def _colour(index: Tensor, generator: torch.Generator, jitter: float) -> Tensor:
 
 
 def _place(scenes: Scenes, generator: torch.Generator, first_shape: int) -> dict[str, Tensor]:
-    """Where every layer goes: picture, x, y, scale, angle, flip, each (scenes, layers); picture -1 is an empty layer."""
+    """Where every layer goes: picture (-1: none), x, y, scale, angle, flip, each (scenes, layers)."""
     n = len(scenes)
     picture = torch.full((n, MAX_LAYERS), -1)
     x, y, scale = (torch.full((n, MAX_LAYERS), v) for v in (0.5, 0.5, 0.8))

@@ -42,7 +42,8 @@ _TABLE: dict[str, str] = {
         rocket: rocket""",
     "plant": """
         rose: rose | sunflower: sunflower | tulip: tulip | cactus: cactus | mushroom: mushroom | palm tree: palm-tree
-        tree: deciduous-tree | pine tree: evergreen-tree | shamrock: shamrock, four-leaf-clover | maple leaf: maple-leaf""",
+        tree: deciduous-tree | pine tree: evergreen-tree | shamrock: shamrock, four-leaf-clover
+        maple leaf: maple-leaf""",
     "building": "house: house, house-with-garden | castle: castle | church: church | factory: factory | tent: tent",
     "piece of clothing": """
         glasses: glasses | sunglasses: sunglasses | t-shirt: t-shirt | jeans: jeans | dress: dress | necktie: necktie

@@ -59,22 +59,23 @@ class Task:
     values: tuple[int, ...]
     among: tuple[str, ...] = ()
     given: dict[str, int] = field(default_factory=dict)
+    pool: tuple[str, ...] = ()  # the things shown, where not every thing will do
 
 
 _PLAIN = {"art": -1, "quality": 0, "orientation": 0, "object_pattern": 0}
 _ONE_THING = {"layout": SINGLE, "size": 2, "tint": -1, "badge": -1} | _PLAIN
 _HOUSEHOLD = (
-    "umbrella", "camera", "television", "candle", "light bulb", "book", "envelope", "toilet", "alarm clock", "hourglass", "trophy",
-    "balloon", "scissors", "key", "hammer", "guitar", "backpack", "glasses", "microscope", "bell",
+    "umbrella", "camera", "television", "candle", "light bulb", "book", "envelope", "toilet", "alarm clock", "hourglass",
+    "trophy", "balloon", "scissors", "key", "hammer", "guitar", "backpack", "glasses", "microscope", "bell",
 )  # fmt: skip
 _ANIMALS = (
-    "dog", "cat", "horse", "elephant", "rabbit", "monkey", "penguin", "owl", "frog", "turtle", "snake", "whale", "octopus", "butterfly",
-    "spider", "snail",
+    "dog", "cat", "horse", "elephant", "rabbit", "monkey", "penguin", "owl", "frog", "turtle", "snake", "whale", "octopus",
+    "butterfly", "spider", "snail",
 )  # fmt: skip
 _FEW_ANIMALS = ("dog", "elephant", "rabbit", "penguin", "turtle", "whale", "octopus", "butterfly")
 _FOOD = (
-    "grapes", "watermelon", "banana", "pineapple", "apple", "strawberry", "carrot", "corn", "bread", "cheese", "hamburger", "pizza",
-    "ice cream", "doughnut",
+    "grapes", "watermelon", "banana", "pineapple", "apple", "strawberry", "carrot", "corn", "bread", "cheese", "hamburger",
+    "pizza", "ice cream", "doughnut",
 )  # fmt: skip
 _FEW_FOOD = ("grapes", "banana", "pineapple", "strawberry", "carrot", "hamburger", "pizza", "ice cream")
 _VEHICLES = (
@@ -173,15 +174,15 @@ TASKS: tuple[Task, ...] = (
         layout=SINGLE,
         size=0,
     ),
-    _choices(
+    Task(
         "orientations",
         "how the object is turned",
         ORIENTATIONS,
         "a photo of an object rotated {}.",
         "orientation",
-        (),
-        layout=SINGLE,
-        size=2,
+        tuple(range(len(ORIENTATIONS))),
+        given=_PLAIN | {"layout": SINGLE, "size": 2},
+        pool=_ANIMALS + _VEHICLES,  # a ball has no upside down
     ),
     _choices("counts", "how many objects there are", COUNTS, "a photo of {} objects.", "count"),
     _choices("sizes", "size of the object", SIZES, "a photo of a {} object.", "size", (), layout=SINGLE, position=4),
@@ -225,6 +226,9 @@ def _given(task: Task, label: Tensor, generator: torch.Generator) -> dict[str, T
     """The choices that this task does not leave to chance."""
     values = torch.tensor(task.values)
     given: dict[str, Tensor | int] = dict(task.given)
+    if task.pool:
+        pool = torch.tensor([INDEX[thing] for thing in task.pool])
+        given["main"] = pool[torch.randint(len(pool), (len(label),), generator=generator)]
     for name in task.among:
         given[name] = _other(task, name, label, generator)
     if task.target == "count":

@@ -157,12 +157,18 @@ def evaluate(
             record["seconds"] = round(time.time() - began, 1)
             lines.write(json.dumps(record) + "\n")
             lines.flush()
-            print(
-                "  ".join(
-                    f"{key} {value:.0f}" if isinstance(value, float) else f"{value}" for key, value in record.items()
-                ),
-                flush=True,
-            )
+            print(f"{described['name']}: {record['seconds']} s", flush=True)
+
+
+def table(results: Path, part: str = "test") -> str:
+    """The results on one part as a markdown table, with the mean over all data sets below."""
+    records = [json.loads(line) for line in results.read_text().splitlines()]
+    columns = [key for key in records[0] if key.endswith(f"/{part}")]
+    means = [sum(r[c] for r in records) / len(records) for c in columns]
+    lines = [["", *(c.split("/")[0] for c in columns)], ["---"] * (len(columns) + 1)]
+    lines += [[r["name"], *(f"{r[c]:.0f}" for c in columns)] for r in records]
+    lines += [["**mean**", *(f"{m:.1f}" for m in means)]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _zero_shot_rows(model: CLIP, tokenizer: Any, described: dict[str, Any], parts: dict[str, Part]) -> dict[str, float]:

@@ -19,23 +19,28 @@ from tools.bundled import model as clip
 from tools.bundled.artwork import SEEN, Artwork
 from tools.bundled.captions import Captions, Writer, vocabulary
 from tools.bundled.compose import Composer
-from tools.bundled.world import N_FACTS, World, facts
+from tools.bundled.world import FAMILIES, N_FACTS, OFFSET, World, facts
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run is. With `minutes` the schedule follows the clock (and the result depends on the machine's speed);
-    without, it follows `steps` and is the same every time on the same kind of machine."""
+    """What a training run is.
+
+    With `minutes` the schedule follows the clock, and the result depends on the machine's speed; without, it follows
+    `steps` and is the same every time on the same kind of machine.
+    """
 
     steps: int = 12000
     minutes: float | None = None
-    batch: int = 256
-    learning_rate: float = 1.5e-3
+    batch: int = 128
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: int = 150
     reader_share: float = 0.6  # the facts reader's weight falls to zero over this part of the run
-    simple_first: float = 0.7  # share of simple scenes at the start, falling to ...
+    simple_first: float = 0.8  # share of simple scenes at the start, falling to ...
     simple_last: float = 0.25
+    first_scale: float = 14.0  # a floor under the logit scale, rising over the run: learned prompts take their step
+    last_scale: float = 30.0  # size from it, and left alone it stays low as long as things are hard to tell
     seed: int = 0
 
 
@@ -59,14 +64,14 @@ class Run:
         before = signal.signal(signal.SIGINT, self._stop)
         self.net.train()
         began, resumed_at = time.time(), self.elapsed
-        sums: dict[str, float] = {}
+        sums: dict[str, list[float]] = {}
         while self.progress() < 1 and not self.stopped:
             for name, value in self._one_step().items():
-                sums[name] = sums.get(name, 0.0) + value
+                sums.setdefault(name, []).append(value)
             self.step += 1
             self.elapsed = resumed_at + time.time() - began
             if self.step % log_every == 0:
-                self._report({name: value / log_every for name, value in sums.items()})
+                self._report({name: sum(values) / len(values) for name, values in sums.items()})
                 sums = {}
             if self.step % save_every == 0:
                 self._save()
@@ -102,14 +107,15 @@ class Run:
         logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
         matches = captions.truth(true)
         contrast = (_soft_loss(logits, matches) + _soft_loss(logits.T, matches.T)) / 2
-        reading = F.binary_cross_entropy_with_logits(read.float(), true.float(), reduction="none").sum(1).mean()
-        weight = 0.1 * max(0.0, 1 - done / settings.reader_share)
+        reading = _reading_loss(read.float(), true)
+        weight = 0.3 * max(0.0, 1 - done / settings.reader_share)
         self.optimiser.zero_grad(set_to_none=True)
         (contrast + weight * reading).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimiser.step()
         with torch.no_grad():
-            self.net.model.logit_scale.clamp_(0, math.log(100))
+            floor = settings.first_scale * (settings.last_scale / settings.first_scale) ** min(1.0, done)
+            self.net.model.logit_scale.clamp_(math.log(floor), math.log(100))
             picked = matches.gather(1, logits.argmax(1, keepdim=True)).float().mean()
             found = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
         return {
@@ -184,3 +190,15 @@ def _soft_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Cross-entropy of each row against all its matches in equal parts."""
     target = matches / matches.sum(1, keepdim=True)
     return -(target * logits.log_softmax(1)).sum(1).mean()
+
+
+def _reading_loss(read: Tensor, true: Tensor) -> Tensor:
+    """How well the reader names the value of every family, where the scene has one; things count most, being the hardest."""
+    total = read.new_zeros(())
+    for family, values in FAMILIES.items():
+        columns = slice(OFFSET[family], OFFSET[family] + len(values))
+        told = true[:, columns].any(1)
+        if told.any():
+            weight = 4.0 if family == "any_thing" else 0.5
+            total = total + weight * _soft_loss(read[told, columns], true[told, columns])
+    return total

@@ -1,10 +1,10 @@
 """The world: what a scene is made of, how scenes are drawn by chance, and which facts are true of them.
 
-A scene is a row of choices (`Scenes`), a fact is a column (`FACTS`): "the background is red", "the small thing is a tiger".
-Facts of the `any_*` families are true if *any* part of the picture fits; they are what a bare word ("red") says. That is why
+A scene is a row of choices (`Scenes`), a fact is a column: "the background is red", "the small thing is a tiger". Facts
+of the `any_*` families are true if *any* part of the picture fits; they are what a bare word ("red") says. That is why
 prompts matter here: a class name alone leaves open which part it speaks of.
 
-Axes: `scenes` is the batch, `facts` are the columns of FACTS.
+Axes: `scenes` is the batch, `facts` are the columns, FAMILIES in their order.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ class Scenes:
     second_picture: Tensor
     size: Tensor
     position: Tensor
-    corner: (
-        Tensor  # where the small thing of a `corner` scene sits: 0 top left, 1 top right, 2 bottom right, 3 bottom left
-    )
+    corner: Tensor  # of the small thing: 0 top left, 1 top right, 2 bottom right, 3 bottom left
     orientation: Tensor
     count: Tensor
     background: Tensor
@@ -110,7 +108,7 @@ class World:
         self.pictures = [torch.nonzero(concept == c)[:, 0] for c in range(len(CONCEPTS))]
 
     def draw(self, n: int, generator: torch.Generator, simple: float = 0.3, **given: Tensor | int) -> Scenes:
-        """`n` scenes; a share of `simple` ones show one large thing and little else; `given` fields are set, not drawn."""
+        """`n` scenes; a share of `simple` ones show one large thing, little else; `given` fields are set, not drawn."""
 
         def pick(*weights: float, first: int = 0) -> Tensor:
             return torch.multinomial(torch.tensor(weights), n, True, generator=generator) + first
@@ -154,12 +152,12 @@ class World:
         }
         for name, value in (plain | {"frame": -1, "badge": -1}).items():
             drawn[name][bare] = value
-        for name, value in given.items():
-            drawn[name] = value.clone() if isinstance(value, Tensor) else torch.full((n,), value)
+        for name, wanted in given.items():
+            drawn[name] = wanted.clone() if isinstance(wanted, Tensor) else torch.full((n,), wanted)
         return self._settle(drawn, generator)
 
     def _settle(self, drawn: dict[str, Tensor], generator: torch.Generator) -> Scenes:
-        """Make independent choices agree: a large thing is in the middle, two things are different things, and so on."""
+        """Make independent choices agree: a large thing is in the middle, two things differ, and so on."""
         layout, absent = drawn["layout"], torch.full_like(drawn["layout"], -1)
         single, two = layout == SINGLE, (layout == CORNER) | (layout == PAIR)
         drawn["size"] = torch.where(single, drawn["size"], absent)
@@ -175,12 +173,12 @@ class World:
         drawn["frame_width"] = torch.where(drawn["frame"] >= 0, drawn["frame_width"], absent)
         for field, thing in (("main_picture", "main"), ("second_picture", "second")):
             dice = torch.rand(len(layout), generator=generator).tolist()
-            chosen = [
-                int(self.pictures[c][int(u * len(self.pictures[c]))]) if c >= 0 else -1
-                for c, u in zip(drawn[thing].tolist(), dice)
-            ]
-            drawn[field] = torch.tensor(chosen)
+            drawn[field] = torch.tensor([self._picture(c, u) for c, u in zip(drawn[thing].tolist(), dice, strict=True)])
         return Scenes(**drawn)
+
+    def _picture(self, concept: int, dice: float) -> int:
+        """One of the concept's pictures; `dice` is in [0, 1)."""
+        return int(self.pictures[concept][int(dice * len(self.pictures[concept]))]) if concept >= 0 else -1
 
 
 _GROUP_OF = torch.tensor([GROUPS.index(c.group) for c in CONCEPTS])
