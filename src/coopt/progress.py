@@ -56,6 +56,7 @@ class Tracker:
         """Removes the bar."""
         if self._progress is not None:
             self._progress.remove_task(self._task)
+            self._progress.refresh()  # now, or the next line that is printed lands on the bar's
 
 
 @contextmanager

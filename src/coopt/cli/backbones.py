@@ -1,0 +1,57 @@
+"""`coopt backbones`: the models that prompts can be learned for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from coopt.backbones import BackboneInfo, list_backbones
+from coopt.cli.output import Output, command
+
+
+@command("backbones")
+@click.option("--filter", "part", metavar="TEXT", help="Only names and tags that hold this text.")
+@click.option("--all", "everything", is_flag=True, help="Also those that cannot be used, and why.")
+def backbones(output: Output, part: str | None, everything: bool) -> None:
+    """List the models that prompts can be learned for.
+
+    A name is MODEL and one of its tags: --backbone openclip:ViT-B-16/openai. Weights that are not on this machine yet
+    are fetched with --download.
+
+    \b
+    Others are named by where they are:
+      bundled                          the small model that comes with coopt
+      openai:/path/ViT-B-16.pt         one of OpenAI's original files
+      openclip:MODEL/./weights.pt      a file with weights for MODEL
+      openclip:local-dir:/path         a folder in open_clip's layout
+      openclip:hf-hub:ORG/NAME         a model on the Hugging Face hub
+    """
+    rows = list_backbones()
+    found = [row for row in rows if (everything or row.supported) and _matches(part, row.name, *row.tags)]
+    output.table(
+        ["model (openclip:MODEL/TAG)", "tokens", "tags"],
+        [[row.name, str(row.context_length), _tags(row)] for row in found],
+        right=(1,),
+    )
+    if not found:
+        hidden = sum(_matches(part, row.name, *row.tags) for row in rows)
+        more = f" {hidden} unsupported ones do; --all shows them." if hidden else ""
+        output.say(f"None of the {len(rows)} models has {part!r} in its name or tags.{more}")
+    elif not everything:
+        left_out = sum(not row.supported and _matches(part, row.name, *row.tags) for row in rows)
+        more = f"; {left_out} that cannot be used are left out (--all shows them)" if left_out else ""
+        output.say()
+        output.say(f"{len(found)} models{more}.")
+    output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
+    output.result({"backbones": [asdict(row) for row in found]})
+
+
+def _tags(row: BackboneInfo) -> str:
+    if not row.supported:
+        return f"cannot be used: {row.reason}"
+    return ", ".join(row.tags) or "(no published weights)"
+
+
+def _matches(part: str | None, *texts: str) -> bool:
+    return part is None or any(part.lower() in text.lower() for text in texts)

@@ -1,0 +1,103 @@
+"""`--config FILE`: the options of a command as YAML. What is typed on the command line wins."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coopt.data.images import display_name
+from coopt.errors import ParameterError
+
+_NOT_IN_FILES = {"config", "json", "debug", "help"}
+
+
+def config_option(command: str) -> Any:
+    """`--config`; `command` is named in messages."""
+
+    def read(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+        if value is not None and not ctx.resilient_parsing:
+            ctx.default_map = defaults_from(value, ctx.command, command)
+
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,  # before the options whose defaults it gives
+        expose_value=False,
+        callback=read,
+        metavar="YAML",
+        help="Read options from a file such as `n-ctx: 4`; those given here win.",
+    )
+
+
+def defaults_from(file: Path, command: click.Command, name: str) -> dict[str, Any]:
+    """The content of a configuration file as defaults of a command's parameters.
+
+    Raises:
+        ParameterError: the file cannot be read, or an entry is unknown or of the wrong kind.
+    """
+    shown = display_name(file)
+    known = _keys(command)
+    defaults: dict[str, Any] = {}
+    for key, value in _read(file, shown).items():
+        found = known.get(str(key).replace("-", "_"))
+        if found is None:
+            close = get_close_matches(str(key).replace("_", "-"), [k.replace("_", "-") for k in known], n=1)
+            options = ", ".join(sorted({k.replace("_", "-") for k in known}))
+            hint = f"Did you mean {close[0]!r}?" if close else f"The options are {options}."
+            raise ParameterError(f"'{shown}' has an entry {str(key)!r}, which `coopt {name}` does not know. {hint}")
+        parameter, negated = found
+        if value is None:
+            continue
+        checked = _checked(parameter, value, f"The entry {str(key)!r} in '{shown}'")
+        defaults[str(parameter.name)] = not checked if negated else checked
+    return defaults
+
+
+def _keys(command: click.Command) -> dict[str, tuple[click.Parameter, bool]]:
+    """Names of entries (with underscores): to the parameter, and whether the name means its opposite."""
+    keys: dict[str, tuple[click.Parameter, bool]] = {}
+    for parameter in command.params:
+        for options, negated in ((parameter.opts, False), (parameter.secondary_opts, True)):
+            for option in options:
+                if option.startswith("--") or isinstance(parameter, click.Argument):
+                    keys[option.lstrip("-").replace("-", "_")] = (parameter, negated)
+    return {key: value for key, value in keys.items() if key not in _NOT_IN_FILES}
+
+
+def _read(file: Path, shown: str) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParameterError(f"The configuration '{shown}' cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ParameterError(f"The configuration '{shown}' is not YAML: {reason}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ParameterError(
+            f"The configuration '{shown}' holds a {type(content).__name__}. Expected lines such as `n-ctx: 4`."
+        )
+    return content
+
+
+def _checked(parameter: click.Parameter, value: Any, what: str) -> Any:
+    """The value as click takes it. YAML guesses types, click converts quietly: 4.7 must not become 4, or `no` False."""
+    if isinstance(value, dict) and parameter.name == "recipe":
+        return value
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(value, bool):
+            raise ParameterError(f"{what} must be true or false. Got {value!r} instead.")
+        return value
+    if isinstance(parameter.type, (click.types.IntParamType, click.types.FloatParamType)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ParameterError(f"{what} must be a number. Got {value!r} instead.")
+        return str(value)
+    if not isinstance(value, str):
+        raise ParameterError(f"{what} must be text. Got {value!r} instead; put quotes around it.")
+    return value

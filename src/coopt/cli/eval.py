@@ -1,0 +1,58 @@
+"""`coopt eval`: the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coopt.cli.options import CACHE, DATA, PROMPT, SPLIT, backbone_options, on_bad_image
+from coopt.cli.output import Output, command
+
+
+@command("eval")
+@PROMPT
+@DATA
+@SPLIT
+@backbone_options(None)
+@click.option(
+    "--position", type=click.Choice(["end", "middle", "front"]), help="Of the class name in a reference checkpoint."
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["standard", "reference-2021-09"]),
+    help="How images are prepared; the second is CoOp's way before October 2021.",
+)
+@on_bad_image("fail")
+@CACHE
+def eval(
+    output: Output,
+    prompt: Path,
+    data: Path,
+    split: str,
+    backbone: str | None,
+    device: str,
+    download: bool,
+    position: str | None,
+    preprocess: str | None,
+    on_bad_image: str,
+    cache: bool,
+) -> None:
+    """Measure a learned prompt on labelled images.
+
+    PROMPT is a folder written by `coopt fit`, or a checkpoint of CoOp's reference implementation (then --backbone is
+    needed, and the classes are those of DATA). DATA is a folder or a CSV file as for `coopt fit`.
+
+    When DATA has classes that the prompt does not know, the prompt is applied to the classes of DATA instead.
+
+    \b
+    Examples:
+      coopt eval coopt-photos photos
+      coopt eval coopt-photos other-photos --split all
+      coopt eval output/prompt_learner imagenet --backbone openai:RN50.pt
+    """
+    from coopt.cli.evaluating import run_eval
+    from coopt.cli.loading import Where
+
+    where = Where(backbone, device, download, position)
+    run_eval(prompt, data, split, where, preprocess, on_bad_image, cache, output)

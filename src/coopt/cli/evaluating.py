@@ -1,0 +1,178 @@
+"""`coopt eval` and `coopt zero-shot`: measuring prompts on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coopt.backbones import load_backbone
+from coopt.cli.loading import Where, load_prompt, load_split, preprocessed
+from coopt.cli.output import Output, percent
+from coopt.data import ImageDataset, display_name
+from coopt.errors import ParameterError
+from coopt.evaluation import Evaluation, evaluate
+from coopt.methods.base import ClipClassifier
+from coopt.methods.reference_checkpoint import is_reference_checkpoint
+from coopt.methods.saving import save
+from coopt.methods.zero_shot import ZeroShot
+from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE
+
+SHOWN_CONFUSIONS = 5
+
+
+def run_eval(
+    prompt: Path,
+    data: Path,
+    split: str,
+    where: Where,
+    preprocess: str | None,
+    on_bad_image: Any,
+    cache: bool,
+    output: Output,
+) -> None:
+    """Measures one learned prompt.
+
+    Raises:
+        CooptError: anything wrong with the prompt, the data or the backbone.
+    """
+    dataset, chosen = load_split(data, split, prompt, on_bad_image, output)
+    estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
+    estimator.cache = cache
+    with preprocessed(estimator.backbone_, preprocess):
+        images = estimator.image_features(list(chosen.paths), on_bad_image)
+    found = evaluate(estimator, images.features[0], [chosen.labels[i] for i in images.kept])
+    output.say()
+    output.table(
+        [f"On {found.n} images, %", "accuracy", "macro-F1", "class mean"],
+        [[display_name(prompt), percent(found.accuracy), percent(found.macro_f1), percent(found.mean_class_accuracy)]],
+        right=(1, 2, 3),
+    )
+    _say_mistakes(output, found)
+    output.result(
+        {
+            "prompt": display_name(prompt),
+            "backbone": estimator.backbone_.name,
+            "data": display_name(data),
+            "dataset_hash": dataset.hash,
+            "split": split,
+            "classes_of": "prompt" if own_classes else "data",
+            "preprocessing": preprocess or "standard",
+            **found.to_dict(),
+            "skipped": [list(one) for one in images.skipped],
+        }
+    )
+
+
+def _with_classes_of(dataset: ImageDataset, prompt: Path, where: Where, output: Output) -> tuple[ClipClassifier, bool]:
+    """The prompt with its own classes if these are enough, otherwise with the data's; and whether they were."""
+    if is_reference_checkpoint(prompt):
+        return load_prompt(prompt, where, dataset.class_names), False
+    estimator = load_prompt(prompt, where)
+    unknown = [name for name in dataset.class_names if name not in estimator.class_names_]
+    if not unknown:
+        return estimator, True
+    shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+    try:
+        other = estimator.with_classes(dataset.class_names)
+    except ParameterError as error:
+        raise ParameterError(
+            f"The data has {len(unknown)} classes that the prompt was not learned for: {shown}. {error}"
+        ) from error
+    output.say(
+        f"The prompt was not learned for {len(unknown)} of the {len(dataset.class_names)} classes ({shown}), so it is "
+        f"applied to the classes of the data."
+    )
+    return other, False
+
+
+def _say_mistakes(output: Output, found: Evaluation) -> None:
+    worst = [one for one in found.worst_classes() if one.accuracy < 100]
+    if not worst:
+        return
+    output.say()
+    output.table(
+        ["Weakest classes, %", "images", "accuracy"],
+        [[display_name(one.name), str(one.n), percent(one.accuracy)] for one in worst],
+        right=(1, 2),
+    )
+    output.say()
+    output.table(
+        ["Most frequent mistakes", "taken for", "images"],
+        [
+            [display_name(one.true), display_name(one.predicted), str(one.count)]
+            for one in found.confusions[:SHOWN_CONFUSIONS]
+        ],
+        right=(2,),
+    )
+
+
+def run_zero_shot(
+    data: Path,
+    split: str,
+    templates: Sequence[str],
+    ensemble: bool,
+    where: Where,
+    out: Path | None,
+    on_bad_image: Any,
+    cache: bool,
+    output: Output,
+) -> None:
+    """Measures hand-made prompts one by one and, when there are several, together.
+
+    Raises:
+        CooptError: anything wrong with the templates, the data or the backbone.
+    """
+    singles = list(dict.fromkeys([*templates, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]
+    dataset, chosen = load_split(data, split, None, on_bad_image, output)
+    backbone = load_backbone(where.backbone or "bundled", where.device, where.download)
+
+    def classifier(used: str | list[str]) -> ZeroShot:
+        return ZeroShot(backbone, templates=used, cache=cache).fit_classes(dataset.class_names)
+
+    together = classifier(singles)  # every template is checked before images are encoded
+    images = together.image_features(list(chosen.paths), on_bad_image)
+    labels = [chosen.labels[i] for i in images.kept]
+    rows = [(template, evaluate(classifier(template), images.features[0], labels)) for template in singles]
+    whole = evaluate(together, images.features[0], labels)
+    if len(singles) > 1:
+        rows.append((f"all {len(singles)} together", whole))
+    output.say()
+    output.table(
+        [f"On {whole.n} images, %", "accuracy", "macro-F1", "class mean"],
+        [
+            [display_name(name), percent(one.accuracy), percent(one.macro_f1), percent(one.mean_class_accuracy)]
+            for name, one in rows
+        ],
+        right=(1, 2, 3),
+    )
+    _say_mistakes(output, whole)
+    if out is not None:
+        save(together, out, {"accuracy": {"images": whole.n, "zero_shot": whole.accuracy}})
+        output.say()
+        output.say(f"Saved to '{display_name(out)}'; use it as `coopt predict {display_name(out)} IMAGES...`.")
+    output.result(_zero_shot_document(data, split, dataset, backbone.name, singles, rows, whole, out, images.skipped))
+
+
+def _zero_shot_document(
+    data: Path,
+    split: str,
+    dataset: ImageDataset,
+    backbone: str,
+    singles: list[str],
+    rows: Sequence[tuple[str, Evaluation]],
+    whole: Evaluation,
+    out: Path | None,
+    skipped: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    return {
+        "backbone": backbone,
+        "data": display_name(data),
+        "dataset_hash": dataset.hash,
+        "split": split,
+        "templates": [{"template": name, "accuracy": one.accuracy} for name, one in rows[: len(singles)]],
+        "used": singles,
+        **whole.to_dict(),
+        "out": None if out is None else display_name(out),
+        "skipped": [list(one) for one in skipped],
+    }

@@ -1,0 +1,95 @@
+"""`coopt fit`: the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from coopt.cli.config import config_option
+from coopt.cli.options import CACHE, DATA, backbone_options, on_bad_image
+from coopt.cli.output import Output, command
+from coopt.errors import ParameterError
+
+
+class RecipeType(click.ParamType):
+    """The name of a recipe, or (from a configuration file) a mapping of its changed fields."""
+
+    name = "recipe"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """To a `Recipe`; refuses with the recipe's own message."""
+        from coopt.training.recipe import Recipe
+
+        try:
+            return Recipe.of(value)
+        except ParameterError as error:
+            self.fail(str(error), param, ctx)
+
+
+@command("fit")
+@DATA
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to save.  [default: coopt-NAME]")
+@backbone_options("bundled")
+@click.option("--shots", type=click.IntRange(min=1), metavar="N", help="Learn from N images per class.  [default: all]")
+@click.option("--n-ctx", type=click.IntRange(min=1), default=16, show_default=True, help="Number of context vectors.")
+@click.option("--csc/--no-csc", default=False, help="Vectors of its own for each class (needs more images).")
+@click.option(
+    "--position",
+    type=click.Choice(["end", "middle", "front"]),
+    default="end",
+    show_default=True,
+    help="Where the class name stands among the vectors.",
+)
+@click.option("--init", metavar="WORDS", help='Begin as these words, such as "a photo of a".  [default: random]')
+@click.option(
+    "--recipe", type=RecipeType(), default="fast", show_default=True, metavar="[fast|paper]", help="How to train."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all that is random.")
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Of each class, held out when DATA has no test part; 0: none.",
+)
+@config_option("fit")
+@on_bad_image("fail")
+@CACHE
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the text tower's matrix products.",
+)
+@click.option(
+    "--text-path",
+    type=click.Choice(["auto", "fast", "reference"]),
+    default="auto",
+    show_default=True,
+    help="How prompts are encoded.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a prompt of another run in DIR.")
+@click.pass_context
+def fit(ctx: click.Context, output: Output, **options: Any) -> None:
+    """Learn a prompt from labelled images.
+
+    DATA is a folder with one sub-folder of images per class (optionally train/ val/ test/ above them), or a CSV file
+    with the columns path,label (optionally split). Without a test part some images are held out to measure accuracy.
+
+    Ctrl-C saves what was learned so far; the same command goes on from there.
+
+    \b
+    Examples:
+      coopt fit photos
+      coopt fit photos --shots 4 --n-ctx 4 --out my-prompt
+      coopt fit labels.csv --backbone openclip:ViT-B-16/openai --init "a photo of a"
+      coopt fit --config my-prompt/config.yaml
+    """
+    from coopt.cli.fitting import run_fit
+    from coopt.cli.settings import FitSettings
+
+    typed = ctx.find_root().obj
+    run_fit(FitSettings(**options), output, ["coopt", *(typed or ["fit"])])

@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_Decorator = Callable[[_Function], _Function]
+
+PROMPT = click.argument("prompt", type=click.Path(path_type=Path))
+DATA = click.argument("data", type=click.Path(path_type=Path))
+
+CACHE = click.option("--cache/--no-cache", default=True, help="Keep image features on disk, or not.  [default: cache]")
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(["test", "val", "train", "all"]),
+    default="test",
+    show_default=True,
+    help="The part of DATA to measure on; a DATA without a test part is used whole.",
+)
+
+
+def on_bad_image(default: str) -> Callable[[_Function], _Function]:
+    """`--on-bad-image`, with this default."""
+    return click.option(
+        "--on-bad-image",
+        type=click.Choice(["skip", "fail"]),
+        default=default,
+        show_default=True,
+        help="Leave out images that cannot be read and name them, or stop at the first.",
+    )
+
+
+def backbone_options(default: str | None) -> Callable[[_Function], _Function]:
+    """`--backbone`, `--device` and `--download`; without a default the backbone is the one that the prompt names."""
+    help_text = (
+        "The frozen model; `coopt backbones` lists names."
+        if default
+        else "Where the prompt's model is, if not under the name that the prompt was saved with."
+    )
+
+    def decorate(function: _Function) -> _Function:
+        function = click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")(function)
+        function = click.option(
+            "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps."
+        )(function)
+        return click.option(
+            "--backbone", default=default, show_default=default is not None, metavar="NAME", help=help_text
+        )(function)
+
+    return decorate

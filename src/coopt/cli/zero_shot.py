@@ -1,0 +1,50 @@
+"""`coopt zero-shot`: the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coopt.cli.options import CACHE, DATA, SPLIT, backbone_options, on_bad_image
+from coopt.cli.output import Output, command
+
+
+@command("zero-shot")
+@DATA
+@click.option("--template", "templates", multiple=True, metavar="TEXT", help='Such as "a photo of a {}."; repeatable.')
+@click.option("--ensemble", is_flag=True, help="Also the seven templates that CLIP's authors selected.")
+@SPLIT
+@backbone_options("bundled")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Save it, for `coopt predict`.")
+@on_bad_image("fail")
+@CACHE
+def zero_shot(
+    output: Output,
+    data: Path,
+    templates: tuple[str, ...],
+    ensemble: bool,
+    split: str,
+    backbone: str,
+    device: str,
+    download: bool,
+    out: Path | None,
+    on_bad_image: str,
+    cache: bool,
+) -> None:
+    """Measure hand-made prompts on labelled images.
+
+    Nothing is learned. DATA is a folder or a CSV file as for `coopt fit`. Each template is measured alone, and several
+    of them also together, with their text features averaged.
+
+    \b
+    Examples:
+      coopt zero-shot photos
+      coopt zero-shot photos --template "a {}." --template "art of a {}."
+      coopt zero-shot photos --ensemble --out my-ensemble
+    """
+    from coopt.cli.evaluating import run_zero_shot
+    from coopt.cli.loading import Where
+
+    where = Where(backbone, device, download)
+    run_zero_shot(data, split, templates, ensemble, where, out, on_bad_image, cache, output)

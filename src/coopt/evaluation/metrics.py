@@ -1,0 +1,149 @@
+"""How good predictions are: accuracy, macro-F1, and where the mistakes lie.
+
+Everything is in percent and unrounded (CoOp's reference implementation rounds before it averages over seeds).
+Classes without an image say nothing and are left out of the means over classes, as in the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from coopt.data import encode_labels
+from coopt.errors import DataError
+from coopt.methods.base import ClipClassifier
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """How one class fared: its name, its number of images, and the share of them that was recognised (percent)."""
+
+    name: str
+    n: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often images of the class `true` were taken for the class `predicted`."""
+
+    true: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What predictions on labelled images were worth.
+
+    Attributes:
+        n: images.
+        accuracy: share of images that were recognised (percent).
+        macro_f1: mean of the classes' F1 scores (percent).
+        mean_class_accuracy: mean of the classes' accuracies (percent).
+        classes: every class that has images, in the order of the class names.
+        confusions: pairs of classes that were mixed up, the most frequent first.
+    """
+
+    n: int
+    accuracy: float
+    macro_f1: float
+    mean_class_accuracy: float
+    classes: tuple[ClassAccuracy, ...]
+    confusions: tuple[Confusion, ...]
+
+    def worst_classes(self, k: int = 5) -> tuple[ClassAccuracy, ...]:
+        """The `k` classes with the lowest accuracy, the worst first; of equals the one with more images."""
+        return tuple(sorted(self.classes, key=lambda one: (one.accuracy, -one.n, one.name))[:k])
+
+    def to_dict(self, confusions: int = 20) -> dict[str, Any]:
+        """Ready for JSON, with at most so many `confusions`."""
+        values = asdict(self)
+        values["confusions"] = values["confusions"][:confusions]
+        return values
+
+
+def evaluate(estimator: ClipClassifier, images: Any, labels: Any) -> Evaluation:
+    """Lets a fitted estimator predict and compares with the labels.
+
+    Args:
+        estimator: any method.
+        images: whatever `estimator.predict` takes; features that were computed before save the image tower's work.
+        labels: one per image, class names or integers.
+
+    Raises:
+        DataError: a label is not among the estimator's classes, or the numbers of images and labels differ.
+    """
+    scores = estimator.logits(images)
+    targets, names = encode_labels(labels, estimator.class_names_, len(scores))
+    return compare(targets, scores.argmax(axis=1), names)
+
+
+def compare(targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]) -> Evaluation:
+    """The evaluation of class indices against the true ones.
+
+    Raises:
+        DataError: there are no images.
+    """
+    if len(targets) == 0:
+        raise DataError("Got no images to evaluate on. Expected at least one.")
+    present: list[int] = np.unique(targets).tolist()
+    _, recall, f1, counts = precision_recall_fscore_support(targets, predicted, labels=present, zero_division=0)  # type: ignore[arg-type]
+    per_class = 100 * np.asarray(recall)
+    return Evaluation(
+        n=len(targets),
+        accuracy=100 * float(accuracy_score(targets, predicted)),
+        macro_f1=100 * float(np.mean(f1)),
+        mean_class_accuracy=float(per_class.mean()),
+        classes=tuple(
+            ClassAccuracy(class_names[c], int(n), float(share))
+            for c, n, share in zip(present, np.asarray(counts), per_class, strict=True)
+        ),
+        confusions=_confusions(targets, predicted, class_names),
+    )
+
+
+def _confusions(
+    targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]
+) -> tuple[Confusion, ...]:
+    met: list[int] = np.unique(np.concatenate([targets, predicted])).tolist()
+    matrix = confusion_matrix(targets, predicted, labels=met)
+    np.fill_diagonal(matrix, 0)
+    # Stable: of equally frequent pairs the one whose classes come first is named first.
+    pairs = sorted(np.argwhere(matrix).tolist(), key=lambda pair: -matrix[pair[0], pair[1]])
+    return tuple(Confusion(class_names[met[t]], class_names[met[p]], int(matrix[t, p])) for t, p in pairs)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several runs (seeds) of one thing in numbers.
+
+    Attributes:
+        mean: their mean.
+        std: their standard deviation (of the runs themselves: ddof=0).
+        interval: half of the 95% interval of the mean, 1.96 std / sqrt(n).
+        n: how many runs.
+    """
+
+    mean: float
+    std: float
+    interval: float
+    n: int
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean, standard deviation and 95% interval of one number over several runs.
+
+    Raises:
+        DataError: there are no values.
+    """
+    if len(values) == 0:
+        raise DataError("Got no values to summarise. Expected at least one.")
+    std = float(np.std(values))
+    return Summary(float(np.mean(values)), std, 1.96 * std / math.sqrt(len(values)), len(values))

@@ -1,0 +1,190 @@
+"""`coopt fit`: what it learns, says, saves and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import coopt
+
+from .conftest import COLOURS, make_photos, run, run_json, save_image
+
+
+def test_everything_is_said_and_saved(learned: tuple[Path, Path]) -> None:
+    out, _ = learned
+    assert sorted(file.name for file in out.iterdir()) == [
+        "config.yaml",
+        "prompt.json",
+        "prompt.safetensors",
+        "result.json",
+    ]
+    result = json.loads((out / "result.json").read_text())
+    assert result["class_names"] == sorted(COLOURS)
+    assert (result["dataset"]["train"], result["dataset"]["test"]) == (15, 3)
+    assert result["dataset"]["held_out_made"] is True
+    assert (result["n_ctx"], result["epochs"], result["seed"], result["shots"]) == (2, 8, 1, None)
+    assert result["recipe"]["lr"] == 0.02
+    assert set(result["versions"]) >= {"coopt", "python", "torch", "open_clip"}
+    assert len(result["backbone"]["fingerprint"]) == 64 and len(result["dataset"]["hash"]) == 64
+    assert result["seconds"]["total"] > result["seconds"]["learning"] > 0
+    assert result["peak_memory_bytes"] > 10**7
+    assert result["metrics"]["learned"]["n"] == result["metrics"]["zero_shot"]["n"] == 3
+    assert result["command"].startswith("coopt fit ")
+
+
+def test_numbers_are_those_of_the_estimators(learned: tuple[Path, Path]) -> None:
+    out, data = learned
+    result = json.loads((out / "result.json").read_text())
+    dataset = coopt.load_dataset(data)
+    assert dataset.test is not None
+    test = (list(dataset.test.paths), list(dataset.test.labels))
+    backbone = result["backbone"]["name"]
+    zero_shot = coopt.ZeroShot(backbone).fit_classes(dataset.class_names)
+    assert result["metrics"]["zero_shot"]["accuracy"] == pytest.approx(100 * zero_shot.score(*test))
+    assert result["metrics"]["learned"]["accuracy"] == pytest.approx(100 * coopt.load(out).score(*test))
+    model = coopt.CoOp(backbone, n_ctx=2, recipe=result["recipe"])
+    model.fit(list(dataset.train.paths), list(dataset.train.labels))
+    assert (model.context_ == coopt.load(out).context_).all()  # type: ignore[attr-defined]
+
+
+def test_people_are_told(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    result = run("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and result.stderr == ""
+    for expected in (
+        "photos: 3 classes, 15 images to learn from, 3 held out.",
+        "There is no test part, so 3 of 18 images",
+        'zero-shot, "a photo of a {}."',
+        "learned prompt",
+        "There are 3 held-out images: a single one is 33.3 points of accuracy.",
+        f"Saved to '{tmp_path / 'out'}' (",
+        f"coopt predict {tmp_path / 'out'} IMAGES...",
+        f"coopt eval {tmp_path / 'out'} {photos}",
+        f"coopt words {tmp_path / 'out'}",
+    ):
+        assert expected in result.stdout
+    assert "\x1b" not in result.stdout
+    metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
+    no_better = metrics["learned"]["accuracy"] <= metrics["zero_shot"]["accuracy"]
+    assert ("is no better than the hand-made one here" in result.stdout) == no_better
+
+
+def test_the_saved_configuration_repeats_the_run(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run_json(
+        *("fit", photos, "--backbone", clip, "--config", short, "--out", out),
+        *("--shots", 3, "--csc", "--position", "middle", "--seed", 7, "--test-fraction", 0.4, "--no-cache"),
+    )
+    kept = {name: (out / name).read_bytes() for name in ("prompt.json", "prompt.safetensors", "config.yaml")}
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["shots"] == 3 and config["csc"] is True and config["cache"] is False and "init" not in config
+    again = run_json("fit", "--config", out / "config.yaml")
+    assert {name: (out / name).read_bytes() for name in kept} == kept
+    assert again["settings"] == first["settings"]
+    assert (first["dataset"]["train"], first["dataset"]["test"]) == (9, 6)
+    assert coopt.load(out).context_.shape[:2] == (3, 2)  # type: ignore[attr-defined]
+
+
+def test_init_words_decide_the_number_of_vectors(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    document = run_json(
+        "fit", photos, "--backbone", clip, "--config", short, "--init", "a photo of a", "--out", tmp_path / "out"
+    )
+    assert document["n_ctx"] == 4
+
+
+def test_parts_on_disk_are_used(short: Path, clip: str, tmp_path: Path) -> None:
+    make_photos(tmp_path / "data" / "train", 2)
+    make_photos(tmp_path / "data" / "val", 1, seed=1)
+    make_photos(tmp_path / "data" / "test", 4, seed=2)
+    arguments = ("fit", tmp_path / "data", "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+    document = run_json(*arguments)
+    assert [document["dataset"][part] for part in ("train", "val", "test")] == [6, 3, 12]
+    assert document["metrics"]["learned"]["n"] == 12
+    assert "6 images to learn from, 12 held out, 3 for validation (not used)." in run(*arguments).stdout
+
+
+def test_csv(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    rows = [
+        f"{file},{file.parent.name},{'test' if file.stem == '0' else 'train'}" for file in sorted(photos.rglob("*.png"))
+    ]
+    (tmp_path / "labels.csv").write_text("path,label,split\n" + "\n".join(rows))
+    document = run_json(
+        "fit", tmp_path / "labels.csv", "--backbone", clip, "--config", short, "--out", tmp_path / "out"
+    )
+    assert (document["dataset"]["train"], document["dataset"]["test"]) == (15, 3)
+
+
+def test_without_held_out_images_nothing_is_measured(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    arguments = ("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out", "--test-fraction", 0)
+    assert "No images are held out, so accuracy is not measured." in run(*arguments).stdout
+    assert run_json(*arguments)["metrics"] == {"zero_shot": None, "learned": None}
+
+
+def test_more_shots_than_images_and_duplicates_are_warned_of(
+    photos: Path, short: Path, clip: str, tmp_path: Path
+) -> None:
+    test = coopt.load_dataset(photos).test
+    assert test is not None
+    double = test.paths[0].with_name("copy.png")
+    double.write_bytes(test.paths[0].read_bytes())
+    csv = tmp_path / "all.csv"
+    parts = dict.fromkeys(test.paths, "test")
+    files = sorted(photos.rglob("*.png"))
+    csv.write_text("path,label,split\n" + "\n".join(f"{f},{f.parent.name},{parts.get(f, 'train')}" for f in files))
+    result = run(
+        *("fit", csv, "--backbone", clip, "--config", short, "--out", tmp_path / "out", "--shots", 50, "--json")
+    )
+    warnings = json.loads(result.stdout)["warnings"]
+    assert [warning["type"] for warning in warnings] == ["FewShotsWarning", "LeakageWarning"]
+    assert [line[:9] for line in result.stderr.splitlines()] == ["Warning: ", "Warning: "]
+
+
+def test_bad_images_stop_it_or_are_left_out(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    (photos / "red car" / "broken.png").write_bytes(b"not a picture")
+    arguments = ("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "broken.png' is not an image that Pillow knows" in result.stderr
+    assert not (tmp_path / "out").exists()
+    document = run_json(*arguments, "--on-bad-image", "skip")
+    assert [warning["type"] for warning in document["warnings"]] == ["SkippedImageWarning"]
+
+
+class TestOtherRunsInTheFolder:
+    def test_other_settings_are_refused(self, photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+        arguments = ("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+        run_json(*arguments)
+        kept = (tmp_path / "out" / "prompt.safetensors").read_bytes()
+        result = run(*arguments, "--n-ctx", 3)
+        assert result.exit_code == 1
+        assert "holds a prompt with other settings (n-ctx 2 there, 3 now)" in result.stderr
+        assert "--overwrite" in result.stderr
+        save_image(photos / "red car" / "new.png", (250, 0, 0), 99)
+        assert "(other images)" in run(*arguments).stderr
+        assert (tmp_path / "out" / "prompt.safetensors").read_bytes() == kept
+        assert run_json(*arguments, "--n-ctx", 3, "--overwrite")["n_ctx"] == 3
+
+    def test_other_weights_of_the_same_name_are_refused(
+        self, photos: Path, short: Path, clip: str, tmp_path: Path
+    ) -> None:
+        arguments = ("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+        run_json(*arguments)
+        file = tmp_path / "out" / "result.json"
+        file.write_text(file.read_text().replace(json.loads(file.read_text())["identity"]["fingerprint"], "f" * 64))
+        assert "(other weights of the backbone)" in run(*arguments).stderr
+
+    def test_a_prompt_without_record_is_refused(self, photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "prompt.json").write_text("{}")
+        result = run("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        assert "(it has no readable result.json)" in result.stderr
+
+    def test_a_file_in_the_place_of_the_folder(self, photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("a letter")
+        result = run("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        assert "is a file, expected a folder" in result.stderr
+        assert (tmp_path / "out").read_text() == "a letter"
