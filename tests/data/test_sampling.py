@@ -52,7 +52,7 @@ def test_a_data_set_is_sampled_and_halved_the_same_way(case: str) -> None:
     expected = FEW_SHOT["expected"][case]
     dataset = _dataset(FEW_SHOT["train"], FEW_SHOT["val"])
     if shots > 1:
-        with pytest.warns(FewShotsWarning, match=rf"have fewer than {shots} training images; all they have are used"):
+        with pytest.warns(FewShotsWarning, match=rf"Fewer than {shots} training images in .*: all they have are used"):
             sample = few_shot(dataset, shots, seed)
     else:
         sample = few_shot(dataset, shots, seed)
@@ -111,7 +111,7 @@ def test_base_and_new_share_no_class_and_lose_none(labels: list[int]) -> None:
 
 def test_few_shots_name_the_classes() -> None:
     dataset = _dataset([["a", 0], ["b", 0], ["c", 1]], [])
-    with pytest.warns(FewShotsWarning, match=r"1 classes have fewer than 2 .*: class 01 \(1\)\."):
+    with pytest.warns(FewShotsWarning, match=r"Fewer than 2 training images in class 01 \(1\): all"):
         assert len(few_shot(dataset, 2, 1).train) == 3
 
 

@@ -145,7 +145,9 @@ def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, fea
 
 def test_another_backbone_is_refused_on_loading(estimator: Any, features: Any, labels: Any, tmp_path: Path) -> None:
     estimator.fit(features, labels).save(tmp_path / "prompt")
-    with pytest.raises(BackboneMismatchError, match="learned with the backbone 'golden:.*but 'test:CLIP' has fingerprint"):
+    with pytest.raises(
+        BackboneMismatchError, match="learned with the backbone 'golden:.*but 'test:CLIP' has fingerprint"
+    ):
         coopt.load(tmp_path / "prompt", backbone=small_open_clip())
 
 

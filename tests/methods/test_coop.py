@@ -12,7 +12,14 @@ from PIL import Image
 
 import coopt
 from coopt.backbones import Backbone
-from coopt.errors import DataError, ParameterError, SavedFileError, SkippedImageWarning, TrainingError
+from coopt.errors import (
+    DataError,
+    FewShotsWarning,
+    ParameterError,
+    SavedFileError,
+    SkippedImageWarning,
+    TrainingError,
+)
 from coopt.methods.coop import CoOp
 from coopt.prompts.templates import template_features
 from coopt.training import loop
@@ -63,7 +70,9 @@ def test_new_classes_for_an_old_context(backbone: Backbone, features: Any, label
     model = CoOp(backbone, n_ctx=2, recipe=FEW).fit(features, labels)
     other = model.with_classes(["cat", "violin", "forest_road"])
     assert other.class_names_ == ("cat", "violin", "forest_road") and other.logits(features).shape == (24, 3)
-    assert np.allclose(other.logits(features)[:, 0], model.logits(features)[:, model.class_names_.index("cat")], atol=1e-4)
+    assert np.allclose(
+        other.logits(features)[:, 0], model.logits(features)[:, model.class_names_.index("cat")], atol=1e-4
+    )
     assert model.class_names_ == tuple(sorted(NAMES))
     with pytest.raises(DataError, match="at least two classes"):
         model.with_classes(["cat"])
@@ -152,7 +161,9 @@ def test_reference_checkpoint(backbone: Backbone) -> None:
     images = pixels(case["data_seed"], case["n_images"], 32)
     assert np.allclose(model.logits(images), recorded["logits_after"], atol=2e-3, rtol=1e-4)
     file = folder / "prompt_learner" / "model.pth.tar-6"
-    assert (coopt.load(file, backbone=backbone, class_names=case["classnames"]).logits(images) == model.logits(images)).all()
+    assert (
+        coopt.load(file, backbone=backbone, class_names=case["classnames"]).logits(images) == model.logits(images)
+    ).all()
     with pytest.raises(ParameterError, match="names neither its backbone nor its classes"):
         coopt.load(folder)
 
@@ -173,3 +184,12 @@ def test_images_of_all_modes_train_together(backbone: Backbone, tmp_path: Path) 
         image.save(paths[-1])
         labels.append("ab"[i % 2])
     assert CoOp(backbone, n_ctx=1, recipe=FEW).fit(paths, labels).predict(paths).shape == (8,)
+
+
+def test_a_class_that_lost_its_images_is_warned_of(backbone: Backbone, pictures: Any, tmp_path: Path) -> None:
+    paths, labels = pictures
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    with pytest.warns(FewShotsWarning, match="Class 'yellow' has no readable image to learn from"):
+        CoOp(backbone, n_ctx=2, recipe=FEW, on_bad_image="skip").fit(
+            [*paths, tmp_path / "broken.jpg"], [*labels, "yellow"]
+        )

@@ -291,7 +291,7 @@ class _Extraction:
         if skipped:
             shown = " ".join(f"{reason}" for _, reason in skipped[:3]) + (" ..." if len(skipped) > 3 else "")
             warnings.warn(
-                f"{len(skipped)} of {self.total} images were left out because they could not be read. {shown}",
+                f"Left out {len(skipped)} of {self.total} images that could not be read. {shown}",
                 SkippedImageWarning,
                 stacklevel=3,
             )

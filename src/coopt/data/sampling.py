@@ -83,8 +83,8 @@ def _warn_of_few(labels: Sequence[str], shots: int) -> None:
     few = [f"{display_name(name)} ({len(i)})" for name, i in _by_label(labels).items() if len(i) < shots]
     if few:
         warnings.warn(
-            f"{len(few)} classes have fewer than {shots} training images; all they have are used: "
-            f"{', '.join(few[:10])}{', ...' if len(few) > 10 else ''}.",
+            f"Fewer than {shots} training images in {', '.join(few[:10])}"
+            f"{f', ... ({len(few)} classes)' if len(few) > 10 else ''}: all they have are used.",
             FewShotsWarning,
             stacklevel=3,
         )

@@ -6,6 +6,7 @@ Notation: N images, C classes, D dimension of the shared embedding space.
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 from coopt.backbones import Backbone, load_backbone
 from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
 from coopt.data.sources import View
-from coopt.errors import DataError, ParameterError
+from coopt.errors import DataError, FewShotsWarning, ParameterError
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS, PRECISIONS, Precision
 from coopt.text.encode import Path as TextPath
@@ -85,17 +86,28 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
             self._set_classes(backbone, names, named=_are_names(labels))
             features, kept = self._training_features(images)
             targets = torch.from_numpy(targets[list(kept)]).to(backbone.device)
-            missing = [name for i, name in enumerate(names) if not (targets == i).any()]
-            if missing and self.needs_every_class:
-                raise DataError(
-                    f"Class {missing[0]!r} has no image to learn from ({len(missing)} such classes). "
-                    "Add an image, or take the class out of class_names."
-                )
+            self._check_every_class(targets, lost=len(kept) < _length(images))
             self._fit(features, targets)
         return self
 
     needs_every_class: ClassVar[bool] = False
     """Whether fitting is refused when a class has no image."""
+
+    def _check_every_class(self, targets: Int[Tensor, " n"], lost: bool) -> None:
+        present = set(targets.tolist())
+        missing = [name for i, name in enumerate(self.class_names_) if i not in present]
+        if missing and self.needs_every_class:
+            raise DataError(
+                f"Class {missing[0]!r} has no image to learn from ({len(missing)} such classes). "
+                "Add an image, or take the class out of class_names."
+            )
+        if missing and lost:
+            warnings.warn(
+                f"Class {missing[0]!r} has no readable image to learn from ({len(missing)} such classes), so the prompt "
+                "is learned from the others and will rarely choose it. Replace its images.",
+                FewShotsWarning,
+                stacklevel=3,
+            )
 
     def _training_features(self, images: Any) -> tuple[Any, Sequence[int]]:
         """What `_fit` learns from, and which of the images it covers."""

@@ -87,8 +87,8 @@ def load_reference_checkpoint(
     if backbone is None or class_names is None:
         raise ParameterError(
             f"{path} is a checkpoint of the reference implementation, which names neither its backbone nor its classes. "
-            "Give both: backbone='openai:RN50.pt' and class_names=[...] (on the command line: --backbone, and the "
-            "classes come from the data)."
+            "Give both: backbone='openai:RN50.pt' and class_names=[...] (on the command line: --backbone and --classes; "
+            "`coopt eval` takes the classes from the data)."
         )
     state = read_state(path)
     if any(name.startswith("meta_net.") for name in state):
