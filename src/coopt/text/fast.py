@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,14 +27,8 @@ from torch.nn import functional as F
 
 from coopt.backbones.protocol import Block, TextTower
 from coopt.text.activation import fused
+from coopt.text.attention import Attention, Bucket, Layout, make_bucket, make_buckets
 from coopt.text.layout import Prompts
-
-
-class Bucket(NamedTuple):
-    """Tails of one length: `classes` of them, `length` tokens each."""
-
-    classes: int
-    length: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,8 @@ class Plan:
         prefix_ids, prefix_context: the prefix's constant tokens and context indices.
         tail_ids, tail_context, tail_position: the same for all tails, packed, with each token's position.
         tail_class: which class (of the prompts, for class-specific context) a tail row belongs to.
-        buckets: runs of equal length in the packed tails.
+        prefix: how the prefix attends to itself; None when nothing is shared.
+        buckets: the packed tails in runs of similar length, which attend together.
         end_rows: the packed row of each class's end token.
         order: the classes in packed order.
     """
@@ -56,6 +51,7 @@ class Plan:
     tail_context: Int[Tensor, " rows"]
     tail_position: Int[Tensor, " rows"]
     tail_class: Int[Tensor, " rows"]
+    prefix: Bucket | None
     buckets: tuple[Bucket, ...]
     end_rows: Int[Tensor, " classes"]
     order: Int[Tensor, " classes"]
@@ -63,7 +59,8 @@ class Plan:
     def to(self, device: torch.device) -> Plan:
         """The plan with its index tensors on `device`."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        prefix = None if self.prefix is None else self.prefix.to(device)
+        return replace(self, prefix=prefix, buckets=tuple(bucket.to(device) for bucket in self.buckets), **moved)
 
 
 def make_plan(prompts: Prompts, classes: Int[Tensor, " classes"]) -> Plan:
@@ -73,8 +70,6 @@ def make_plan(prompts: Prompts, classes: Int[Tensor, " classes"]) -> Plan:
     columns = torch.arange(prompts.token_ids.shape[1])
     in_tail = (columns >= shared) & (columns < lengths[:, None])
     row, column = in_tail.nonzero(as_tuple=True)
-    tail_lengths, counts = torch.unique_consecutive(lengths - shared, return_counts=True)
-    buckets = [Bucket(count, length) for length, count in zip(tail_lengths.tolist(), counts.tolist(), strict=True)]
     return Plan(
         prefix_ids=prompts.token_ids[0, :shared],
         prefix_context=prompts.context_index[0, :shared],
@@ -82,7 +77,8 @@ def make_plan(prompts: Prompts, classes: Int[Tensor, " classes"]) -> Plan:
         tail_context=prompts.context_index[classes[row], column],
         tail_position=column,
         tail_class=classes[row],
-        buckets=tuple(buckets),
+        prefix=make_bucket(torch.tensor([shared]), 0) if shared else None,
+        buckets=make_buckets(lengths - shared, shared),
         end_rows=(lengths - shared).cumsum(0) - 1,
         order=classes,
     )
@@ -130,41 +126,6 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) 
     return F.linear(x.to(dtype), weight, bias)
 
 
-def _attend(
-    query: Float[Tensor, "groups heads classes queries depth"],
-    key: Float[Tensor, "groups heads classes tokens depth"],
-    value: Float[Tensor, "groups heads classes tokens depth"],
-    prefix_key: Float[Tensor, "groups heads prefix depth"],
-    prefix_value: Float[Tensor, "groups heads prefix depth"],
-) -> Float[Tensor, "groups heads classes queries depth"]:
-    """Causal attention of the last `queries` tokens of each tail to the whole prefix and to their own tail.
-
-    The prefix's scores are one matrix product for all classes: its keys and values are never repeated per class.
-    """
-    groups, heads, classes, queries, depth = query.shape
-    tokens, prefix = key.shape[3], prefix_key.shape[2]
-    query = query * depth**-0.5
-    flat = query.reshape(groups, heads, classes * queries, depth)
-    to_prefix = (flat @ prefix_key.transpose(-1, -2)).view(groups, heads, classes, queries, prefix)
-    to_own = query @ key.transpose(-1, -2)
-    if queries > 1:
-        future = torch.ones(queries, tokens, dtype=torch.bool, device=query.device).triu(tokens - queries + 1)
-        to_own = to_own.masked_fill(future, float("-inf"))
-    weights = torch.cat([to_prefix, to_own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-    from_prefix = weights[..., :prefix].reshape(groups, heads, classes * queries, prefix) @ prefix_value
-    return from_prefix.view(groups, heads, classes, queries, depth) + weights[..., prefix:] @ value
-
-
-def _attend_prefix(
-    query: Float[Tensor, "groups heads prefix depth"],
-    key: Float[Tensor, "groups heads prefix depth"],
-    value: Float[Tensor, "groups heads prefix depth"],
-) -> Float[Tensor, "groups prefix heads depth"]:
-    """Causal attention of the prefix to itself; it may be empty."""
-    attended = F.scaled_dot_product_attention(query, key, value, is_causal=True) if query.shape[2] else value
-    return attended.transpose(1, 2)
-
-
 @dataclass(frozen=True)
 class FastPass:
     """The blocks of one tower, ready to run in one precision.
@@ -188,10 +149,12 @@ class FastPass:
     ) -> Float[Tensor, "groups classes dim"]:
         """Features (not normalised) of the plan's classes, in the plan's order."""
         x, groups = _embed(self.tower, plan, context, class_specific)
-        shape = _Shape(groups, len(plan.prefix_ids), len(plan.tail_ids), self.tower.heads)
+        # Small products in bfloat16 are slow on a CPU, so attention (1% of the work) stays in float32 there.
+        dtype = torch.float32 if x.device.type == "cpu" else self.dtype
+        layout = Layout(groups, self.tower.heads, plan.prefix, plan.buckets, dtype)
         for block in self.blocks[:-1]:
-            x = self._block(x, block, plan, shape)
-        x = self._last_block(x, self.blocks[-1], plan, shape)
+            x = self._block(x, block, layout)
+        x = self._last_block(x, self.blocks[-1], plan, layout)
         features = self.tower.projection(self.tower.ln_final(x))
         return features.view(groups, len(plan.order), -1)
 
@@ -202,67 +165,27 @@ class FastPass:
     def _residual(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
         return x + block.scale_1(_linear(attended, block.out_proj.weight, block.out_proj.bias, self.dtype))
 
-    def _block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan, shape: _Shape) -> Tensor:
+    def _block(self, x: Float[Tensor, "rows width"], block: Block, layout: Layout) -> Float[Tensor, "rows width"]:
         qkv = _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
-        (prefix_q, prefix_k, prefix_v), tails = shape.split(qkv, plan.buckets, 3)
-        attended = [_attend_prefix(prefix_q, prefix_k, prefix_v)]
-        for q, k, v in tails:
-            attended.append(_attend(q, k, v, prefix_k, prefix_v).permute(0, 2, 3, 1, 4))
-        return self._feed_forward(self._residual(x, shape.pack(attended), block), block)
+        return self._feed_forward(self._residual(x, _attention(qkv, None, layout), block), block)
 
-    def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan, shape: _Shape) -> Tensor:
+    def _last_block(
+        self, x: Float[Tensor, "rows width"], block: Block, plan: Plan, layout: Layout
+    ) -> Float[Tensor, "ends width"]:
         """The end tokens' rows (G * C, W): the only ones anybody reads."""
         width = x.shape[1]
-        normed = block.ln_1(x)
-        bias = block.qkv_bias
-        kv = _linear(normed, block.qkv_weight[width:], None if bias is None else bias[width:], self.dtype)
-        ends = shape.tail_rows(plan.end_rows)
-        q = _linear(normed[ends], block.qkv_weight[:width], None if bias is None else bias[:width], self.dtype)
-        q = q.view(shape.groups, -1, 1, shape.heads, width // shape.heads).permute(0, 3, 1, 2, 4)
-        (prefix_k, prefix_v), tails = shape.split(kv, plan.buckets, 2)
-        queries = q.split([bucket.classes for bucket in plan.buckets], dim=2)
-        attended = [
-            _attend(own, k, v, prefix_k, prefix_v).permute(0, 2, 3, 1, 4)
-            for own, (k, v) in zip(queries, tails, strict=True)
-        ]
-        merged = torch.cat(attended, dim=1).reshape(-1, width)
-        return self._feed_forward(self._residual(x[ends], merged, block), block)
+        normed, ends = block.ln_1(x), _end_rows(plan, layout.groups)
+        query_bias, bias = (None, None) if block.qkv_bias is None else block.qkv_bias.tensor_split([width])
+        keys_values = _linear(normed, block.qkv_weight[width:], bias, self.dtype)
+        queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
+        return self._feed_forward(self._residual(x[ends], _attention(keys_values, queries, layout), block), block)
 
 
-class _Shape(NamedTuple):
-    """How rows map to groups, prefix and tails."""
+def _attention(rows: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:
+    return cast(Tensor, Attention.apply(rows, queries, layout))
 
-    groups: int
-    prefix_length: int
-    tail_length: int
-    heads: int
 
-    def split(
-        self, rows: Tensor, buckets: tuple[Bucket, ...], parts: int
-    ) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, ...]]]:
-        """Queries, keys, values (or keys, values) of the prefix, (G, H, P, depth), and of each bucket, (G, H, C, S, depth).
-
-        One split, whose gradient is one concatenation; slices would each cost a matrix of zeros.
-        """
-        prefix, tails = rows.split([self.groups * self.prefix_length, self.groups * self.tail_length])
-        depth = rows.shape[1] // (parts * self.heads)
-        heads = prefix.view(self.groups, self.prefix_length, parts, self.heads, depth).permute(2, 0, 3, 1, 4).unbind(0)
-        sizes = [bucket.classes * bucket.length for bucket in buckets]
-        in_buckets = []
-        for bucket, part in zip(
-            buckets, tails.view(self.groups, self.tail_length, -1).split(sizes, dim=1), strict=True
-        ):
-            part = part.reshape(self.groups, bucket.classes, bucket.length, parts, self.heads, -1)
-            in_buckets.append(part.permute(3, 0, 4, 1, 2, 5).unbind(0))
-        return heads, in_buckets
-
-    def pack(self, attended: list[Tensor]) -> Tensor:
-        """Heads side by side again and all parts, (G, tokens..., H, depth), as rows (R, W)."""
-        prefix, *tails = (part.reshape(self.groups, -1, part.shape[-2] * part.shape[-1]) for part in attended)
-        merged = tails[0] if len(tails) == 1 else torch.cat(tails, dim=1)
-        return torch.cat([prefix.flatten(0, 1), merged.flatten(0, 1)])
-
-    def tail_rows(self, rows: Tensor) -> Tensor:
-        """Packed rows of one group's tails as rows of the whole matrix, for all groups."""
-        offset = torch.arange(self.groups, device=rows.device)[:, None] * self.tail_length
-        return (offset + rows + self.groups * self.prefix_length).flatten()
+def _end_rows(plan: Plan, groups: int) -> Int[Tensor, " ends"]:
+    """The end tokens' rows in the whole matrix, for all groups."""
+    group = torch.arange(groups, device=plan.end_rows.device)[:, None]
+    return (groups * len(plan.prefix_ids) + group * len(plan.tail_ids) + plan.end_rows).flatten()
