@@ -4,8 +4,9 @@
 
 The reference way computes what the published implementation computes: every prompt at all 77 tokens, and the images of
 the batch through the image tower, at every step. Ours trains on cached image features through the fast text path. Both
-run here, in one process, in turn, on a model with random weights (nothing is downloaded). Seconds are the median of the
-repeats, ratios those of medians; `spread` holds the fastest and slowest. Peak memory is measured in a process of its own
+run here, in one process, in turn, on a model with random weights (nothing is downloaded). Seconds are the fastest
+of the repeats (what else runs on a machine only ever adds time), and ratios are theirs; `spread` holds the median and the
+slowest. Peak memory is measured in a process of its own
 for each way: the most that the whole process holds, model and libraries included.
 `matmul_peak_share` is the text pass's matrix products per second, as a share of what this machine reaches on one large
 product in the same precision.
@@ -117,20 +118,6 @@ def matmul_peak(dtype: torch.dtype, size: int = 2048) -> float:
     return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(8))
 
 
-def text_pass_operations(step: Step) -> float:
-    """Operations of the matrix products in one fast text pass, forward and backward (frozen weights: two products).
-
-    The last block computes keys and values for all rows, and the rest for the end tokens alone.
-    """
-    text = step.backbone.text
-    assert text.blocks is not None
-    rows, ends, width = TextEncoder(step.backbone, step.prompts).rows, len(step.prompts), text.width
-    hidden = text.blocks[0].fc.out_features
-    per_row = 2 * (4 * width * width + 2 * width * hidden)
-    last = 2 * (2 * width * width * (rows + ends) + 2 * width * hidden * ends)
-    return 2 * ((len(text.blocks) - 1) * per_row * rows + last)
-
-
 def gradient_error(step: Step) -> float:
     """Relative error of the fast path's context gradient in fp32, on the same image features."""
     features = step.backbone.encode_image(step.pixels)
@@ -143,6 +130,9 @@ def peak_bytes() -> int:
     """The most that this process (on a GPU: its tensors there) has held so far."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would report the parent's peak where that was higher
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -165,17 +155,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         times["reference"].append(seconds(ways["reference"]))
         for name in OURS:
             times[name] += [seconds(ways[name]) for _ in range(5)]
-    middle = {name: statistics.median(values) for name, values in times.items()}
+    best = {name: min(values) for name, values in times.items()}
     peaks = {"fp32": matmul_peak(torch.float32), "bf16": matmul_peak(torch.bfloat16)}
-    operations = text_pass_operations(step)
-    share = {name: operations / middle[name] / peaks[name] for name in OURS}
+    # Forward and backward; frozen weights need one product each.
+    operations = 2 * TextEncoder(step.backbone, step.prompts).operations
+    share = {name: operations / best[name] / peaks[name] for name in OURS}
     return {
         "what": f"{arguments.model}, {arguments.classes} classes, M={arguments.n_ctx}, batch {arguments.batch}, {_device()}",
         "threads": torch.get_num_threads(),
-        "reference_s": middle["reference"],
-        "ours_s": {name: middle[name] for name in OURS},
-        "ratio": {name: middle["reference"] / middle[name] for name in OURS},
-        "spread": {name: [min(values), max(values)] for name, values in times.items()},
+        "reference_s": best["reference"],
+        "ours_s": {name: best[name] for name in OURS},
+        "ratio": {name: best["reference"] / best[name] for name in OURS},
+        "spread": {name: [statistics.median(values), max(values)] for name, values in times.items()},
         "gradient_rel_err": gradient_error(step),
         "peak_memory_gb": {name: peak_memory(name, arguments) for name in ways},
         "matmul_peak_gflops": {name: peak / 1e9 for name, peak in peaks.items()},

@@ -65,16 +65,16 @@ def test_damaged_installation_is_said(own: Path, tmp_path: Path) -> None:
     for file in (own / "walls" / "val" / "red").iterdir():
         file.unlink()
     (own / "walls" / "val" / "red").rmdir()
-    with pytest.raises(DataError, match="'walls' is not complete: .*red does not exist. Reinstall coopt"):
+    with pytest.raises(DataError, match=r"'walls' is not complete: .*red does not exist\. Reinstall coopt"):
         walls.load()
     with pytest.raises(DataError, match="missing from this installation"):
         bundled._read(tmp_path / "nowhere")
 
 
 def test_unknown_name_names_its_neighbours() -> None:
-    with pytest.raises(DataError, match="no bundled data set 'background'. Did you mean 'backgrounds'"):
+    with pytest.raises(DataError, match=r"no bundled data set 'background'\. Did you mean 'backgrounds'"):
         load_bundled("background")
-    with pytest.raises(DataError, match="There are: .*animals"):
+    with pytest.raises(DataError, match=r"There are: .*animals"):
         find_bundled("bundled:zzz")
 
 

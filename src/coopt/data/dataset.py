@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from coopt.data.bundled import PREFIX, load_bundled
 from coopt.data.csv_file import read_csv
 from coopt.data.folder import read_folder
 from coopt.data.images import display_name
@@ -33,7 +34,7 @@ def load_dataset(
     Without a test part, the val part serves as one; without either, a part of each class is held out.
 
     Args:
-        path: the folder or the CSV.
+        path: the folder or the CSV; or "bundled:NAME" for one that comes with the package.
         seed: of the held-out part.
         test_fraction: of each class, when a part is held out; 0 holds nothing out.
         on_bad_image: "fail" when a file that a CSV names is missing, or "skip" it with a warning.
@@ -44,6 +45,8 @@ def load_dataset(
         ParameterError: a parameter out of its range.
     """
     _check_parameters(test_fraction, on_bad_image)
+    if os.fspath(path).startswith(PREFIX):
+        return load_bundled(os.fspath(path))
     path = Path(path)
     if path.is_dir():
         parts = read_folder(path)

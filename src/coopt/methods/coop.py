@@ -30,6 +30,7 @@ from coopt.text.layout import POSITIONS, Position, context_prompts
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import Recipe
+from coopt.training.threads import threads_for
 
 
 class CoOp(ClipClassifier):
@@ -167,16 +168,17 @@ class CoOp(ClipClassifier):
             logits = scale * normalize(features, dim=-1) @ normalize(encode(learned), dim=-1).T
             return cross_entropy(logits, targets)
 
-        self.losses_ = train(
-            {"context": learned},
-            loss_of,
-            batches,
-            self.recipe_,
-            epochs,
-            checkpoint=checkpoint,
-            run=run,
-            observer=observer,
-        )
+        with threads_for(encode.operations):
+            self.losses_ = train(
+                {"context": learned},
+                loss_of,
+                batches,
+                self.recipe_,
+                epochs,
+                checkpoint=checkpoint,
+                run=run,
+                observer=observer,
+            )
         self._set_state({"context": learned.detach()})
 
     def _encoder(self, n_ctx: int) -> TextEncoder:

@@ -21,6 +21,7 @@ from torch import Tensor
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
+from coopt.training.threads import threads_for
 
 SEARCH = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 BISECTIONS = 8
@@ -80,6 +81,10 @@ class LinearProbe(ClipClassifier):
 
     def _fit(self, features: Float[Tensor, "n dim"], targets: Int[Tensor, " n"]) -> None:
         x, y = features.cpu().numpy(), targets.cpu().numpy()
+        with threads_for(2.0 * x.size * len(self.class_names_)):
+            self._fit_arrays(x, y)
+
+    def _fit_arrays(self, x: Float[np.ndarray, "n dim"], y: Int[np.ndarray, " n"]) -> None:
         if self.C is not None:
             self.C_ = float(self.C)
         elif self._validation is not None:

@@ -116,6 +116,18 @@ class TextEncoder:
             return len(self.prompts) * self.tower.context_length
         return sum(len(plan.prefix_ids) + len(plan.tail_ids) for plan in self._plan(1))
 
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of the linear layers in one pass over one context, forward."""
+        width, blocks = self.tower.width, self.tower.blocks
+        hidden, layers = (blocks[0].fc.out_features, len(blocks)) if blocks else (4 * width, 12)
+        per_row = 2 * (4 * width * width + 2 * width * hidden)
+        if not self.fast:
+            return layers * per_row * self.rows
+        ends = len(self.prompts)  # in the last block, keys and values of all rows and the rest of the end tokens alone
+        last = 2 * (2 * width * width * (self.rows + ends) + 2 * width * hidden * ends)
+        return (layers - 1) * per_row * self.rows + last
+
 
 def fast_path_is_exact(tower: TextTower) -> bool:
     """True for causal towers whose blocks are known and whose feature is that of the end token."""

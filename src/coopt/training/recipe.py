@@ -29,14 +29,14 @@ class Recipe:
 
     name: str = "fast"
     optimizer: Literal["sgd", "adam"] = "adam"
-    lr: float = 0.005
+    lr: float = 0.002
     warmup_lr: float = 1e-5
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 4096
-    epochs: int | None = 200
+    epochs: int | None = 100
     steps_per_epoch: int | None = 1
-    views: int = 8
+    views: int = 1
 
     def __post_init__(self) -> None:
         for name, low in (("batch_size", 1), ("views", 0)):
@@ -115,6 +115,8 @@ PAPER = Recipe(
 """What CoOp's paper did: SGD, batch 32, a fresh augmented view of every image in every epoch."""
 
 FAST = Recipe(name="fast")
-"""For people's own data: a step costs one text pass whatever its batch, so batches are large and steps few."""
+"""For people's own data: a step costs one text pass whatever its batch, so batches are large and steps few.
+
+Chosen on the validation parts of bundled data sets; there the paper's crops (down to 8% of an image) cost accuracy."""
 
 RECIPES: dict[str, Recipe] = {"fast": FAST, "paper": PAPER}

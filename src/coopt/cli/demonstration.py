@@ -1,0 +1,290 @@
+"""What `coopt demo` does: the few-shot protocol on bundled data sets, and everything that can be shown of it."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from coopt.backbones import Backbone, load_backbone
+from coopt.cli.demo_report import say_next, say_table, say_words, write_figures
+from coopt.cli.fit_report import peak_memory, versions
+from coopt.cli.group import Interrupted
+from coopt.cli.output import Output
+from coopt.data import FeatureCache, display_name, few_shot
+from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
+from coopt.evaluation.few_shot import (
+    HAND_MADE,
+    NAIVE,
+    Contender,
+    RunResult,
+    count_runs,
+    few_shot_runs,
+    paper_contenders,
+    summarise,
+)
+from coopt.evaluation.results import ResultFile
+from coopt.methods.coop import CoOp
+from coopt.methods.saving import save
+from coopt.progress import Tracker, tracked
+from coopt.prompts.words import distance_scale, nearest_words
+from coopt.training.recipe import Recipe
+
+DEFAULT_DATA = ("frames", "subjects", "left-food", "animals", "paint")
+"""Of different kinds: the colours of frames and of objects have the same names, and only one of them needs a context;
+much is to gain there, some with the next, and nothing with the last."""
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """See `coopt demo --help`."""
+
+    out: Path
+    data: tuple[str, ...]
+    shots: tuple[int, ...]
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    n_ctx: tuple[int, ...]
+    cache: bool
+
+    def datasets(self) -> tuple[BundledDataset, ...]:
+        """The data sets asked for, each once.
+
+        Raises:
+            DataError: there is no data set of that name.
+        """
+        if "all" in self.data:
+            return bundled_datasets()
+        return tuple(dict.fromkeys(find_bundled(name) for name in self.data or DEFAULT_DATA))
+
+    def contenders(self, dataset: BundledDataset) -> tuple[Contender, ...]:
+        """The methods to compare on a data set."""
+        return paper_contenders(dataset.template, self.recipe, self.n_ctx)
+
+    @property
+    def learned(self) -> str:
+        """The method whose prompt is saved and shown: the first CoOp."""
+        return next(c.name for c in paper_contenders("{}", self.recipe, self.n_ctx) if isinstance(c.estimator, CoOp))
+
+
+def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> None:
+    """Runs the protocol, shows and writes what came of it.
+
+    Args:
+        settings: the options.
+        output: where to speak.
+        typed: the command line, to say how to go on.
+
+    Raises:
+        CooptError: an unknown data set, or a folder that cannot be written.
+        Interrupted: Ctrl-C; says what was kept.
+    """
+    started = time.monotonic()
+    datasets = settings.datasets()
+    total = sum(count_runs(settings.contenders(one), settings.shots, settings.seeds) for one in datasets)
+    _say_plan(settings, datasets, total, output)
+    file = ResultFile(settings.out / "results.json")
+    backbone = load_backbone("bundled")
+    file.begin(_setup(settings, datasets, backbone, typed))
+    _say_duration(settings, datasets, backbone, output)
+    cache: bool | FeatureCache = FeatureCache() if settings.cache else False
+    shown = _Shown(settings, backbone, cache)
+    try:
+        with tracked("results", total) as progress:
+            for dataset in datasets:
+                _run_dataset(settings, dataset, file, shown, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted. {len(file.results)} of {total} results are kept in '{display_name(file.path)}'. "
+            f"Run the same command to go on:\n  {display_name(shlex.join(typed))}"
+        ) from None
+    finally:
+        file.save()
+    _finish(settings, datasets, shown, file, output, started)
+
+
+def _say_plan(settings: DemoSettings, datasets: Sequence[BundledDataset], total: int, output: Output) -> None:
+    names = ", ".join(one.name for one in datasets)
+    output.say(
+        f"Learning prompts on {len(datasets)} bundled data set{'s' * (len(datasets) > 1)} ({names}) from "
+        f"{', '.join(map(str, settings.shots))} image{'s' * (settings.shots != (1,))} per class, {len(settings.seeds)} "
+        f"seed{'s' * (len(settings.seeds) > 1)} each, and comparing with prompts made by hand and with a linear probe."
+    )
+    output.say(f"The {total} results go to '{display_name(settings.out)}' as they come: Ctrl-C loses nothing.")
+
+
+def _say_duration(
+    settings: DemoSettings, datasets: Sequence[BundledDataset], backbone: Backbone, output: Output
+) -> None:
+    """How long it takes, from a few steps of learning on this machine."""
+    sample = few_shot(datasets[0].load(), 1, settings.seeds[0]).train
+    epochs = 5 if settings.recipe.views else 1
+    estimator = CoOp(backbone, n_ctx=max(settings.n_ctx), recipe=replace(settings.recipe, epochs=epochs))
+    estimator.set_params(class_names=datasets[0].class_names)
+    images = torch.zeros(len(sample), backbone.embed_dim) if settings.recipe.views else list(sample.paths)
+    took = []
+    for _ in range(2):  # the first time, libraries set themselves up
+        began = time.perf_counter()
+        estimator.fit(images, list(sample.labels))
+        took.append((time.perf_counter() - began) / epochs)
+    # Fresh views cost in proportion to the images; a step on cached features costs much the same with any number.
+    per_fit = [settings.recipe.epochs_for(k) * took[1] * (1 if settings.recipe.views else k) for k in settings.shots]
+    fits = len(datasets) * len(settings.seeds) * len(settings.n_ctx) * sum(per_fit)
+    others = len(datasets) * (4 + 0.2 * len(settings.seeds) * len(settings.shots))
+    output.say(f"On this machine it takes about {_duration(fits + others)}, less where results are there already.")
+
+
+def _figure_note(settings: DemoSettings) -> str:
+    """What the numbers in the figure are."""
+    return (
+        f"accuracy on the test pictures, mean and standard deviation of {len(settings.seeds)} seeds · bundled model · "
+        f"recipe {settings.recipe.name} · {' and '.join(map(str, settings.n_ctx))} context vectors"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+class _Shown:
+    """The fitted methods of the largest sample of the first seed, which are saved and shown; made again if need be."""
+
+    def __init__(self, settings: DemoSettings, backbone: Backbone, cache: bool | FeatureCache) -> None:
+        self.settings, self.backbone, self.cache = settings, backbone, cache
+        self.learned: dict[str, CoOp] = {}
+        self.results: dict[str, RunResult] = {}
+
+    def look_at(self, dataset: BundledDataset, result: RunResult) -> None:
+        """Keeps the result if it is the one to show."""
+        wanted = (self.settings.learned, max(self.settings.shots), self.settings.seeds[0])
+        if (result.method, result.shots, result.seed) != wanted:
+            return
+        self.results[dataset.name] = result
+        if isinstance(result.estimator, CoOp):
+            self.learned[dataset.name] = result.estimator
+
+    def coop(self, dataset: BundledDataset) -> CoOp:
+        """The learned prompt of a data set."""
+        if dataset.name not in self.learned:  # its result was read from the file
+            contender = next(c for c in self.settings.contenders(dataset) if c.name == self.settings.learned)
+            shots, seeds = max(self.settings.shots), self.settings.seeds[:1]
+            runs = few_shot_runs(
+                dataset.load(), [contender], self.backbone, shots=[shots], seeds=seeds, cache=self.cache
+            )
+            self.look_at(dataset, next(runs))
+        return self.learned[dataset.name]
+
+
+def _run_dataset(
+    settings: DemoSettings,
+    dataset: BundledDataset,
+    file: ResultFile,
+    shown: _Shown,
+    progress: Tracker,
+) -> None:
+    found: dict[str, list[float]] = {}
+    runs = few_shot_runs(
+        dataset.load(),
+        settings.contenders(dataset),
+        shown.backbone,
+        shots=settings.shots,
+        seeds=settings.seeds,
+        cache=shown.cache,
+        done=file.earlier,
+    )
+    for result in runs:
+        file.add(result)
+        shown.look_at(dataset, result)
+        progress.update(len(file.results), dataset.name)
+        if result.shots in (0, max(settings.shots)):
+            found.setdefault(result.method, []).append(result.accuracy)
+    means = {method: sum(values) / len(values) for method, values in found.items()}
+    click.echo(
+        f"{dataset.name}: naive {means[NAIVE]:.1f}, hand-made {means[HAND_MADE]:.1f}, learned from "
+        f"{max(settings.shots)} image{'s' * (settings.shots != (1,))} per class {means[settings.learned]:.1f}",
+        err=True,
+    )
+
+
+def _setup(
+    settings: DemoSettings, datasets: Sequence[BundledDataset], backbone: Backbone, typed: Sequence[str]
+) -> dict[str, Any]:
+    """Everything needed to do it again."""
+    return {
+        "command": shlex.join(typed),
+        "versions": versions(),
+        "machine": {
+            "device": str(backbone.device),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+        },
+        "backbone": {
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint,
+            "preprocessing": backbone.preprocessing.id,
+        },
+        "recipe": settings.recipe.to_dict(),
+        "n_ctx": list(settings.n_ctx),
+        "shots": list(settings.shots),
+        "seeds": list(settings.seeds),
+        "datasets": [_described(one) for one in datasets],
+    }
+
+
+def _described(dataset: BundledDataset) -> dict[str, Any]:
+    loaded = dataset.load()
+    return {
+        "name": dataset.name,
+        "description": dataset.description,
+        "hash": loaded.hash,
+        "class_names": list(dataset.class_names),
+        "template": dataset.template,
+        "train": len(loaded.train),
+        "val": 0 if loaded.val is None else len(loaded.val),
+        "test": 0 if loaded.test is None else len(loaded.test),
+    }
+
+
+def _finish(
+    settings: DemoSettings,
+    datasets: Sequence[BundledDataset],
+    shown: _Shown,
+    file: ResultFile,
+    output: Output,
+    started: float,
+) -> None:
+    """Tables, figures, the saved prompt, and what to do next."""
+    first = datasets[0]
+    prompt = shown.coop(first)
+    result = shown.results[first.name]
+    extra = {
+        "learned_from": {"dataset": first.name, "images": result.n_train, "shots": result.shots, "seed": result.seed},
+        "accuracy": {"images": result.n_test, "learned": result.accuracy},
+    }
+    save(prompt, settings.out / "prompt", extra)
+    summaries = summarise(file.results)
+    words, scale = nearest_words(prompt.backbone_, prompt.context_, 3), distance_scale(prompt.backbone_)
+    figures = write_figures(settings.out, _figure_note(settings), datasets, summaries, shown.coop)
+    end = {
+        "summary": [one.to_dict() for one in summaries],
+        "prompt": {"dataset": first.name, "shots": result.shots, "seed": result.seed, "accuracy": result.accuracy},
+        "nearest_words": [[word._asdict() for word in near] for near in words],
+        "distance_scale": scale,
+        "files": {"prompt": str(settings.out / "prompt"), **{path.name: str(path) for path in figures}},
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_bytes": peak_memory(),
+    }
+    file.finish(end)
+    say_table(output, datasets, summaries, settings.shots)
+    say_words(output, first, words, scale)
+    say_next(output, settings.out, first, figures, end["seconds"])
+    output.result(file.document())

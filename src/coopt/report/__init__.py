@@ -1,0 +1,1 @@
+"""Figures of results. Nothing here computes a number or shows a window."""

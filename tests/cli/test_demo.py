@@ -1,0 +1,203 @@
+"""`coopt demo`: the whole of it on one small bundled data set, its files, its numbers, and how it is stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import coopt
+from coopt.cli import main
+from coopt.cli.demo import IntList
+from coopt.data import few_shot
+from coopt.data.bundled import bundled_datasets, find_bundled
+from coopt.training.recipe import RECIPES, Recipe
+
+NAME = "wallpaper"
+SMALL = ["--shots", "1,2", "--seeds", "1,2", "--n-ctx", "2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_recipe() -> Iterator[None]:
+    """Names must be real recipes on the command line, so the real one is made short."""
+    fast = RECIPES["fast"]
+    RECIPES["fast"] = Recipe(name="fast", epochs=4, views=2)
+    yield
+    RECIPES["fast"] = fast
+
+
+def demo(out: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["demo", "--out", str(out), *SMALL, *arguments])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return out, demo(out, "--data", NAME, "--data", "sizes", "--data", NAME)
+
+
+def test_numbers_are_those_of_the_estimators(ran: tuple[Path, Result]) -> None:
+    out, result = ran
+    assert result.exit_code == 0, result.output
+    document = json.loads((out / "results.json").read_text())
+    found = {(r["dataset"], r["method"], r["shots"], r["seed"]): r["accuracy"] for r in document["results"]}
+    assert len(found) == len(document["results"]) == 2 * (3 + 2 * 2 * 2)
+    described = find_bundled(NAME)
+    dataset = described.load()
+    assert dataset.test is not None
+    test = (list(dataset.test.paths), list(dataset.test.labels))
+    hand = coopt.ZeroShot(templates=described.template).fit_classes(described.class_names)
+    assert found[NAME, "hand-made prompt", 0, None] == pytest.approx(100 * hand.score(*test))
+    sample = few_shot(dataset, 2, 1).train
+    learned = coopt.CoOp(n_ctx=2, seed=1, class_names=described.class_names)
+    learned.fit(list(sample.paths), list(sample.labels))
+    assert found[NAME, "CoOp", 2, 1] == pytest.approx(100 * learned.score(*test))
+
+    average = next(s for s in document["summary"] if (s["dataset"], s["method"], s["shots"]) == ("average", "CoOp", 2))
+    per_seed = [sum(found[name, "CoOp", 2, seed] for name in (NAME, "sizes")) / 2 for seed in (1, 2)]
+    assert average["mean"] == pytest.approx(sum(per_seed) / 2)
+    assert f"{average['mean']:.1f}" in result.stdout
+
+
+def test_everything_to_do_it_again_is_written(ran: tuple[Path, Result]) -> None:
+    out, _ = ran
+    document = json.loads((out / "results.json").read_text())
+    setup = document["setup"]
+    assert setup["versions"]["coopt"] == coopt.__version__ and "torch" in setup["versions"]
+    assert setup["backbone"]["fingerprint"] == coopt.load_backbone("bundled").fingerprint
+    assert setup["recipe"] == RECIPES["fast"].to_dict()
+    assert (setup["shots"], setup["seeds"], setup["n_ctx"]) == ([1, 2], [1, 2], [2])
+    assert [(d["name"], d["hash"]) for d in setup["datasets"]] == [
+        (name, find_bundled(name).load().hash) for name in (NAME, "sizes")
+    ]
+    assert setup["datasets"][0]["template"] == find_bundled(NAME).template
+    assert document["seconds"] > 0 and len(document["nearest_words"]) == 2
+    assert set(document["nearest_words"][0][0]) == {"word", "token_id", "distance"}
+
+
+def test_prompt_and_figures_are_usable(ran: tuple[Path, Result]) -> None:
+    out, _ = ran
+    document = json.loads((out / "results.json").read_text())
+    prompt = coopt.load(out / "prompt")
+    test = find_bundled(NAME).load().test
+    assert test is not None
+    assert 100 * prompt.score(list(test.paths), list(test.labels)) == pytest.approx(document["prompt"]["accuracy"])
+    assert coopt.describe(out / "prompt")["learned_from"] == {"dataset": NAME, "images": 8, "shots": 2, "seed": 1}
+    for name in ("accuracy.png", "examples.png"):
+        with Image.open(out / name) as image:
+            image.load()
+            assert image.width > 800
+    assert "</svg>" in (out / "accuracy.svg").read_text()
+
+
+def test_what_is_said(ran: tuple[Path, Result]) -> None:
+    out, result = ran
+    said = result.stdout
+    assert said.startswith(f"Learning prompts on 2 bundled data sets ({NAME}, sizes) from 1, 2 images per class")
+    for expected in (
+        "it takes about",
+        "mean of 2 data sets",
+        f"{NAME}: pattern of the background",
+        "hand-made prompt",
+        "nearest words (distance)",
+        "For scale: words are",
+        "coopt fit path/to/folder",
+        f"In '{out}'",
+    ):
+        assert expected in said
+    assert f"{NAME}: naive " in result.stderr and "learned from 2 images per class" in result.stderr
+
+
+def test_json_is_one_document(ran: tuple[Path, Result]) -> None:
+    out, _ = ran
+    earlier = json.loads((out / "results.json").read_text())
+    result = demo(out, "--data", NAME, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["warnings"] == []
+    del document["warnings"]
+    assert document == json.loads((out / "results.json").read_text())
+    # Nothing was computed again: even the times are those of the first run.
+    assert document["results"] == [r for r in earlier["results"] if r["dataset"] == NAME]
+
+
+def test_stopped_and_run_again(ran: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import coopt.cli.demonstration as demonstration
+
+    original = demonstration.few_shot_runs
+
+    def stopped(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for i, one in enumerate(original(*arguments, **options)):
+            if i == 6:
+                raise KeyboardInterrupt
+            yield one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demonstration, "few_shot_runs", stopped)
+        result = demo(tmp_path, "--data", NAME)
+    assert result.exit_code == 130
+    assert f"6 of 11 results are kept in '{tmp_path / 'results.json'}'" in result.stderr
+    assert f"coopt demo --out {tmp_path} --shots 1,2" in result.stderr
+    kept = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert len(kept) == 6
+
+    assert demo(tmp_path, "--data", NAME).exit_code == 0
+    again = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert again[:6] == kept
+    whole = [r for r in json.loads((ran[0] / "results.json").read_text())["results"] if r["dataset"] == NAME]
+    assert [(r["run"], r["accuracy"]) for r in again] == [(r["run"], r["accuracy"]) for r in whole]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--data", "wallpapers"], 1, "Did you mean 'wallpaper'"),
+        (["--shots", "0,1"], 2, "expected different whole numbers >= 1 separated by commas. Got '0,1'"),
+        (["--seeds", "1,1"], 2, "expected different whole numbers >= 0"),
+        (["--n-ctx", "many"], 2, "Got 'many'"),
+        (["--recipe", "slow"], 2, "must be one of fast, paper"),
+    ],
+)
+def test_bad_options(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    result = demo(tmp_path / "new", *arguments)
+    assert result.exit_code == code
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_list(tmp_path: Path) -> None:
+    result = demo(tmp_path / "new", "--list")
+    assert result.exit_code == 0 and not (tmp_path / "new").exists()
+    assert all(f"\n{one.name} " in result.stdout and one.template in result.stdout for one in bundled_datasets())
+    listed = json.loads(demo(tmp_path / "new", "--list", "--json").stdout)["datasets"]
+    assert [tuple(one["class_names"]) for one in listed] == [one.class_names for one in bundled_datasets()]
+
+
+def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[1]")
+    result = demo(tmp_path, "--data", NAME)
+    assert result.exit_code == 1 and "is not a file of results" in result.stderr
+    assert (tmp_path / "results.json").read_text() == "[1]"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom coopt.cli import main\n"
+        "try:\n    main(['demo', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'sklearn', 'matplotlib', 'open_clip'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--n-ctx" in done.stdout and "coopt demo --data all" in done.stdout
+
+
+def test_numbers_are_sorted() -> None:
+    assert IntList(1).convert("16, 1,4", None, None) == (1, 4, 16)
