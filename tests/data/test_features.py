@@ -170,9 +170,7 @@ class TestBadImages:
 
     @pytest.mark.parametrize("workers", [0, 3])
     def test_skip_names_them_and_keeps_the_rest(self, images: list[Any], workers: int) -> None:
-        with pytest.warns(
-            SkippedImageWarning, match=r"Left out 4 of 7 images .*broken\.png.*empty\.png.*gone\.png"
-        ):
+        with pytest.warns(SkippedImageWarning, match=r"Left out 4 of 7 images .*broken\.png.*empty\.png.*gone\.png"):
             result = extract_features(TinyBackbone(), images, on_bad_image="skip", workers=workers)
         assert result.kept == (0, 2, 6)
         assert [Path(name).name for name, _ in result.skipped] == ["broken.png", "empty.png", "gone.png", "broken.png"]

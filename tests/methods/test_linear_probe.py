@@ -26,7 +26,7 @@ def test_it_is_scikit_learns_logistic_regression(n_classes: int, backbone: Any, 
 def test_c_is_chosen_on_validation_images(backbone: Backbone, features: Any, labels: Any) -> None:
     model = LinearProbe(backbone).fit(features[:12], labels[:12], features[12:], labels[12:])
     numbers = np.array([sorted(NAMES).index(label) for label in labels])
-    assert model.C_ == search_c(features[:12], numbers[:12], features[12:], numbers[12:])
+    assert search_c(features[:12], numbers[:12], features[12:], numbers[12:]) == model.C_
 
 
 def test_without_validation_c_is_cross_validated(backbone: Backbone, features: Any, labels: Any) -> None:

@@ -66,7 +66,10 @@ def test_no_template_is_refused(backbone: Backbone) -> None:
 def test_nearest_word_of_an_embedding_is_itself(backbone: Backbone) -> None:
     ids = backbone.tokenizer.encode("cat violin")
     words = nearest_words(backbone, word_context(backbone, "cat violin"), top_k=2)
-    assert [(row[0].word, row[0].token_id, row[0].distance) for row in words] == [("cat", ids[0], 0), ("violin", ids[1], 0)]
+    assert [(row[0].word, row[0].token_id, row[0].distance) for row in words] == [
+        ("cat", ids[0], 0),
+        ("violin", ids[1], 0),
+    ]
     assert all(row[0].distance < row[1].distance for row in words)
 
 

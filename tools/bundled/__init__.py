@@ -1,4 +1,21 @@
 """The bundled model and data: artwork to scenes, scenes to a small CLIP, and few-shot data sets beside it.
 
-`python -m tools.bundled all` (from the repository root) does everything again from fixed seeds.
+`python -m tools.bundled all` (from the repository root, with npm on the path and `resvg-py` installed) does everything
+again from fixed seeds, on a GPU where there is one; on one CPU core it takes about an hour and a half, nearly all of it
+training. Single steps: `fetch`, `data`, `train`, `export`, `evaluate`; `--help` tells their options. `train` can be
+stopped with Ctrl-C, paused, or killed, and goes on from its last checkpoint when called again.
+
+Where things are:
+
+- `concepts` (what there is in the world), `artwork` (its drawings, from npm packages), `world` (how scenes are drawn by
+  chance, and which facts are true of them), `compose` (scenes to pixels), `captions` (what is said about them).
+- `model` (open_clip's CLIP by configuration, and the export), `training` (the contrastive run).
+- `tasks` (the few-shot data sets: classes, hand-made prompts), `datasets` (their pictures, and the hash that freezes
+  them before training), `evaluate` (zero-shot, linear probe and a plain CoOp, independent of the package).
+- `results/`: `frozen.json` (hashes of tasks, prompts and pictures), `training.jsonl` (the log of the run that made the
+  shipped model), `evaluation.jsonl` (every data set, every number).
+- `.work/bundled` (not in git): the downloaded packages, the rasterised artwork, the checkpoints.
+
+To try something without touching what is shipped, give other folders: `--into`, `--run` and `--results`. What is chosen
+(a learning rate, a context length) is chosen with `evaluate --on val`; the test parts are for the end.
 """

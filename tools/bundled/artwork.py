@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tarfile
@@ -104,7 +105,9 @@ def fetch(work: Path) -> None:
 
 def load(work: Path) -> Artwork:
     """The artwork as pixels; rasterised on the first call, from the cache later."""
-    cache = work / "artwork.npz"
+    # Named after what it holds: a changed table of concepts draws everything anew.
+    wanted = hashlib.sha256(repr((CONCEPTS, SOURCES, SHAPES)).encode()).hexdigest()[:12]
+    cache = work / f"artwork-{wanted}.npz"
     if not cache.exists():
         _rasterise(work, cache)
     with np.load(cache) as found:

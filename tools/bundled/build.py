@@ -31,12 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.bundled", description=__doc__)
     parser.add_argument("step", choices=(*STEPS, "all"), help="one step, or all of them in this order")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--into", type=Path, default=PACKAGE, help="folder for model/ and data/ (default: the package)")
+    parser.add_argument("--run", type=Path, default=WORK / "run", help="folder for the checkpoints")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for logs and tables")
     defaults = training.Settings()
     train = parser.add_argument_group("train")
     train.add_argument("--steps", type=int, default=defaults.steps, help="length of the run (default: %(default)s)")
-    train.add_argument(
-        "--minutes", type=float, help="let the clock set the length instead; then the result depends on the machine"
-    )
     train.add_argument("--batch", type=int, default=defaults.batch)
     train.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     train.add_argument("--seed", type=int, default=defaults.seed)
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--seeds", type=int, default=1)
     check.add_argument("--coop-steps", type=int, default=evaluate.Recipe.steps)
     check.add_argument("--coop-rate", type=float, default=evaluate.Recipe.learning_rate)
+    check.add_argument("--on", choices=("test", "val"), default="test", help="the part that is scored")
     check.add_argument("--only", nargs="+", default=[], metavar="DATASET")
     return parser
 
@@ -57,9 +58,9 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    sizes = datasets.build(artwork.load(WORK), PACKAGE / "data")
+    sizes = datasets.build(artwork.load(WORK), options.into / "data")
     print(
-        f"{sum(sizes.values()) / 1e6:.1f} MB, hash {datasets.freeze(PACKAGE / 'data', RESULTS / 'frozen.json')}",
+        f"{sum(sizes.values()) / 1e6:.1f} MB, hash {datasets.freeze(options.into / 'data', options.results / 'frozen.json')}",
         flush=True,
     )
 
@@ -67,14 +68,15 @@ def _data(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> training.Run:
     settings = training.Settings(
         steps=options.steps,
-        minutes=options.minutes,
         batch=options.batch,
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
     if options.fresh:
-        (WORK / "run" / "checkpoint.pt").unlink(missing_ok=True)
-    return training.Run(artwork.load(WORK), settings, WORK / "run", RESULTS / "training.jsonl", PACKAGE / "model")
+        (options.run / "checkpoint.pt").unlink(missing_ok=True)
+    return training.Run(
+        artwork.load(WORK), settings, options.run, options.results / "training.jsonl", options.into / "model"
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -85,14 +87,16 @@ def _train(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     run = _run(options)
     run.resume()
-    size = model.export(run.net.whole_state(), PACKAGE / "model")
-    print(f"{size / 1e6:.1f} MB in {PACKAGE / 'model'}", flush=True)
+    size = model.export(run.net.whole_state(), options.into / "model")
+    print(f"{size / 1e6:.1f} MB in {options.into / 'model'}", flush=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     recipe = evaluate.Recipe(steps=options.coop_steps, learning_rate=options.coop_rate)
-    out = RESULTS / "evaluation.jsonl"
+    out = options.results / ("evaluation.jsonl" if options.on == "test" else f"evaluation-{options.on}.jsonl")
     shots, contexts = tuple(options.shots), tuple(options.contexts)
-    evaluate.evaluate(PACKAGE / "model", PACKAGE / "data", out, shots, contexts, options.seeds, recipe, options.only)
-    for part in ("test", *(f"test-{style}" for style in datasets.SHIFTED_STYLES)):
+    model_folder, data = options.into / "model", options.into / "data"
+    evaluate.evaluate(model_folder, data, out, shots, contexts, options.seeds, recipe, options.only, options.on)
+    shifted = [f"test-{style}" for style in datasets.SHIFTED_STYLES] if options.on == "test" else []
+    for part in (options.on, *shifted):
         print(f"\n{part}\n{evaluate.table(out, part)}", flush=True)

@@ -26,10 +26,13 @@ MAX_LAYERS = 6
 
 
 class Composer:
-    """Holds the artwork's pixels and draws scenes from them."""
+    """Holds the artwork's pixels and draws scenes from them.
 
-    def __init__(self, artwork: Artwork, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+    With `vary` some things change their colours or become ink drawings: more looks than the artwork has, for training.
+    """
+
+    def __init__(self, artwork: Artwork, device: torch.device | str = "cpu", vary: bool = False) -> None:
+        self.device, self.vary = torch.device(device), vary
         pixels = torch.from_numpy(artwork.pixels).permute(0, 3, 1, 2).float() / 255
         shapes = torch.from_numpy(artwork.shapes).permute(0, 3, 1, 2).float() / 255
         pixels = torch.cat([pixels, shapes])
@@ -51,12 +54,10 @@ class Composer:
             if len(rows) == 0:
                 continue
             drawn = self._sample({name: values[rows, k] for name, values in layers.items()})
-            is_badge = k == MAX_LAYERS - 1
-            wanted = torch.ones(len(rows), dtype=torch.bool) if is_badge else scenes.tint[rows] >= 0
-            colour = (badge if is_badge else tint)[rows]
-            drawn = _tinted(drawn, colour.to(self.device), wanted.to(self.device))
-            if not is_badge:
-                drawn = _patterned(drawn, motif[rows.to(self.device)])
+            if k == MAX_LAYERS - 1:  # the badge
+                drawn = _tinted(drawn, badge[rows].to(self.device))
+            else:
+                self._change(drawn, scenes.rows(rows), tint[rows], motif[rows.to(self.device)], generator)
             where = rows.to(self.device)
             canvas[where] = canvas[where] * (1 - drawn[:, 3:]) + drawn[:, :3]
         canvas = _framed(canvas, scenes, generator)
@@ -64,6 +65,18 @@ class Composer:
         canvas = _quality(canvas, scenes.quality, generator)
         assert canvas.shape == (n, 3, SPRITE, SPRITE)
         return (canvas.clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def _change(self, drawn: Tensor, scenes: Scenes, tint: Tensor, motif: Tensor, generator: torch.Generator) -> None:
+        """Vary, tint and pattern those of the things that ask for it, in place."""
+        if self.vary:
+            dice = torch.rand(len(drawn), generator=generator)
+            for share, change in ((dice < 0.3, _turned), (dice > 0.85, _inked)):
+                rows = torch.nonzero(share)[:, 0].to(self.device)
+                drawn[rows] = change(drawn[rows], generator)
+        rows = torch.nonzero(scenes.tint >= 0)[:, 0]
+        drawn[rows.to(self.device)] = _tinted(drawn[rows.to(self.device)], tint[rows].to(self.device))
+        rows = torch.nonzero(scenes.object_pattern > 0)[:, 0].to(self.device)
+        drawn[rows] = _patterned(drawn[rows], motif[rows])
 
     def _background(self, scenes: Scenes, generator: torch.Generator) -> Tensor:
         colour = _colour(scenes.background, generator, 0.05)
@@ -117,17 +130,17 @@ def _place(scenes: Scenes, generator: torch.Generator, first_shape: int) -> dict
     pair, several = scenes.layout == PAIR, scenes.layout == SEVERAL
     size = _SIZES[scenes.size.clamp(min=0)]
     reach = (0.46 - size / 2)[:, None] * _OFFSETS[scenes.position.clamp(min=0)]
-    away = (0.5 - _CORNERS[scenes.corner.clamp(min=0)]) * 0.18
+    away = (0.5 - _CORNERS[scenes.corner.clamp(min=0)]) * 0.24
     x[:, 0] += torch.where(single, reach[:, 0], torch.where(corner, away[:, 0], torch.where(pair, -0.23, 0.0)))
     y[:, 0] += torch.where(single, reach[:, 1], torch.where(corner, away[:, 1], 0.0))
-    scale[:, 0] = torch.where(single, size, torch.where(corner, 0.68, torch.where(pair, 0.44, 0.31)))
+    scale[:, 0] = torch.where(single, size, torch.where(corner, 0.64, torch.where(pair, 0.46, 0.32)))
 
     two = corner | pair
     picture[two, 1] = scenes.second_picture[two]
     spot = _CORNERS[scenes.corner.clamp(min=0)]
     x[:, 1] = torch.where(corner, spot[:, 0], 0.73)
     y[:, 1] = torch.where(corner, spot[:, 1], 0.5)
-    scale[:, 1] = torch.where(corner, 0.38, 0.44)
+    scale[:, 1] = torch.where(corner, 0.44, 0.46)
 
     cells = torch.rand(n, 9, generator=generator).argsort(1)[:, :5]
     for k in range(5):
@@ -135,7 +148,7 @@ def _place(scenes: Scenes, generator: torch.Generator, first_shape: int) -> dict
         picture[more, k] = scenes.main_picture[more]
         x[more, k] = 0.2 + 0.3 * (cells[more, k] % 3)
         y[more, k] = 0.2 + 0.3 * (cells[more, k] // 3)
-        scale[more, k] = 0.31
+        scale[more, k] = 0.32
 
     x += _spread(n * MAX_LAYERS, generator, 0.03).view(n, -1)
     y += _spread(n * MAX_LAYERS, generator, 0.03).view(n, -1)
@@ -147,8 +160,8 @@ def _place(scenes: Scenes, generator: torch.Generator, first_shape: int) -> dict
     last = MAX_LAYERS - 1
     has = scenes.badge >= 0
     picture[has, last] = first_shape + scenes.badge[has]
-    spot = _CORNERS[scenes.badge_corner] * 1.12 - 0.06
-    x[:, last], y[:, last], scale[:, last], angle[:, last] = spot[:, 0], spot[:, 1], 0.24, 0.0
+    spot = _CORNERS[scenes.badge_corner] * 1.1 - 0.05
+    x[:, last], y[:, last], scale[:, last], angle[:, last] = spot[:, 0], spot[:, 1], 0.32, 0.0
     return {"picture": picture, "x": x, "y": y, "scale": scale, "angle": angle, "flip": flip}
 
 
@@ -170,13 +183,31 @@ def _pattern(index: Tensor, generator: torch.Generator) -> Tensor:
     return torch.sigmoid(chosen * 6)[:, None]
 
 
-def _tinted(drawn: Tensor, colour: Tensor, wanted: Tensor) -> Tensor:
-    """Paint a thing in one colour, keeping its light and shade."""
+def _tinted(drawn: Tensor, colour: Tensor) -> Tensor:
+    """Paint things in one colour each, keeping their light and shade."""
     light = torch.einsum("ncij,c->nij", drawn[:, :3], _LUMINANCE.to(drawn.device))[:, None]
     alpha = drawn[:, 3:]
     painted = colour[:, :, None, None] * (0.4 * alpha + 0.75 * light)
-    painted = torch.minimum(painted, alpha)
-    return torch.cat([torch.where(wanted[:, None, None, None], painted, drawn[:, :3]), alpha], 1)
+    return torch.cat([torch.minimum(painted, alpha), alpha], 1)
+
+
+def _turned(drawn: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn the hues: the channels move along by a fraction; greys stay as they are."""
+    turn = torch.rand(len(drawn), 1, 1, 1, generator=generator).to(drawn.device) * 2
+    colour = drawn[:, :3]
+    near, far = colour.roll(1, 1), colour.roll(2, 1)
+    turned = torch.where(turn < 1, colour * (1 - turn) + near * turn, near * (2 - turn) + far * (turn - 1))
+    return torch.cat([turned, drawn[:, 3:]], 1)
+
+
+def _inked(drawn: Tensor, generator: torch.Generator) -> Tensor:
+    """Leave only what is darker than the thing's mean, as ink of a dark or a light grey."""
+    alpha = drawn[:, 3:]
+    light = torch.einsum("ncij,c->nij", drawn[:, :3], _LUMINANCE.to(drawn.device))[:, None]
+    middle = light.sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp(min=1)
+    ink = alpha * torch.sigmoid((middle * alpha - light) * 12)
+    grey = (torch.rand(len(drawn), 1, 1, 1, generator=generator) < 0.2).float() * 0.7 + 0.2
+    return torch.cat([(ink * grey.to(drawn.device)).expand(-1, 3, -1, -1), ink], 1)
 
 
 def _patterned(drawn: Tensor, mask: Tensor) -> Tensor:

@@ -139,8 +139,12 @@ def evaluate(
     seeds: int,
     recipe: Recipe,
     only: list[str],
+    on: str = "test",
 ) -> None:
-    """Evaluate every data set (or `only` these) and write one JSON line for each."""
+    """Evaluate every data set (or `only` these) and write one JSON line for each.
+
+    `on` is "test", which takes the shifted tests along, or "val", on which everything is to be chosen.
+    """
     model, preprocess, tokenizer = clip.load(model_folder)
     model.requires_grad_(False)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +154,7 @@ def evaluate(
                 continue
             began = time.time()
             parts = read_parts(model, preprocess, data, described)
+            described["scored"] = ("test", *described["shifted"]) if on == "test" else (on,)
             record = {"name": described["name"], "classes": len(described["classes"])}
             record |= _zero_shot_rows(model, tokenizer, described, parts)
             for k in shots:
@@ -175,7 +180,7 @@ def _zero_shot_rows(model: CLIP, tokenizer: Any, described: dict[str, Any], part
     rows = {}
     for title, template in (("naive", NAIVE), ("hand", described["prompt"])):
         classifier = zero_shot(model, tokenizer, described["classes"], template)
-        for name in ("test", *described["shifted"]):
+        for name in described["scored"]:
             rows[f"{title}/{name}"] = round(accuracy(parts[name], classifier), 1)
     return rows
 
@@ -195,16 +200,15 @@ def _shot_rows(
     def add(key: str, value: float) -> None:
         sums[key] = sums.get(key, 0.0) + value / seeds
 
-    tests = ("test", *described["shifted"])
     for seed in range(seeds):
         train = parts["train"].shots(k, seed)
         weight, bias = linear_probe(train, parts["val"].shots(min(k, 4), seed), len(described["classes"]))
-        for name in tests:
+        for name in described["scored"]:
             right = ((parts[name].features @ weight.T + bias).argmax(1) == parts[name].labels).float().mean().item()
             add(f"probe{k}/{name}", 100 * right)
         for n_ctx in contexts:
             settings = Recipe(n_ctx, recipe.steps, recipe.learning_rate, recipe.momentum)
             classifier = coop(model, tokenizer, described["classes"], train, settings, seed)
-            for name in tests:
+            for name in described["scored"]:
                 add(f"coop{n_ctx}@{k}/{name}", accuracy(parts[name], classifier))
     return {key: round(value, 1) for key, value in sums.items()}

@@ -26,22 +26,42 @@ from tools.bundled.world import FAMILIES, N_FACTS, OFFSET, World, facts
 class Settings:
     """What a training run is.
 
-    With `minutes` the schedule follows the clock, and the result depends on the machine's speed; without, it follows
-    `steps` and is the same every time on the same kind of machine.
+    The learning rate is constant until the last part of the run and falls to zero there; everything else that changes
+    depends on the step alone. So runs of different length are the same until the shorter one begins to fall: a
+    checkpoint from before that point can be given any length.
     """
 
-    steps: int = 12000
-    minutes: float | None = None
-    batch: int = 128
-    learning_rate: float = 1e-3
+    steps: int = 10000
+    falling: float = 0.3  # the part of the run over which the learning rate falls
+    batch: int = 64  # small steps, many of them: on a CPU the steps are what a run lacks
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    warmup: int = 150
-    reader_share: float = 0.6  # the facts reader's weight falls to zero over this part of the run
-    simple_first: float = 0.8  # share of simple scenes at the start, falling to ...
-    simple_last: float = 0.25
-    first_scale: float = 14.0  # a floor under the logit scale, rising over the run: learned prompts take their step
-    last_scale: float = 30.0  # size from it, and left alone it stays low as long as things are hard to tell
+    warmup: int = 200
+    reader_weight: float = 0.25  # of reading single facts off the picture, against the captions
+    simple_first: float = 0.8  # share of simple scenes at the start, falling over `simple_until` steps to ...
+    simple_last: float = 0.2
+    simple_until: int = 2500
+    # A floor under the logit scale: learned prompts take their step size from it, and left alone it stays low as long
+    # as things are hard to tell. It rises over `scale_until` steps, then again while the learning rate falls.
+    first_scale: float = 14.0
+    middle_scale: float = 28.0
+    last_scale: float = 50.0
+    scale_until: int = 4000
     seed: int = 0
+
+    def fall_begins(self) -> int:
+        """The step from which on the learning rate falls."""
+        return round(self.steps * (1 - self.falling))
+
+    def fallen(self, step: int) -> float:
+        """0 until the learning rate begins to fall, 1 at the end of the run."""
+        begin = self.fall_begins()
+        return min(1.0, max(0.0, (step - begin) / (self.steps - begin)))
+
+    def scale_floor(self, step: int) -> float:
+        """The least logit scale at this step."""
+        rise = (self.middle_scale / self.first_scale) ** min(1.0, step / self.scale_until)
+        return self.first_scale * rise * (self.last_scale / self.middle_scale) ** self.fallen(step)
 
 
 class Run:
@@ -52,20 +72,24 @@ class Run:
         self.checkpoint = work / "checkpoint.pt"
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         seen = artwork.of_styles(SEEN)  # the held-out styles never reach training
-        self.world, self.composer, self.writer = World(seen), Composer(seen, self.device), Writer()
+        self.world, self.composer, self.writer = World(seen), Composer(seen, self.device, vary=True), Writer()
         self.net = clip.Trainable(clip.create(settings.seed), vocabulary(self.writer), N_FACTS).to(self.device)
         self.net.model.visual.to(memory_format=torch.channels_last)
         self.optimiser = _optimiser(self.net, settings)
         self.step, self.elapsed, self.stopped = 0, 0.0, False
 
-    def train(self, log_every: int = 25, save_every: int = 200) -> bool:
+    def train(self, log_every: int = 50, save_every: int = 250) -> bool:
         """Train to the end or until Ctrl-C; True when the run is complete."""
         self.resume()
+        if self.step == 0:
+            self.log.unlink(missing_ok=True)
         before = signal.signal(signal.SIGINT, self._stop)
         self.net.train()
         began, resumed_at = time.time(), self.elapsed
         sums: dict[str, list[float]] = {}
-        while self.progress() < 1 and not self.stopped:
+        while self.step < self.settings.steps and not self.stopped:
+            if self.step == self.settings.fall_begins():
+                self._save(self.checkpoint.with_name("constant.pt"))  # from here on, other lengths are possible
             for name, value in self._one_step().items():
                 sums.setdefault(name, []).append(value)
             self.step += 1
@@ -77,26 +101,17 @@ class Run:
                 self._save()
         self._save()
         signal.signal(signal.SIGINT, before)
-        done = self.progress() >= 1
+        done = self.step >= self.settings.steps
         print(f"{'done' if done else 'stopped'} at step {self.step} after {self.elapsed / 60:.1f} minutes", flush=True)
         return done
 
-    def progress(self) -> float:
-        """0 at the start, 1 at the end."""
-        minutes = self.settings.minutes
-        return self.step / self.settings.steps if minutes is None else self.elapsed / 60 / minutes
-
     def _one_step(self) -> dict[str, float]:
-        done, settings = self.progress(), self.settings
-        rate = (
-            settings.learning_rate
-            * min(1.0, (self.step + 1) / settings.warmup)
-            * 0.5
-            * (1 + math.cos(math.pi * min(1.0, done)))
-        )
+        settings = self.settings
+        fallen = settings.fallen(self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["times"]
-        pixels, true, captions = self._batch(done)
+            group["lr"] = group["times"] * settings.learning_rate * min(1.0, (self.step + 1) / settings.warmup)
+            group["lr"] *= 1 - fallen
+        pixels, true, captions = self._batch()
         fp = torch.autocast(self.device.type, torch.bfloat16)
         # Plain matrix products: at these sizes the CPU's fused attention is more than twice as slow.
         with fp, sdpa_kernel(SDPBackend.MATH):
@@ -108,14 +123,13 @@ class Run:
         matches = captions.truth(true)
         contrast = (_soft_loss(logits, matches) + _soft_loss(logits.T, matches.T)) / 2
         reading = _reading_loss(read.float(), true)
-        weight = 0.3 * max(0.0, 1 - done / settings.reader_share)
+        weight = settings.reader_weight * (1 - 0.8 * fallen)  # in the end, captions matter
         self.optimiser.zero_grad(set_to_none=True)
         (contrast + weight * reading).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimiser.step()
         with torch.no_grad():
-            floor = settings.first_scale * (settings.last_scale / settings.first_scale) ** min(1.0, done)
-            self.net.model.logit_scale.clamp_(math.log(floor), math.log(100))
+            self.net.model.logit_scale.clamp_(math.log(settings.scale_floor(self.step)), math.log(100))
             picked = matches.gather(1, logits.argmax(1, keepdim=True)).float().mean()
             found = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
         return {
@@ -126,12 +140,13 @@ class Run:
             "scale": scale.item(),
         }
 
-    def _batch(self, done: float) -> tuple[Tensor, Tensor, Captions]:
+    def _batch(self) -> tuple[Tensor, Tensor, Captions]:
         """Scenes of this step: a function of the seed and the step alone, so that a resumed run sees the same ones."""
         settings = self.settings
         seed = settings.seed * 1_000_003 + self.step
         generator = torch.Generator().manual_seed(seed)
-        simple = settings.simple_first + (settings.simple_last - settings.simple_first) * min(1.0, done * 2)
+        early = max(0.0, 1 - self.step / settings.simple_until)
+        simple = settings.simple_last + (settings.simple_first - settings.simple_last) * early
         scenes = self.world.draw(settings.batch, generator, simple=simple)
         true = facts(scenes)
         captions = self.writer(scenes, true, seed)
@@ -147,7 +162,7 @@ class Run:
             out.write(json.dumps(record) + "\n")
         print(record, flush=True)
 
-    def _save(self) -> None:
+    def _save(self, to: Path | None = None) -> None:
         state = {
             "net": self.net.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -155,10 +170,11 @@ class Run:
             "elapsed": self.elapsed,
         }
         state["settings"] = asdict(self.settings)
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        part = self.checkpoint.with_suffix(".part")
+        to = to or self.checkpoint
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = to.with_suffix(".part")
         torch.save(state, part)
-        part.replace(self.checkpoint)
+        part.replace(to)
         clip.export(self.net.whole_state(), self.model_folder)
 
     def resume(self) -> None:
@@ -169,8 +185,6 @@ class Run:
             self.optimiser.load_state_dict(state["optimiser"])
             self.step, self.elapsed = state["step"], state["elapsed"]
             print(f"going on from step {self.step}", flush=True)
-        else:
-            self.log.unlink(missing_ok=True)
 
 
 def _optimiser(net: clip.Trainable, settings: Settings) -> torch.optim.Optimizer:
@@ -192,13 +206,17 @@ def _soft_loss(logits: Tensor, matches: Tensor) -> Tensor:
     return -(target * logits.log_softmax(1)).sum(1).mean()
 
 
+# Small things, and things in company, are the hardest; their captions alone teach too slowly.
+_READ_MORE = {"any_thing": 4.0, "big_thing": 2.0, "small_thing": 2.0, "left_thing": 2.0, "right_thing": 2.0}
+_READ_MORE |= dict.fromkeys(("count", "orientation", "size", "position", "badge_shape", "group"), 1.0)
+
+
 def _reading_loss(read: Tensor, true: Tensor) -> Tensor:
-    """How well the reader names the value of every family, where the scene has one; things count most, being the hardest."""
+    """How well the reader names the value of every family, where the scene has one."""
     total = read.new_zeros(())
     for family, values in FAMILIES.items():
         columns = slice(OFFSET[family], OFFSET[family] + len(values))
         told = true[:, columns].any(1)
         if told.any():
-            weight = 4.0 if family == "any_thing" else 0.5
-            total = total + weight * _soft_loss(read[told, columns], true[told, columns])
+            total = total + _READ_MORE.get(family, 0.5) * _soft_loss(read[told, columns], true[told, columns])
     return total

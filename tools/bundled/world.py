@@ -100,12 +100,17 @@ class Scenes:
 
 
 class World:
-    """Draws scenes whose pictures come from one set of artwork."""
+    """Draws scenes whose pictures come from one set of artwork.
 
-    def __init__(self, artwork: Artwork) -> None:
-        self.artwork = artwork
+    With `half` (0 or 1) only every second drawing of each thing comes up, the first or the second, so that two parts
+    of a data set never share a drawing; a thing of which there is one drawing shows it in both.
+    """
+
+    def __init__(self, artwork: Artwork, half: int | None = None) -> None:
         concept = torch.from_numpy(artwork.concept)
         self.pictures = [torch.nonzero(concept == c)[:, 0] for c in range(len(CONCEPTS))]
+        if half is not None:
+            self.pictures = [p[half::2] if len(p) > 1 else p for p in self.pictures]
 
     def draw(self, n: int, generator: torch.Generator, simple: float = 0.3, **given: Tensor | int) -> Scenes:
         """`n` scenes; a share of `simple` ones show one large thing, little else; `given` fields are set, not drawn."""
@@ -120,25 +125,25 @@ class World:
             return torch.where(torch.rand(n, generator=generator) < p, values, torch.full_like(values, otherwise))
 
         drawn = {
-            "layout": pick(0.42, 0.24, 0.18, 0.16),
+            "layout": pick(0.40, 0.23, 0.21, 0.16),
             "main": uniform(len(CONCEPTS)),
             "second": uniform(len(CONCEPTS)),
             "size": pick(0.3, 0.3, 0.4),
             "position": uniform(5),
             "corner": uniform(4),
-            "orientation": pick(0.58, 0.14, 0.14, 0.14),
+            "orientation": pick(0.64, 0.12, 0.12, 0.12),
             "count": uniform(4) + 2,
             "background": uniform(len(COLOURS)),
             "background_pattern": pick(0.5, 0.17, 0.17, 0.16),
             "tint": maybe(0.4, uniform(len(TINTS))),
-            "object_pattern": pick(0.7, 0.1, 0.1, 0.1),
+            "object_pattern": pick(0.79, 0.07, 0.07, 0.07),
             "frame": maybe(0.5, uniform(len(COLOURS))),
             "frame_width": uniform(2),
             "badge": maybe(0.3, uniform(len(SHAPES))),
             "badge_colour": uniform(len(COLOURS)),
             "badge_corner": uniform(4),
-            "art": maybe(0.22, uniform(len(ARTS))),
-            "quality": pick(0.72, 0.07, 0.07, 0.07, 0.07),
+            "art": maybe(0.15, uniform(len(ARTS))),
+            "quality": pick(0.8, 0.05, 0.05, 0.05, 0.05),
         }
         bare = torch.rand(n, generator=generator) < simple
         plain = {
@@ -169,6 +174,8 @@ class World:
         drawn["second"] = torch.where(two, drawn["second"], absent)
         drawn["corner"] = torch.where(layout == CORNER, drawn["corner"], absent)
         drawn["badge_corner"] = torch.where(layout == CORNER, (drawn["corner"] + 2) % 4, drawn["badge_corner"])
+        hidden = drawn["badge_colour"] == drawn["background"]  # nobody would see that badge
+        drawn["badge_colour"] = torch.where(hidden, (drawn["badge_colour"] + 5) % len(COLOURS), drawn["badge_colour"])
         drawn["badge_colour"] = torch.where(drawn["badge"] >= 0, drawn["badge_colour"], absent)
         drawn["frame_width"] = torch.where(drawn["frame"] >= 0, drawn["frame_width"], absent)
         for field, thing in (("main_picture", "main"), ("second_picture", "second")):
@@ -181,7 +188,8 @@ class World:
         return int(self.pictures[concept][int(dice * len(self.pictures[concept]))]) if concept >= 0 else -1
 
 
-_GROUP_OF = torch.tensor([GROUPS.index(c.group) for c in CONCEPTS])
+# Every thing's widest and narrowest kind.
+_KINDS = torch.tensor([[GROUPS.index(c.groups[0]), GROUPS.index(c.groups[-1])] for c in CONCEPTS])
 
 
 def facts(scenes: Scenes) -> Tensor:
@@ -196,7 +204,8 @@ def facts(scenes: Scenes) -> Tensor:
     corner, pair = scenes.layout == CORNER, scenes.layout == PAIR
     for thing in (scenes.main, scenes.second):
         mark("any_thing", thing)
-        mark("group", torch.where(thing >= 0, _GROUP_OF[thing.clamp(min=0)], thing))
+        for kind in _KINDS.T:
+            mark("group", torch.where(thing >= 0, kind[thing.clamp(min=0)], thing))
     mark("big_thing", scenes.main, corner)
     mark("small_thing", scenes.second, corner)
     mark("left_thing", scenes.main, pair)

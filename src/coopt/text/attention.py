@@ -136,28 +136,27 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:  # type: ignore[override]
         parts = 3 if queries is None else 2
-        width = rows.shape[1] // parts
-        attended = rows.new_empty((len(rows) if queries is None else len(queries)), width)
+        attended = rows.new_empty(len(rows if queries is None else queries), rows.shape[1] // parts)
         before, saved = None, []
         if layout.prefix is not None:
             prefix = layout.to_heads(layout.prefix_of(rows), layout.prefix, parts)
             before = prefix[-2:, :, :, 0]
-            saved = [prefix, prefix]
+            saved = [prefix]
             if queries is None:
-                result, weights = _attend(*prefix.unbind(0), None, layout.prefix.causal)
+                result, weights = _attend(prefix[0], prefix[1:], None, layout.prefix.causal)
                 layout.write_rows(result[None], layout.prefix, layout.prefix_of(attended))
-                saved = [prefix, weights]
+                saved += [weights]
         outs = layout.tails_of(attended) if queries is None else _by_bucket(attended, layout)
         asked = None if queries is None else _by_bucket(queries, layout)
         for i, (bucket, run) in enumerate(zip(layout.buckets, layout.tails_of(rows), strict=True)):
             tails = layout.to_heads(run, bucket, parts)
             if asked is None:
-                result, weights = _attend(*tails.unbind(0), before, bucket.causal)
+                result, weights = _attend(tails[0], tails[1:], before, bucket.causal)
                 layout.write_rows(result[None], bucket, outs[i])
                 saved += [tails, weights]
             else:
                 own = _ends_to_heads(asked[i], layout)
-                result, weights = _attend(own, *tails.unbind(0), before, bucket.causal_end)
+                result, weights = _attend(own, tails, before, bucket.causal_end)
                 outs[i].copy_(_ends_to_rows(result))
                 saved += [tails, weights, own]
         ctx.save_for_backward(*saved)
@@ -167,57 +166,58 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
         layout: Layout = ctx.layout
-        saved = list(ctx.saved_tensors)
+        saved = iter(ctx.saved_tensors)
         grad = grad.contiguous()
         grad_rows = grad.new_empty(ctx.shape)
-        before, grad_before, prefix, prefix_weights = None, None, None, None
+        before = grad_before = None
         if layout.prefix is not None:
-            prefix, prefix_weights = saved.pop(0), saved.pop(0)
+            prefix = next(saved)
+            prefix_weights = None if ctx.only_ends else next(saved)
             before = prefix[-2:, :, :, 0]
-            grad_before = torch.zeros_like(before)
-        runs = layout.tails_of(grad_rows)
-        asked = _by_bucket(grad, layout) if ctx.only_ends else layout.tails_of(grad)
+            grads = torch.zeros_like(prefix)
+            grad_before = grads[-2:, :, :, 0]
+            if prefix_weights is not None:
+                given = layout.to_heads(layout.prefix_of(grad), layout.prefix, 1)[0]
+                _attend_backward(given, prefix[0], prefix[1:], prefix_weights, None, None, grads[0], grads[1:])
         grad_queries = torch.empty_like(grad) if ctx.only_ends else None
-        for i, bucket in enumerate(layout.buckets):
-            tails, weights = saved.pop(0), saved.pop(0)
+        asked = layout.tails_of(grad) if grad_queries is None else _by_bucket(grad, layout)
+        for i, (bucket, run) in enumerate(zip(layout.buckets, layout.tails_of(grad_rows), strict=True)):
+            tails, weights = next(saved), next(saved)
+            own = torch.empty_like(tails)
             if grad_queries is None:
                 given = layout.to_heads(asked[i], bucket, 1)[0]
-                parts = _attend_backward(given, *tails.unbind(0), weights, before, grad_before)
-                layout.write_rows(torch.stack(parts), bucket, runs[i])
+                _attend_backward(given, tails[0], tails[1:], weights, before, grad_before, own[0], own[1:])
             else:
-                given = _ends_to_heads(asked[i], layout)
-                own, *parts = _attend_backward(given, saved.pop(0), *tails.unbind(0), weights, before, grad_before)
-                layout.write_rows(torch.stack(parts), bucket, runs[i])
-                _by_bucket(grad_queries, layout)[i].copy_(_ends_to_rows(own))
-        if layout.prefix is not None and prefix is not None and grad_before is not None:
-            grad_prefix = grad_before[:, :, :, None]
-            if not ctx.only_ends:
-                given = layout.to_heads(layout.prefix_of(grad), layout.prefix, 1)[0]
-                assert prefix_weights is not None
-                grad_prefix = torch.stack(_attend_backward(given, *prefix.unbind(0), prefix_weights, None, None))
-                grad_prefix[1:] += grad_before[:, :, :, None]
-            layout.write_rows(grad_prefix, layout.prefix, layout.prefix_of(grad_rows))
+                given, query = _ends_to_heads(asked[i], layout), next(saved)
+                grad_query = torch.empty_like(query)
+                _attend_backward(given, query, tails, weights, before, grad_before, grad_query, own)
+                _by_bucket(grad_queries, layout)[i].copy_(_ends_to_rows(grad_query))
+            layout.write_rows(own, bucket, run)
+        if layout.prefix is not None:
+            layout.write_rows(grads, layout.prefix, layout.prefix_of(grad_rows))
         return grad_rows, grad_queries, None
 
 
 def _attend(
     query: Float[Tensor, "groups heads classes queries depth"],
-    key: Float[Tensor, "groups heads classes tokens depth"],
-    value: Float[Tensor, "groups heads classes tokens depth"],
+    own: Float[Tensor, "2 groups heads classes tokens depth"],
     before: Float[Tensor, "2 groups heads prefix depth"] | None,
     mask: Float[Tensor, "*classes queries keys"],
 ) -> tuple[Tensor, Tensor]:
     """Attended queries and the attention weights (G, H, C, queries, K).
 
-    The scores of `before`, the prefix's keys and values, are one matrix product for all classes: they are never repeated.
+    Args:
+        query: who asks.
+        own: keys and values of each class.
+        before: the prefix's keys and values. Their scores are one matrix product for all classes: they are never repeated.
+        mask: what is added to the scores.
     """
-    scores = query @ key.transpose(-1, -2)
+    scores = query @ own[0].transpose(-1, -2)
     if before is not None:
         scores = torch.cat([_per_class(_flat(query) @ before[0].transpose(-1, -2), query), scores], dim=-1)
-    scale = query.shape[-1] ** -0.5
-    weights = torch.add(mask, scores, alpha=scale).softmax(dim=-1).to(value.dtype)
-    prefix = weights.shape[-1] - key.shape[-2]
-    attended = weights[..., prefix:] @ value
+    weights = torch.add(mask, scores, alpha=query.shape[-1] ** -0.5).softmax(dim=-1).to(own.dtype)
+    prefix = weights.shape[-1] - own.shape[-2]
+    attended = weights[..., prefix:] @ own[1]
     if before is not None:
         attended += _per_class(_flat(weights[..., :prefix]) @ before[1], query)
     return attended, weights
@@ -226,32 +226,33 @@ def _attend(
 def _attend_backward(
     grad: Float[Tensor, "groups heads classes queries depth"],
     query: Float[Tensor, "groups heads classes queries depth"],
-    key: Float[Tensor, "groups heads classes tokens depth"],
-    value: Float[Tensor, "groups heads classes tokens depth"],
+    own: Float[Tensor, "2 groups heads classes tokens depth"],
     weights: Float[Tensor, "groups heads classes queries keys"],
     before: Float[Tensor, "2 groups heads prefix depth"] | None,
     grad_before: Float[Tensor, "2 groups heads prefix depth"] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; those of `before` are added to `grad_before`.
+    grad_query: Float[Tensor, "groups heads classes queries depth"],
+    grad_own: Float[Tensor, "2 groups heads classes tokens depth"],
+) -> None:
+    """Writes the gradients of the query and of its own keys and values; adds those of `before` to `grad_before`.
 
     With scores s = scale * q k', weights w = softmax(s), attended o = w v:
     dv = w' do, dw = do v', ds = w * (dw - sum(w * dw)), dq = scale * ds k, dk = scale * ds' q.
     """
-    prefix = weights.shape[-1] - key.shape[-2]
-    grad_weights = grad @ value.transpose(-1, -2)
+    prefix = weights.shape[-1] - own.shape[-2]
+    grad_weights = grad @ own[1].transpose(-1, -2)
     if before is not None:
         to_prefix = _per_class(_flat(grad) @ before[1].transpose(-1, -2), grad)
         grad_weights = torch.cat([to_prefix, grad_weights], dim=-1)
     scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
     scores *= query.shape[-1] ** -0.5
-    own = scores[..., prefix:]
-    grad_query = own @ key
+    torch.matmul(scores[..., prefix:], own[0], out=grad_query)
+    torch.matmul(scores[..., prefix:].transpose(-1, -2), query, out=grad_own[0])
+    torch.matmul(weights[..., prefix:].transpose(-1, -2), grad, out=grad_own[1])
     if before is not None and grad_before is not None:
         to_prefix = _flat(scores[..., :prefix])
         grad_query += _per_class(to_prefix @ before[0], query)
         grad_before[0] += to_prefix.transpose(-1, -2) @ _flat(query)
         grad_before[1] += _flat(weights[..., :prefix]).transpose(-1, -2) @ _flat(grad)
-    return grad_query, own.transpose(-1, -2) @ query, weights[..., prefix:].transpose(-1, -2) @ grad
 
 
 def _flat(x: Float[Tensor, "groups heads classes queries last"]) -> Float[Tensor, "groups heads rows last"]:
