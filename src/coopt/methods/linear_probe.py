@@ -81,7 +81,7 @@ class LinearProbe(ClipClassifier):
 
     def _fit(self, features: Float[Tensor, "n dim"], targets: Int[Tensor, " n"]) -> None:
         x, y = features.cpu().numpy(), targets.cpu().numpy()
-        with threads_for(2.0 * x.size * len(self.class_names_)):
+        with threads_for(2 * x.size * len(self.class_names_)):
             self._fit_arrays(x, y)
 
     def _fit_arrays(self, x: Float[np.ndarray, "n dim"], y: Int[np.ndarray, " n"]) -> None:

@@ -117,7 +117,7 @@ class TextEncoder:
         return sum(len(plan.prefix_ids) + len(plan.tail_ids) for plan in self._plan(1))
 
     @property
-    def operations(self) -> float:
+    def operations(self) -> int:
         """Floating-point operations of the linear layers in one pass over one context, forward."""
         width, blocks = self.tower.width, self.tower.blocks
         hidden, layers = (blocks[0].fc.out_features, len(blocks)) if blocks else (4 * width, 12)

@@ -17,7 +17,7 @@ and a step that takes milliseconds takes a second.
 
 
 @contextmanager
-def threads_for(operations: float) -> Iterator[None]:
+def threads_for(operations: int) -> Iterator[None]:
     """Within this context small work runs on one thread, in torch and in the libraries under numpy."""
     before = torch.get_num_threads()
     if operations > SMALL or before == 1:
