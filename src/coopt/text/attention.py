@@ -7,12 +7,15 @@ prefix is a bucket too: one class, with nothing before it.
 The gradient is written out by hand: autograd would make a matrix of zeros for every slice and a copy for every join, which
 for this few rows costs as much as the arithmetic.
 
+To attend, rows are laid out anew, head by head ("places"): one gather there and one back, for all buckets together.
+
 Notation: G groups, H heads, C classes, P prefix tokens, S places of a tail in its bucket, K = P + S.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -28,43 +31,31 @@ class Bucket:
     """Some classes whose tails attend together.
 
     Attributes:
-        classes: C.
-        length: S.
-        rows: how many packed rows the tails have.
-        places: where those rows stand among the C * S places; None when they are all there is.
+        lengths: of the C tails, ascending.
         causal: what is added to the scores of every token: zero, or minus infinity for what it must not see.
         causal_end: the same for the end tokens alone.
     """
 
-    classes: int
-    length: int
-    rows: int
-    places: Int[Tensor, " rows"] | None
+    lengths: Int[Tensor, " classes"]
     causal: Float[Tensor, "length keys"]
     causal_end: Float[Tensor, "classes 1 keys"]
 
-    def to(self, device: torch.device) -> Bucket:
-        """The bucket with its tensors on `device`."""
-        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+    @property
+    def shape(self) -> tuple[int, int]:
+        """C and S."""
+        return len(self.lengths), len(self.causal)
 
 
-def make_bucket(lengths: Int[Tensor, " classes"], prefix: int) -> Bucket:
+def make_bucket(lengths: Int[Tensor, " classes"], prefix: int, device: torch.device) -> Bucket:
     """One bucket for tails of these lengths behind a prefix."""
-    classes, length = len(lengths), int(lengths.max())
-    place = torch.arange(length)
-    real = place < lengths[:, None]
+    place = torch.arange(int(lengths.max()))
     minus_infinity = torch.tensor(float("-inf"))
-    return Bucket(
-        classes=classes,
-        length=length,
-        rows=int(lengths.sum()),
-        places=None if bool(real.all()) else real.flatten().nonzero()[:, 0],
-        causal=F.pad(torch.where(place <= place[:, None], 0.0, minus_infinity), (prefix, 0)),
-        causal_end=F.pad(torch.where(real, 0.0, minus_infinity)[:, None], (prefix, 0)),
-    )
+    causal = torch.where(place <= place[:, None], 0.0, minus_infinity)
+    causal_end = torch.where(place < lengths[:, None], 0.0, minus_infinity)[:, None]
+    return Bucket(lengths, F.pad(causal, (prefix, 0)).to(device), F.pad(causal_end, (prefix, 0)).to(device))
 
 
-def make_buckets(lengths: Int[Tensor, " classes"], prefix: int) -> tuple[Bucket, ...]:
+def make_buckets(lengths: Int[Tensor, " classes"], prefix: int, device: torch.device) -> tuple[Bucket, ...]:
     """Buckets for tails whose lengths are in ascending order, with the fewest filled places and buckets in all."""
     sizes, counts = (found.tolist() for found in torch.unique_consecutive(lengths, return_counts=True))
     best: list[tuple[float, int]] = [(0.0, 0)]  # for the first i sizes: the cost, and where the last bucket begins
@@ -74,128 +65,187 @@ def make_buckets(lengths: Int[Tensor, " classes"], prefix: int) -> tuple[Bucket,
     buckets, i = [], len(sizes)
     while i:
         j = best[i][1]
-        buckets.append(make_bucket(lengths[starts[j] : starts[i]], prefix))
+        buckets.append(make_bucket(lengths[starts[j] : starts[i]], prefix, device))
         i = j
     return tuple(reversed(buckets))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """Rows with n things side by side (queries, keys, values), to places and back.
+
+    Attributes:
+        spread: for every place (bucket by bucket: n, G, H, C, S) the head of a row that stands there.
+        pack: for every head of every row (R, n, H) its place.
+        filled: the places that no row stands at.
+    """
+
+    spread: Int[Tensor, " places"]
+    pack: Int[Tensor, " heads"]
+    filled: Int[Tensor, " filled"]
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
     """How rows map to groups, prefix and tails.
 
+    Rows come in the order: the prefix for each group, then for each group the tails, bucket by bucket.
+
     Attributes:
-        groups, heads: G and H.
-        prefix: the prefix as a bucket; None when nothing is shared.
-        buckets: the tails.
+        groups: G.
+        heads: H.
+        prefix: P.
+        buckets: the prefix as a bucket of its own (unless P is zero), then the tails.
+        device: where the indices live.
         dtype: what attention computes in.
     """
 
     groups: int
     heads: int
-    prefix: Bucket | None
+    prefix: int
     buckets: tuple[Bucket, ...]
+    device: torch.device
     dtype: torch.dtype
+    _gathers: dict[int, Gather] = field(default_factory=dict)
 
-    def prefix_of(self, rows: Float[Tensor, "rows features"]) -> Float[Tensor, "groups prefix features"]:
-        """The part of the rows that is the prefix (a view)."""
-        length = self.prefix.rows if self.prefix else 0
-        return rows[: self.groups * length].view(self.groups, length, rows.shape[1])
+    @classmethod
+    def of(
+        cls,
+        lengths: Int[Tensor, " classes"],
+        prefix: int,
+        groups: int,
+        heads: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Layout:
+        """The layout for tails of these (ascending) lengths."""
+        first = (make_bucket(torch.tensor([prefix]), 0, device),) if prefix else ()
+        return cls(groups, heads, prefix, (*first, *make_buckets(lengths, prefix, device)), device, dtype)
 
-    def tails_of(self, rows: Float[Tensor, "rows features"]) -> list[Float[Tensor, "groups run features"]]:
-        """The parts of the rows that are the buckets' tails (views)."""
-        length = self.prefix.rows if self.prefix else 0
-        tails = rows[self.groups * length :]
-        sizes = [bucket.rows for bucket in self.buckets]
-        return list(tails.view(self.groups, sum(sizes), rows.shape[1]).split(sizes, dim=1))
+    def gather(self, n: int) -> Gather:
+        """The indices for rows with `n` things side by side."""
+        if n not in self._gathers:
+            self._gathers[n] = self._make_gather(n)
+        return self._gathers[n]
 
-    def to_heads(
-        self, rows: Float[Tensor, "groups run features"], bucket: Bucket, parts: int
-    ) -> Float[Tensor, "parts groups heads classes length depth"]:
-        """`parts` things that lie side by side in packed rows (queries, keys, values), at their places, by head."""
-        if bucket.places is not None:
-            spread = rows.new_zeros(self.groups, bucket.classes * bucket.length, rows.shape[2])
-            rows = spread.index_copy_(1, bucket.places, rows)
-        split = rows.reshape(self.groups, bucket.classes, bucket.length, parts, self.heads, -1)
-        return split.permute(3, 0, 4, 1, 2, 5).to(self.dtype).contiguous()
+    def _make_gather(self, n: int) -> Gather:
+        spread, real = [], []
+        tails = self.buckets[1:] if self.prefix else self.buckets
+        per_group = sum(int(bucket.lengths.sum()) for bucket in tails)
+        part = torch.arange(n)[:, None, None, None, None]
+        head = torch.arange(self.heads)[:, None, None]
+        group = torch.arange(self.groups)[:, None, None]
+        start = self.groups * self.prefix
+        for bucket in self.buckets:
+            place = torch.arange(bucket.shape[1])
+            stands = place < bucket.lengths[:, None]
+            first = (bucket.lengths.cumsum(0) - bucket.lengths)[:, None]
+            if self.prefix and bucket is self.buckets[0]:
+                row = group * self.prefix + place
+            else:
+                row = start + group * per_group + first + place
+                start += int(bucket.lengths.sum())
+            row = torch.where(stands, row, 0)  # which row a filled place shows does not matter: nobody sees it
+            spread.append(((row[None, :, None] * n + part) * self.heads + head).flatten())
+            real.append(stands.expand(n, self.groups, self.heads, -1, -1).flatten())
+        to_places, is_real = torch.cat(spread), torch.cat(real)
+        back = torch.empty(int(is_real.sum()), dtype=torch.long)
+        back[to_places[is_real]] = is_real.nonzero()[:, 0]
+        filled = (~is_real).nonzero()[:, 0]
+        return Gather(to_places.to(self.device), back.to(self.device), filled.to(self.device))
 
-    def write_rows(
-        self, heads: Float[Tensor, "parts groups heads classes length depth"], bucket: Bucket, rows: Tensor
-    ) -> None:
-        """The way back: writes into `rows`, a view (G, run, features) of packed rows."""
-        joined = heads.permute(1, 3, 4, 0, 2, 5).reshape(self.groups, bucket.classes * bucket.length, rows.shape[2])
-        rows.copy_(joined if bucket.places is None else joined.index_select(1, bucket.places))
+    def spread(self, rows: Float[Tensor, "rows features"], n: int) -> Float[Tensor, "places depth"]:
+        """Rows at their places."""
+        depth = rows.shape[1] // (n * self.heads)
+        return rows.to(self.dtype).view(-1, depth).index_select(0, self.gather(n).spread)
+
+    def pack(self, places: Float[Tensor, "places depth"], n: int) -> Float[Tensor, "rows features"]:
+        """Places back to rows."""
+        return places.index_select(0, self.gather(n).pack).view(-1, n * self.heads * places.shape[1])
+
+    def views(self, places: Float[Tensor, "places depth"], n: int) -> list[Tensor]:
+        """Each bucket's places: (n, G, H, C, S, depth)."""
+        shapes = [(n, self.groups, self.heads, *bucket.shape) for bucket in self.buckets]
+        parts = places.split([math.prod(shape) for shape in shapes])
+        return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+    def by_bucket(self, ends: Float[Tensor, "ends width"]) -> list[Float[Tensor, "groups classes width"]]:
+        """Rows of end tokens (G * C, W), by bucket of tails (views)."""
+        tails = self.buckets[1:] if self.prefix else self.buckets
+        return list(ends.view(self.groups, -1, ends.shape[1]).split([bucket.shape[0] for bucket in tails], dim=1))
 
 
 class Attention(torch.autograd.Function):
-    """Attended rows (R, W) of queries, keys and values side by side (R, 3 W).
-
-    With `queries` (G * C, W), those of the end tokens alone, the rows hold keys and values (R, 2 W), and only the end
-    tokens' attended rows (G * C, W) are computed.
-    """
+    """Attended rows (R, W) of queries, keys and values side by side (R, 3 W)."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:  # type: ignore[override]
-        parts = 3 if queries is None else 2
-        attended = rows.new_empty(len(rows if queries is None else queries), rows.shape[1] // parts)
+    def forward(ctx, rows: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
+        places = layout.spread(rows, 3)
+        attended = places.new_empty(len(places) // 3, places.shape[1])
         before, saved = None, []
-        if layout.prefix is not None:
-            prefix = layout.to_heads(layout.prefix_of(rows), layout.prefix, parts)
-            before = prefix[-2:, :, :, 0]
-            saved = [prefix]
-            if queries is None:
-                result, weights = _attend(prefix[0], prefix[1:], None, layout.prefix.causal)
-                layout.write_rows(result[None], layout.prefix, layout.prefix_of(attended))
-                saved += [weights]
-        outs = layout.tails_of(attended) if queries is None else _by_bucket(attended, layout)
-        asked = None if queries is None else _by_bucket(queries, layout)
-        for i, (bucket, run) in enumerate(zip(layout.buckets, layout.tails_of(rows), strict=True)):
-            tails = layout.to_heads(run, bucket, parts)
-            if asked is None:
-                result, weights = _attend(tails[0], tails[1:], before, bucket.causal)
-                layout.write_rows(result[None], bucket, outs[i])
-                saved += [tails, weights]
-            else:
-                own = _ends_to_heads(asked[i], layout)
-                result, weights = _attend(own, tails, before, bucket.causal_end)
-                outs[i].copy_(_ends_to_rows(result))
-                saved += [tails, weights, own]
-        ctx.save_for_backward(*saved)
-        ctx.layout, ctx.only_ends, ctx.shape = layout, queries is not None, rows.shape
+        for i, (bucket, own, out) in enumerate(
+            zip(layout.buckets, layout.views(places, 3), layout.views(attended, 1), strict=True)
+        ):
+            saved.append(_attend(own[0], own[1:], before, bucket.causal, out[0]))
+            if i == 0 and layout.prefix:
+                before = own[1:, :, :, 0]
+        ctx.save_for_backward(places, *saved)
+        ctx.layout, ctx.dtype = layout, rows.dtype
+        return layout.pack(attended, 1).to(rows.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        layout: Layout = ctx.layout
+        places, *weights = ctx.saved_tensors
+        given = layout.spread(grad.contiguous(), 1).index_fill_(0, layout.gather(1).filled, 0.0)
+        grads = torch.empty_like(places)
+        before = grad_before = None
+        parts = zip(layout.views(places, 3), layout.views(given, 1), layout.views(grads, 3), weights, strict=True)
+        for i, (own, asked, out, weight) in enumerate(parts):
+            _attend_backward(asked[0], own[0], own[1:], weight, before, grad_before, out[0], out[1:])
+            if i == 0 and layout.prefix:
+                before, grad_before = own[1:, :, :, 0], out[1:, :, :, 0]
+        return layout.pack(grads, 3).to(ctx.dtype), None
+
+
+class EndAttention(torch.autograd.Function):
+    """Attended rows of the end tokens alone (G * C, W), from their queries and everybody's keys and values (R, 2 W)."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, queries: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
+        places = layout.spread(rows, 2)
+        views = layout.views(places, 2)
+        before = views.pop(0)[:, :, :, 0] if layout.prefix else None
+        attended, saved = torch.empty_like(queries), []
+        tails = layout.buckets[len(layout.buckets) - len(views) :]
+        for bucket, own, asked, out in zip(
+            tails, views, layout.by_bucket(queries), layout.by_bucket(attended), strict=True
+        ):
+            query = _ends_to_heads(asked, layout)
+            result = torch.empty_like(query)
+            saved += [query, _attend(query, own, before, bucket.causal_end, result)]
+            out.copy_(_ends_to_rows(result))
+        ctx.save_for_backward(places, *saved)
+        ctx.layout, ctx.dtype = layout, rows.dtype
         return attended
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         layout: Layout = ctx.layout
-        saved = iter(ctx.saved_tensors)
-        grad = grad.contiguous()
-        grad_rows = grad.new_empty(ctx.shape)
+        places, *saved = ctx.saved_tensors
+        grads, grad_queries, grad = torch.empty_like(places), torch.empty_like(grad), grad.contiguous()
+        views, grad_views = layout.views(places, 2), layout.views(grads, 2)
         before = grad_before = None
-        if layout.prefix is not None:
-            prefix = next(saved)
-            prefix_weights = None if ctx.only_ends else next(saved)
-            before = prefix[-2:, :, :, 0]
-            grads = torch.zeros_like(prefix)
-            grad_before = grads[-2:, :, :, 0]
-            if prefix_weights is not None:
-                given = layout.to_heads(layout.prefix_of(grad), layout.prefix, 1)[0]
-                _attend_backward(given, prefix[0], prefix[1:], prefix_weights, None, None, grads[0], grads[1:])
-        grad_queries = torch.empty_like(grad) if ctx.only_ends else None
-        asked = layout.tails_of(grad) if grad_queries is None else _by_bucket(grad, layout)
-        for i, (bucket, run) in enumerate(zip(layout.buckets, layout.tails_of(grad_rows), strict=True)):
-            tails, weights = next(saved), next(saved)
-            own = torch.empty_like(tails)
-            if grad_queries is None:
-                given = layout.to_heads(asked[i], bucket, 1)[0]
-                _attend_backward(given, tails[0], tails[1:], weights, before, grad_before, own[0], own[1:])
-            else:
-                given, query = _ends_to_heads(asked[i], layout), next(saved)
-                grad_query = torch.empty_like(query)
-                _attend_backward(given, query, tails, weights, before, grad_before, grad_query, own)
-                _by_bucket(grad_queries, layout)[i].copy_(_ends_to_rows(grad_query))
-            layout.write_rows(own, bucket, run)
-        if layout.prefix is not None:
-            layout.write_rows(grads, layout.prefix, layout.prefix_of(grad_rows))
-        return grad_rows, grad_queries, None
+        if layout.prefix:
+            before, grad_before = views.pop(0)[:, :, :, 0], grad_views.pop(0).zero_()[:, :, :, 0]
+        parts = zip(views, grad_views, layout.by_bucket(grad), layout.by_bucket(grad_queries), strict=True)
+        for i, (own, grad_own, asked, out) in enumerate(parts):
+            query, weights = saved[2 * i : 2 * i + 2]
+            grad_query = torch.empty_like(query)
+            given = _ends_to_heads(asked, layout)
+            _attend_backward(given, query, own, weights, before, grad_before, grad_query, grad_own)
+            out.copy_(_ends_to_rows(grad_query))
+        return layout.pack(grads, 2).to(ctx.dtype), grad_queries, None
 
 
 def _attend(
@@ -203,24 +253,26 @@ def _attend(
     own: Float[Tensor, "2 groups heads classes tokens depth"],
     before: Float[Tensor, "2 groups heads prefix depth"] | None,
     mask: Float[Tensor, "*classes queries keys"],
-) -> tuple[Tensor, Tensor]:
-    """Attended queries and the attention weights (G, H, C, queries, K).
+    out: Float[Tensor, "groups heads classes queries depth"],
+) -> Float[Tensor, "groups heads classes queries keys"]:
+    """Writes the attended queries; returns the attention weights.
 
     Args:
         query: who asks.
         own: keys and values of each class.
         before: the prefix's keys and values. Their scores are one matrix product for all classes: they are never repeated.
         mask: what is added to the scores.
+        out: where the result goes.
     """
     scores = query @ own[0].transpose(-1, -2)
     if before is not None:
         scores = torch.cat([_per_class(_flat(query) @ before[0].transpose(-1, -2), query), scores], dim=-1)
     weights = torch.add(mask, scores, alpha=query.shape[-1] ** -0.5).softmax(dim=-1).to(own.dtype)
     prefix = weights.shape[-1] - own.shape[-2]
-    attended = weights[..., prefix:] @ own[1]
+    torch.matmul(weights[..., prefix:], own[1], out=out)
     if before is not None:
-        attended += _per_class(_flat(weights[..., :prefix]) @ before[1], query)
-    return attended, weights
+        out += _per_class(_flat(weights[..., :prefix]) @ before[1], query)
+    return weights
 
 
 def _attend_backward(
@@ -261,11 +313,6 @@ def _flat(x: Float[Tensor, "groups heads classes queries last"]) -> Float[Tensor
 
 def _per_class(x: Float[Tensor, "groups heads rows last"], like: Tensor) -> Tensor:
     return x.unflatten(2, like.shape[2:4])
-
-
-def _by_bucket(ends: Float[Tensor, "ends width"], layout: Layout) -> list[Float[Tensor, "groups classes width"]]:
-    """Rows of end tokens (G * C, W), by bucket (views)."""
-    return list(ends.view(layout.groups, -1, ends.shape[1]).split([b.classes for b in layout.buckets], dim=1))
 
 
 def _ends_to_heads(ends: Float[Tensor, "groups classes width"], layout: Layout) -> Tensor:

@@ -101,12 +101,11 @@ class TextEncoder:
 
     def _plan(self, groups: int) -> tuple[Plan, ...]:
         if groups not in self._plans:
-            device = self.tower.positional_embedding.device
             row = groups * activation_bytes_per_row(self.tower, self.dtype)
             tails = int((self.prompts.lengths - self.prompts.shared).sum())
             parts = math.ceil(row * tails / self.memory)
-            plans = (make_plan(self.prompts, chunk).to(device) for chunk in chunks(self.prompts, parts))
-            self._plans = {groups: tuple(plans)}
+            cut = chunks(self.prompts, parts)
+            self._plans = {groups: tuple(make_plan(self.prompts, c, groups, self.tower, self.dtype) for c in cut)}
         return self._plans[groups]
 
     @property

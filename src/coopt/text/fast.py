@@ -17,7 +17,7 @@ P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from coopt.backbones.protocol import Block, TextTower
 from coopt.text.activation import fused
-from coopt.text.attention import Attention, Bucket, Layout, make_bucket, make_buckets
+from coopt.text.attention import Attention, EndAttention, Layout
 from coopt.text.layout import Prompts
 
 
@@ -39,10 +39,9 @@ class Plan:
         prefix_ids, prefix_context: the prefix's constant tokens and context indices.
         tail_ids, tail_context, tail_position: the same for all tails, packed, with each token's position.
         tail_class: which class (of the prompts, for class-specific context) a tail row belongs to.
-        prefix: how the prefix attends to itself; None when nothing is shared.
-        buckets: the packed tails in runs of similar length, which attend together.
         end_rows: the packed row of each class's end token.
         order: the classes in packed order.
+        layout: how the rows attend to each other.
     """
 
     prefix_ids: Int[Tensor, " prefix"]
@@ -51,36 +50,41 @@ class Plan:
     tail_context: Int[Tensor, " rows"]
     tail_position: Int[Tensor, " rows"]
     tail_class: Int[Tensor, " rows"]
-    prefix: Bucket | None
-    buckets: tuple[Bucket, ...]
     end_rows: Int[Tensor, " classes"]
     order: Int[Tensor, " classes"]
-
-    def to(self, device: torch.device) -> Plan:
-        """The plan with its index tensors on `device`."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        prefix = None if self.prefix is None else self.prefix.to(device)
-        return replace(self, prefix=prefix, buckets=tuple(bucket.to(device) for bucket in self.buckets), **moved)
+    layout: Layout
 
 
-def make_plan(prompts: Prompts, classes: Int[Tensor, " classes"]) -> Plan:
-    """The plan for some of the prompts; `classes` must be sorted by length (see `chunks`)."""
+def make_plan(
+    prompts: Prompts, classes: Int[Tensor, " classes"], groups: int, tower: TextTower, dtype: torch.dtype
+) -> Plan:
+    """The plan for some of the prompts and G contexts.
+
+    Args:
+        prompts: all prompts.
+        classes: which; sorted by length (see `chunks`).
+        groups: G.
+        tower: whose device and heads are used.
+        dtype: what the matrix products are computed in.
+    """
+    device = tower.positional_embedding.device
     shared = prompts.shared
     lengths = prompts.lengths[classes]
     columns = torch.arange(prompts.token_ids.shape[1])
     in_tail = (columns >= shared) & (columns < lengths[:, None])
     row, column = in_tail.nonzero(as_tuple=True)
+    # Small products in bfloat16 are slow on a CPU, so attention (1% of the work) stays in float32 there.
+    attention = torch.float32 if device.type == "cpu" else dtype
     return Plan(
-        prefix_ids=prompts.token_ids[0, :shared],
-        prefix_context=prompts.context_index[0, :shared],
-        tail_ids=prompts.token_ids[classes[row], column],
-        tail_context=prompts.context_index[classes[row], column],
-        tail_position=column,
-        tail_class=classes[row],
-        prefix=make_bucket(torch.tensor([shared]), 0) if shared else None,
-        buckets=make_buckets(lengths - shared, shared),
-        end_rows=(lengths - shared).cumsum(0) - 1,
-        order=classes,
+        prefix_ids=prompts.token_ids[0, :shared].to(device),
+        prefix_context=prompts.context_index[0, :shared].to(device),
+        tail_ids=prompts.token_ids[classes[row], column].to(device),
+        tail_context=prompts.context_index[classes[row], column].to(device),
+        tail_position=column.to(device),
+        tail_class=classes[row].to(device),
+        end_rows=((lengths - shared).cumsum(0) - 1).to(device),
+        order=classes.to(device),
+        layout=Layout.of(lengths - shared, shared, groups, tower.heads, device, attention),
     )
 
 
@@ -149,12 +153,9 @@ class FastPass:
     ) -> Float[Tensor, "groups classes dim"]:
         """Features (not normalised) of the plan's classes, in the plan's order."""
         x, groups = _embed(self.tower, plan, context, class_specific)
-        # Small products in bfloat16 are slow on a CPU, so attention (1% of the work) stays in float32 there.
-        dtype = torch.float32 if x.device.type == "cpu" else self.dtype
-        layout = Layout(groups, self.tower.heads, plan.prefix, plan.buckets, dtype)
         for block in self.blocks[:-1]:
-            x = self._block(x, block, layout)
-        x = self._last_block(x, self.blocks[-1], plan, layout)
+            x = self._block(x, block, plan.layout)
+        x = self._last_block(x, self.blocks[-1], plan)
         features = self.tower.projection(self.tower.ln_final(x))
         return features.view(groups, len(plan.order), -1)
 
@@ -167,25 +168,22 @@ class FastPass:
 
     def _block(self, x: Float[Tensor, "rows width"], block: Block, layout: Layout) -> Float[Tensor, "rows width"]:
         qkv = _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
-        return self._feed_forward(self._residual(x, _attention(qkv, None, layout), block), block)
+        attended = cast(Tensor, Attention.apply(qkv, layout))
+        return self._feed_forward(self._residual(x, attended, block), block)
 
-    def _last_block(
-        self, x: Float[Tensor, "rows width"], block: Block, plan: Plan, layout: Layout
-    ) -> Float[Tensor, "ends width"]:
+    def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan) -> Float[Tensor, "ends width"]:
         """The end tokens' rows (G * C, W): the only ones anybody reads."""
         width = x.shape[1]
-        normed, ends = block.ln_1(x), _end_rows(plan, layout.groups)
+        normed, ends = block.ln_1(x), _end_rows(plan)
         query_bias, bias = (None, None) if block.qkv_bias is None else block.qkv_bias.tensor_split([width])
         keys_values = _linear(normed, block.qkv_weight[width:], bias, self.dtype)
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
-        return self._feed_forward(self._residual(x[ends], _attention(keys_values, queries, layout), block), block)
+        attended = cast(Tensor, EndAttention.apply(keys_values, queries, plan.layout))
+        return self._feed_forward(self._residual(x[ends], attended, block), block)
 
 
-def _attention(rows: Tensor, queries: Tensor | None, layout: Layout) -> Tensor:
-    return cast(Tensor, Attention.apply(rows, queries, layout))
-
-
-def _end_rows(plan: Plan, groups: int) -> Int[Tensor, " ends"]:
+def _end_rows(plan: Plan) -> Int[Tensor, " ends"]:
     """The end tokens' rows in the whole matrix, for all groups."""
+    groups = plan.layout.groups
     group = torch.arange(groups, device=plan.end_rows.device)[:, None]
     return (groups * len(plan.prefix_ids) + group * len(plan.tail_ids) + plan.end_rows).flatten()
