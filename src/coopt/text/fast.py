@@ -16,18 +16,17 @@ P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coopt.backbones.protocol import Block, TextTower
-from coopt.text.activation import fused
 from coopt.text.attention import Attention, EndAttention, Layout
+from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
 from coopt.text.layout import Prompts
 
 
@@ -141,12 +140,12 @@ class FastPass:
     tower: TextTower
     blocks: tuple[Block, ...]
     dtype: torch.dtype
-    activation: Callable[[Tensor], Tensor]
+    kernel: Kernel | None
 
     @classmethod
     def of(cls, tower: TextTower, blocks: tuple[Block, ...], dtype: torch.dtype) -> FastPass:
         """The pass over `blocks`, the tower's blocks with weights in `dtype`."""
-        return cls(tower, blocks, dtype, fused(blocks[0].activation))
+        return cls(tower, blocks, dtype, kernel_of(blocks[0]))
 
     def __call__(
         self, plan: Plan, context: Float[Tensor, "*shape width"] | None, class_specific: bool
@@ -159,17 +158,19 @@ class FastPass:
         features = self.tower.projection(self.tower.ln_final(x))
         return features.view(groups, len(plan.order), -1)
 
-    def _feed_forward(self, x: Tensor, block: Block) -> Tensor:
-        hidden = self.activation(_linear(block.ln_2(x), block.fc.weight, block.fc.bias, self.dtype))
-        return x + block.scale_2(_linear(hidden, block.proj.weight, block.proj.bias, self.dtype))
-
-    def _residual(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
-        return x + block.scale_1(_linear(attended, block.out_proj.weight, block.out_proj.bias, self.dtype))
+    def _rest(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
+        """What follows attention in a block: its projection and the feed-forward layers, both added to the stream."""
+        out = block.out_proj
+        if isinstance(block.scale_1, nn.Identity) and out.bias is not None:
+            x = add_product(x, attended, out.weight, out.bias)
+        else:
+            x = x + block.scale_1(out(attended))
+        return feed_forward(x, block.ln_2(x).to(self.dtype), block, self.kernel)
 
     def _block(self, x: Float[Tensor, "rows width"], block: Block, layout: Layout) -> Float[Tensor, "rows width"]:
         qkv = _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
         attended = cast(Tensor, Attention.apply(qkv, layout))
-        return self._feed_forward(self._residual(x, attended, block), block)
+        return self._rest(x, attended, block)
 
     def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan) -> Float[Tensor, "ends width"]:
         """The end tokens' rows (G * C, W): the only ones anybody reads."""
@@ -179,7 +180,7 @@ class FastPass:
         keys_values = _linear(normed, block.qkv_weight[width:], bias, self.dtype)
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
         attended = cast(Tensor, EndAttention.apply(keys_values, queries, plan.layout))
-        return self._feed_forward(self._residual(x[ends], attended, block), block)
+        return self._rest(x[ends], attended, block)
 
 
 def _end_rows(plan: Plan) -> Int[Tensor, " ends"]:
