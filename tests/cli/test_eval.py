@@ -77,7 +77,7 @@ class TestEval:
 
         data = make_photos(tmp_path / "data", 3)
         arguments = ("eval", REFERENCE, data, "--no-cache")
-        assert "--backbone, and the classes come from the data" in run(*arguments).stderr
+        assert "`coopt eval` takes the classes from the data" in run(*arguments).stderr
         found = {
             position: run_json(*arguments, "--backbone", clip, "--position", position)
             for position in ("end", "middle", "front")

@@ -189,7 +189,8 @@ def test_images_of_all_modes_train_together(backbone: Backbone, tmp_path: Path) 
 def test_a_class_that_lost_its_images_is_warned_of(backbone: Backbone, pictures: Any, tmp_path: Path) -> None:
     paths, labels = pictures
     (tmp_path / "broken.jpg").write_bytes(b"")
-    with pytest.warns(FewShotsWarning, match="Class 'yellow' has no readable image to learn from"):
+    lost = "Class 'yellow' has no readable image to learn from"
+    with pytest.warns(FewShotsWarning, match=lost), pytest.warns(SkippedImageWarning):
         CoOp(backbone, n_ctx=2, recipe=FEW, on_bad_image="skip").fit(
             [*paths, tmp_path / "broken.jpg"], [*labels, "yellow"]
         )

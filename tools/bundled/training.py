@@ -33,8 +33,8 @@ class Settings:
     checkpoint from before that point can be given any length.
     """
 
-    steps: int = 11000
-    captions_from: int = 4500  # until then the image tower learns alone: twice the pictures in the same time
+    steps: int = 6300
+    captions_from: int = 2700  # until then the image tower learns alone: twice the pictures in the same time
     falling: float = 0.3  # the part of the run over which the learning rate falls
     batch: int = 64  # small steps, many of them: on a CPU the steps are what a run lacks
     learning_rate: float = 1e-3
