@@ -29,16 +29,17 @@ def backbones(output: Output, part: str | None, everything: bool) -> None:
     """
     rows = list_backbones()
     found = [row for row in rows if (everything or row.supported) and _matches(part, row.name, *row.tags)]
-    output.table(
-        ["model (openclip:MODEL/TAG)", "tokens", "tags"],
-        [[row.name, str(row.context_length), _tags(row)] for row in found],
-        right=(1,),
-    )
-    if not found:
+    if found:
+        output.table(
+            ["model (openclip:MODEL/TAG)", "tokens", "tags"],
+            [[row.name, str(row.context_length), _tags(row)] for row in found],
+            right=(1,),
+        )
+    else:
         hidden = sum(_matches(part, row.name, *row.tags) for row in rows)
         more = f" {hidden} unsupported ones do; --all shows them." if hidden else ""
         output.say(f"None of the {len(rows)} models has {part!r} in its name or tags.{more}")
-    elif not everything:
+    if found and not everything:
         left_out = sum(not row.supported and _matches(part, row.name, *row.tags) for row in rows)
         more = f"; {left_out} that cannot be used are left out (--all shows them)" if left_out else ""
         output.say()

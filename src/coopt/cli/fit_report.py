@@ -140,8 +140,10 @@ def _say_accuracy(output: Output, zero_shot: Evaluation, learned: Evaluation) ->
     ]
     output.table(["On held-out images, %", "accuracy", "macro-F1", "class mean"], rows, right=(1, 2, 3))
     if learned.n < 100:
-        output.say(f"There are {learned.n} held-out images: a single one is {100 / learned.n:.1f} points of accuracy.")
-    if learned.accuracy <= zero_shot.accuracy:
+        output.say(f"Few images are held out: a single one is {100 / learned.n:.1f} points of accuracy.")
+    if learned.accuracy == zero_shot.accuracy == 100:
+        output.say("Both are without a mistake on these images; they are too easy to tell which is better.")
+    elif learned.accuracy <= zero_shot.accuracy:
         output.say("The learned prompt is no better than the hand-made one here. More images per class help most.")
     before = {one.name: one.accuracy for one in zero_shot.classes}
     worst = [one for one in learned.worst_classes() if one.accuracy < 100]

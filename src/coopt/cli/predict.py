@@ -14,8 +14,8 @@ from coopt.cli.output import Output, command
 @PROMPT
 @click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
 @click.option("--topk", type=click.IntRange(min=1), default=1, show_default=True, help="Classes per image.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV rows as they come.")
-@click.option("--jsonl", "form", flag_value="jsonl", help="Print one JSON object per image as they come.")
+@click.option("--csv", is_flag=True, help="Print CSV rows as they come.")
+@click.option("--jsonl", is_flag=True, help="Print one JSON object per image as they come.")
 @click.option("--classes", metavar="A,B,C", help="Other classes than those the prompt was learned for.")
 @click.option("--classes-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one per line.")
 @backbone_options(None)
@@ -26,7 +26,8 @@ def predict(
     prompt: Path,
     images: tuple[str, ...],
     topk: int,
-    form: str | None,
+    csv: bool,
+    jsonl: bool,
     classes: str | None,
     classes_file: Path | None,
     backbone: str | None,
@@ -47,11 +48,13 @@ def predict(
       coopt predict coopt-photos "scans/**/*.png" --csv > found.csv
       coopt predict coopt-photos new.jpg --classes "red kite,grey heron"
     """
-    if output.json and form:
-        raise click.UsageError(f"--json and --{form} exclude each other: give one of them.")
+    forms = [name for name, given in (("json", output.json), ("csv", csv), ("jsonl", jsonl)) if given]
+    if len(forms) > 1:
+        raise click.UsageError(f"--{forms[0]} and --{forms[1]} exclude each other: give one of them.")
     from coopt.cli.loading import Where
     from coopt.cli.predicting import read_class_names, run_predict
 
     names = read_class_names(classes, classes_file)
     where = Where(backbone, device, download)
+    form = "csv" if csv else "jsonl" if jsonl else None
     run_predict(prompt, images, topk, form, names, where, on_bad_image == "skip", cache, output)

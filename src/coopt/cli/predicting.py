@@ -215,4 +215,8 @@ def read_class_names(classes: str | None, file: Path | None) -> list[str] | None
         lines = classes.split(",")
     else:
         return None
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        where = "--classes" if file is None else f"The file of class names '{display_name(file)}'"
+        raise ParameterError(f"{where} names no class. Expected at least two.")
+    return names

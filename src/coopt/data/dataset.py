@@ -15,6 +15,7 @@ from coopt.data.bundled import PREFIX, load_bundled
 from coopt.data.csv_file import read_csv
 from coopt.data.folder import read_folder
 from coopt.data.images import display_name
+from coopt.data.reference_cache import read_reference_cache
 from coopt.data.splits import ImageDataset, Split, hold_out
 from coopt.errors import DataError, ParameterError
 
@@ -34,7 +35,8 @@ def load_dataset(
     Without a test part, the val part serves as one; without either, a part of each class is held out.
 
     Args:
-        path: the folder or the CSV; or "bundled:NAME" for one that comes with the package.
+        path: the folder or the CSV; "bundled:NAME" for one that comes with the package; or a few-shot cache (.pkl) of
+            CoOp's reference implementation, taken as it is.
         seed: of the held-out part.
         test_fraction: of each class, when a part is held out; 0 holds nothing out.
         on_bad_image: "fail" when a file that a CSV names is missing, or "skip" it with a warning.
@@ -48,6 +50,8 @@ def load_dataset(
     if os.fspath(path).startswith(PREFIX):
         return load_bundled(os.fspath(path))
     path = Path(path)
+    if path.suffix.lower() == ".pkl" and path.is_file():
+        return read_reference_cache(path)
     if path.is_dir():
         parts = read_folder(path)
         root = path
@@ -58,7 +62,8 @@ def load_dataset(
         what = "is not a folder or a CSV" if path.exists() else "does not exist"
         raise DataError(
             f"'{display_name(path)}' {what}. Expected a folder with one sub-folder of images per class (optionally "
-            "train/ val/ test/ above them), or a CSV file with the columns path,label (optionally split)."
+            "train/ val/ test/ above them), a CSV file with the columns path,label (optionally split), or bundled:NAME "
+            "(`coopt demo --list`)."
         )
     name = display_name(path.resolve().stem if path.is_file() else path.resolve().name) or "data"
     return _assemble(name, root, parts, seed, test_fraction, require_train)

@@ -101,7 +101,7 @@ def _read_classes(folder: Path) -> Split:
         )
     if empty:
         warnings.warn(
-            f"{len(empty)} folders in '{display_name(folder)}' hold no images and are left out: {_shown(empty)}.",
+            f"Folders in '{display_name(folder)}' without images are left out: {_shown(empty)}.",
             CooptWarning,
             stacklevel=5,
         )

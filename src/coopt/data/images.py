@@ -82,7 +82,7 @@ def read_image_bytes(path: str | os.PathLike[str]) -> bytes:
     except PermissionError:
         raise BadImageError(f"'{name}' may not be read (permission denied). Change its permissions.") from None
     except (OSError, ValueError) as error:
-        raise BadImageError(f"'{name}' could not be read: {error}.") from error
+        raise BadImageError(f"'{name}' could not be read: {getattr(error, 'strerror', None) or error}.") from error
     if not data:
         raise BadImageError(f"'{name}' is empty (0 bytes), expected an image. Delete the file or copy it again.")
     return data
@@ -145,7 +145,8 @@ def _damaged(name: str, error: Exception) -> BadImageError:
 def walk_images(folder: Path) -> list[Path]:
     """All image files below a folder, sorted, hidden files and folders left out.
 
-    Symbolic links are followed, and no folder is entered twice, so loops end.
+    Symbolic links are followed, except those to a folder that holds them (which would bring in the images of other
+    classes), and no folder is entered twice, so loops end.
 
     Raises:
         DataError: a folder may not be read.
@@ -163,7 +164,8 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
     entered.add((status.st_dev, status.st_ino))
     for entry in visible_entries(folder):
         if entry.is_dir():
-            yield from _walk(entry, entered)
+            if not (entry.is_symlink() and entry.resolve() in entry.parent.resolve().parents):
+                yield from _walk(entry, entered)
         elif entry.suffix.lower() in IMAGE_EXTENSIONS:
             yield entry
 

@@ -105,8 +105,8 @@ def hold_out(dataset: ImageDataset, fraction: float | int, seed: int) -> ImageDa
     if alone := sorted(label for label, indices in by_class.items() if len(indices) == 1):
         shown = ", ".join(map(repr, alone[:5])) + (", ..." if len(alone) > 5 else "")
         warnings.warn(
-            f"{len(alone)} classes have a single image: {shown}. It is kept for training, so nothing of them is held "
-            "out and accuracy says nothing about them. Add images to them.",
+            f"Classes with a single image: {shown}. It is kept for training, so nothing of them is held out and "
+            "accuracy says nothing about them. Add images to them.",
             CooptWarning,
             stacklevel=5,
         )
