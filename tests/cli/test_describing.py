@@ -113,3 +113,4 @@ class TestBackbones:
         assert all("RN50" in one["name"] for one in run_json("backbones", "--filter", "rn50")["backbones"])
         nothing = run("backbones", "--filter", "coca").stdout
         assert "models has 'coca' in its name or tags." in nothing and "--all shows them." in nothing
+        assert nothing.startswith("None of the ")  # and no empty table

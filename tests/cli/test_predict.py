@@ -113,6 +113,8 @@ def test_wrong_use(learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> N
     for arguments, code, message in (
         ((learned[0],), 2, "Missing argument 'IMAGES...'"),
         ((learned[0], mixed, "--csv", "--json"), 2, "--json and --csv exclude each other"),
+        ((learned[0], mixed, "--csv", "--jsonl"), 2, "--csv and --jsonl exclude each other"),
+        ((learned[0], mixed, "--classes", ", ,"), 1, "--classes names no class. Expected at least two."),
         ((learned[0], mixed, "--topk", 0), 2, "0 is not in the range x>=1"),
         ((learned[0], mixed / "gone.png"), 1, "No such file or folder: "),
         ((learned[0], tmp_path / "empty"), 1, "No images found in "),

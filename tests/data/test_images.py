@@ -217,6 +217,14 @@ class TestFindImages:
         (tmp_path / "a" / "self").symlink_to(tmp_path / "a" / "self")
         assert walk_images(tmp_path / "a") == [tmp_path / "a" / "1.png"]
 
+    def test_links_to_a_folder_that_holds_them_bring_in_nothing(self, tmp_path: Path) -> None:
+        for name in ("cat/a.png", "dog/b.png", "elsewhere/c.png"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).touch()
+        (tmp_path / "cat" / "loop").symlink_to(tmp_path)
+        (tmp_path / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+        assert walk_images(tmp_path / "cat") == [tmp_path / "cat/a.png", tmp_path / "cat/more/c.png"]
+
     def test_missing_sources_are_all_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"No such file or folder: '.*gone', '.*lost'\. Expected image files"):
             find_images([tmp_path, tmp_path / "gone", tmp_path / "lost"])

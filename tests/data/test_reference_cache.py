@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coopt import safe_pickle
-from coopt.data import read_reference_cache
+from coopt.data import load_dataset, read_reference_cache
 from coopt.errors import DataError, SavedFileError, UnsafePickleError
 
 from .conftest import GOLDEN, save_picture
@@ -29,7 +29,9 @@ def test_the_golden_cache_holds_the_golden_sample() -> None:
 
 
 def test_missing_images_are_named() -> None:
-    with pytest.raises(DataError, match=r"25 of 25 images .* are not there, the first: 'class_01.*Give .* as root"):
+    with pytest.raises(
+        DataError, match=r"25 of 25 images .* are not there, the first: 'class_01.*give that folder as root"
+    ):
         read_reference_cache(CACHE, root="/nowhere")
 
 
@@ -54,6 +56,16 @@ def test_paths_that_are_still_right_stay(tmp_path: Path, monkeypatch: pytest.Mon
     datum = safe_pickle.Datum(str(image), 0, 0, "cat")
     monkeypatch.setattr(safe_pickle, "load_datums", lambda path: {"train": [datum]})
     assert read_reference_cache(tmp_path / "a" / "b" / "c.pkl").train.paths == (image,)
+
+
+def test_a_cache_is_a_data_set_as_it_is(tmp_path: Path) -> None:
+    for split in (expected := read_reference_cache(CACHE, root=tmp_path, must_exist=False)).train, expected.val:
+        for path in split.paths if split else ():
+            save_picture(path)
+    cache = tmp_path / "split_fewshot" / CACHE.name
+    cache.parent.mkdir()
+    cache.write_bytes(CACHE.read_bytes())
+    assert load_dataset(cache) == expected
 
 
 def test_contradicting_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

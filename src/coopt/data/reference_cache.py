@@ -83,7 +83,7 @@ def _to_split(items: list[Datum], folder: Path, must_exist: bool) -> Split:
         raise DataError(
             f"{len(missing)} of {len(items)} images of the few-shot cache are not there, the first: "
             f"'{display_name(missing[0])}', also looked for below '{display_name(folder)}'. "
-            "Give the data set's folder as root."
+            "Put the cache into a sub-folder of the data set's folder (in Python: give that folder as root)."
         )
     return Split(tuple(paths), tuple(item.classname for item in items))
 
