@@ -42,7 +42,11 @@ class RecipeType(click.ParamType):
     show_default=True,
     help="Where the class name stands among the vectors.",
 )
-@click.option("--init", metavar="WORDS", help='Begin as these words, such as "a photo of a".  [default: random]')
+@click.option(
+    "--init",
+    metavar="WORDS",
+    help='Begin as these words, such as "a photo of a", whose tokens then set --n-ctx.  [default: random]',
+)
 @click.option(
     "--recipe", type=RecipeType(), default="fast", show_default=True, metavar="[fast|paper]", help="How to train."
 )
@@ -77,7 +81,7 @@ def fit(ctx: click.Context, output: Output, **options: Any) -> None:
     """Learn a prompt from labelled images.
 
     DATA is a folder with one sub-folder of images per class (optionally train/ val/ test/ above them), or a CSV file
-    with the columns path,label (optionally split). Without a test part some images are held out to measure accuracy.
+    with the columns path,label (optionally split), or bundled:NAME for one of `coopt demo --list`. Without a test part some images are held out to measure accuracy.
 
     Ctrl-C saves what was learned so far; the same command goes on from there.
 
