@@ -250,6 +250,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not (arguments.folder / "clip_small.json").is_file():
         parser.error(f"{arguments.folder} holds no clip_small.json; expected a folder such as tests/golden")
+    torch.set_num_threads(1)  # as recorded; and for models this small more threads are slower
     result = run(arguments.folder)
     if arguments.json:
         print(json.dumps(result, indent=1))

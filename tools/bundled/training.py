@@ -33,9 +33,9 @@ class Settings:
     checkpoint from before that point can be given any length.
     """
 
-    steps: int = 6300
+    steps: int = 4400
     captions_from: int = 2700  # until then the image tower learns alone: twice the pictures in the same time
-    falling: float = 0.3  # the part of the run over which the learning rate falls
+    falling: float = 0.25  # the part of the run over which the learning rate falls
     batch: int = 64  # small steps, many of them: on a CPU the steps are what a run lacks
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
