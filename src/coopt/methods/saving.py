@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
@@ -37,8 +38,6 @@ _LOCAL = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpo
 
 def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None = None) -> Path:
     """Writes a fitted estimator; `extra` (metrics, how it was made) goes into the JSON beside it."""
-    from sklearn.utils.validation import check_is_fitted
-
     from coopt import __version__
 
     check_is_fitted(estimator, "class_names_")

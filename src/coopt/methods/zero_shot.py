@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coopt.backbones import Backbone
+from coopt.backbones import Backbone, load_backbone
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_features
@@ -61,8 +61,6 @@ class ZeroShot(ClipClassifier):
 
     def fit_classes(self, class_names: Sequence[str]) -> ZeroShot:
         """Makes the classifier from class names alone: no image is needed."""
-        from coopt.backbones import load_backbone
-
         self._check_parameters()
         _, names = encode_labels(list(class_names), list(class_names))
         self._set_classes(load_backbone(self.backbone, self.device), names, named=True)

@@ -38,7 +38,8 @@ class Plan:
         prefix_ids, prefix_context: the prefix's constant tokens and context indices.
         tail_ids, tail_context, tail_position: the same for all tails, packed, with each token's position.
         tail_class: which class (of the prompts, for class-specific context) a tail row belongs to.
-        end_rows: the packed row of each class's end token.
+        prefix_slots, tail_slots: which of the rows hold a context vector.
+        end_rows: the row of each end token in the whole matrix, for all groups.
         order: the classes in packed order.
         layout: how the rows attend to each other.
     """
@@ -49,7 +50,9 @@ class Plan:
     tail_context: Int[Tensor, " rows"]
     tail_position: Int[Tensor, " rows"]
     tail_class: Int[Tensor, " rows"]
-    end_rows: Int[Tensor, " classes"]
+    prefix_slots: Int[Tensor, " prefix_slots"]
+    tail_slots: Int[Tensor, " tail_slots"]
+    end_rows: Int[Tensor, " ends"]
     order: Int[Tensor, " classes"]
     layout: Layout
 
@@ -74,14 +77,19 @@ def make_plan(
     row, column = in_tail.nonzero(as_tuple=True)
     # Small products in bfloat16 are slow on a CPU, so attention (1% of the work) stays in float32 there.
     attention = torch.float32 if device.type == "cpu" else dtype
+    prefix_context, tail_context = prompts.context_index[0, :shared], prompts.context_index[classes[row], column]
+    ends = (lengths - shared).cumsum(0) - 1
+    group = torch.arange(groups)[:, None]
     return Plan(
         prefix_ids=prompts.token_ids[0, :shared].to(device),
-        prefix_context=prompts.context_index[0, :shared].to(device),
+        prefix_context=prefix_context.to(device),
         tail_ids=prompts.token_ids[classes[row], column].to(device),
-        tail_context=prompts.context_index[classes[row], column].to(device),
+        tail_context=tail_context.to(device),
         tail_position=column.to(device),
         tail_class=classes[row].to(device),
-        end_rows=((lengths - shared).cumsum(0) - 1).to(device),
+        prefix_slots=(prefix_context >= 0).nonzero()[:, 0].to(device),
+        tail_slots=(tail_context >= 0).nonzero()[:, 0].to(device),
+        end_rows=(groups * shared + group * len(row) + ends).flatten().to(device),
         order=classes.to(device),
         layout=Layout.of(lengths - shared, shared, groups, tower.heads, device, attention),
     )
@@ -95,17 +103,16 @@ def chunks(prompts: Prompts, parts: int) -> tuple[Int[Tensor, " classes"], ...]:
     return order.split(torch.unique_consecutive(part, return_counts=True)[1].tolist())
 
 
-def _insert(base: Tensor, index: Tensor, vectors: Tensor, owner: Tensor | None) -> Tensor:
-    """Adds the context vectors to the rows (G, R, W) whose `index` names one; `owner` names the class where it matters."""
-    rows = (index >= 0).nonzero(as_tuple=True)[0]
+def _insert(base: Tensor, rows: Tensor, index: Tensor, vectors: Tensor, owner: Tensor | None) -> Tensor:
+    """Adds to `rows` of base (G, R, W) the vectors that `index` names; `owner` names the class where it matters."""
     if not len(rows):
         return base
     chosen = vectors[owner[rows], index[rows]][None] if owner is not None else vectors[:, index[rows]]
     return base.index_add(1, rows, chosen)
 
 
-def _embed(tower: TextTower, plan: Plan, context: Tensor | None, class_specific: bool) -> tuple[Tensor, int]:
-    """Input rows (R, W) in float32, groups outermost within prefix and tails; and the number of groups."""
+def _embed(tower: TextTower, plan: Plan, context: Tensor | None, class_specific: bool) -> Tensor:
+    """Input rows (R, W) in float32, groups outermost within prefix and tails."""
     table, positions = tower.token_embedding.weight, tower.positional_embedding
 
     def constants(ids: Tensor, index: Tensor, position: Tensor) -> Tensor:
@@ -115,14 +122,14 @@ def _embed(tower: TextTower, plan: Plan, context: Tensor | None, class_specific:
     prefix = constants(plan.prefix_ids, plan.prefix_context, torch.arange(shared, device=table.device))[None]
     tails = constants(plan.tail_ids, plan.tail_context, plan.tail_position)[None]
     if context is None:
-        return torch.cat([prefix[0], tails[0]]), 1
+        return torch.cat([prefix[0], tails[0]])
     if class_specific:  # (C, M, W): no group axis, and the prefix holds no context
-        return torch.cat([prefix[0], _insert(tails, plan.tail_context, context, plan.tail_class)[0]]), 1
+        return torch.cat([prefix[0], _insert(tails, plan.tail_slots, plan.tail_context, context, plan.tail_class)[0]])
     vectors = context if context.ndim == 3 else context[None]
-    groups, width = len(vectors), table.shape[1]
-    prefix = _insert(prefix.expand(groups, -1, -1), plan.prefix_context, vectors, None)
-    tails = _insert(tails.expand(groups, -1, -1), plan.tail_context, vectors, None)
-    return torch.cat([prefix.reshape(-1, width), tails.reshape(-1, width)]), groups
+    groups, width = plan.layout.groups, table.shape[1]
+    prefix = _insert(prefix.expand(groups, -1, -1), plan.prefix_slots, plan.prefix_context, vectors, None)
+    tails = _insert(tails.expand(groups, -1, -1), plan.tail_slots, plan.tail_context, vectors, None)
+    return torch.cat([prefix.reshape(-1, width), tails.reshape(-1, width)])
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -151,12 +158,12 @@ class FastPass:
         self, plan: Plan, context: Float[Tensor, "*shape width"] | None, class_specific: bool
     ) -> Float[Tensor, "groups classes dim"]:
         """Features (not normalised) of the plan's classes, in the plan's order."""
-        x, groups = _embed(self.tower, plan, context, class_specific)
+        x = _embed(self.tower, plan, context, class_specific)
         for block in self.blocks[:-1]:
             x = self._block(x, block, plan.layout)
         x = self._last_block(x, self.blocks[-1], plan)
         features = self.tower.projection(self.tower.ln_final(x))
-        return features.view(groups, len(plan.order), -1)
+        return features.view(plan.layout.groups, len(plan.order), -1)
 
     def _rest(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
         """What follows attention in a block: its projection and the feed-forward layers, both added to the stream."""
@@ -175,16 +182,9 @@ class FastPass:
     def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan) -> Float[Tensor, "ends width"]:
         """The end tokens' rows (G * C, W): the only ones anybody reads."""
         width = x.shape[1]
-        normed, ends = block.ln_1(x), _end_rows(plan)
+        normed, ends = block.ln_1(x), plan.end_rows
         query_bias, bias = (None, None) if block.qkv_bias is None else block.qkv_bias.tensor_split([width])
         keys_values = _linear(normed, block.qkv_weight[width:], bias, self.dtype)
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
         attended = cast(Tensor, EndAttention.apply(keys_values, queries, plan.layout))
         return self._rest(x[ends], attended, block)
-
-
-def _end_rows(plan: Plan) -> Int[Tensor, " ends"]:
-    """The end tokens' rows in the whole matrix, for all groups."""
-    groups = plan.layout.groups
-    group = torch.arange(groups, device=plan.end_rows.device)[:, None]
-    return (groups * len(plan.prefix_ids) + group * len(plan.tail_ids) + plan.end_rows).flatten()

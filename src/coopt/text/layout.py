@@ -36,14 +36,12 @@ class Prompts:
         token_ids: the constant token at each position; the tower's pad id after the end and at context positions.
         context_index: which context vector stands at a position; -1 where a constant token (or padding) does.
         lengths: tokens of each prompt, start and end included.
-        n_ctx: M, the number of context vectors (0 for a hand-made template).
         class_specific: each class has context vectors of its own, so context positions are never shared.
     """
 
     token_ids: Int[Tensor, "classes length"]
     context_index: Int[Tensor, "classes length"]
     lengths: Int[Tensor, " classes"]
-    n_ctx: int = 0
     class_specific: bool = False
 
     def __len__(self) -> int:
@@ -64,13 +62,13 @@ class Prompts:
         return self.context_index >= 0
 
 
-def _pack(backbone: Backbone, rows: Sequence[Sequence[tuple[int, int]]], n_ctx: int, class_specific: bool) -> Prompts:
+def _pack(backbone: Backbone, rows: Sequence[Sequence[tuple[int, int]]], class_specific: bool) -> Prompts:
     """Rows of (token id, context index) pairs as padded tensors."""
     length = max(len(row) for row in rows)
     pad = (backbone.text.pad_id, -1)
     slots = torch.tensor([[*row, *([pad] * (length - len(row)))] for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
-    return Prompts(slots[..., 0].contiguous(), slots[..., 1].contiguous(), lengths, n_ctx, class_specific)
+    return Prompts(slots[..., 0].contiguous(), slots[..., 1].contiguous(), lengths, class_specific)
 
 
 def _start(backbone: Backbone) -> list[tuple[int, int]]:
@@ -157,7 +155,7 @@ def context_prompts(
                 f"start and end), but {backbone.name} takes {limit}. Shorten the name or lower n_ctx by {len(row) - limit}."
             )
         rows.append(row)
-    return _pack(backbone, rows, n_ctx, class_specific)
+    return _pack(backbone, rows, class_specific)
 
 
 def template_prompts(backbone: Backbone, class_names: Sequence[str], template: str) -> Prompts:
@@ -182,4 +180,4 @@ def template_prompts(backbone: Backbone, class_names: Sequence[str], template: s
                 "Shorten the class name or the template."
             )
         rows.append(row)
-    return _pack(backbone, rows, 0, False)
+    return _pack(backbone, rows, False)
