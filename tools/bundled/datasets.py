@@ -49,7 +49,7 @@ def build(artwork: Artwork, folder: Path) -> dict[str, int]:
 def _write_part(task: Task, part: str, per_class: int, artwork: Artwork, folder: Path) -> None:
     # Each part has its own seed, from its name: adding a task or a part changes no other picture.
     generator = torch.Generator().manual_seed(zlib.crc32(f"{task.name}/{part}".encode()))
-    half = int(part.startswith("test"))  # of the drawings: no drawing of a class is in train and in test
+    half = int(part != "train")  # of the drawings: no drawing of a class is in train and in val or test
     world, composer = World(artwork, half), Composer(artwork)
     label = torch.arange(len(task.classes)).repeat_interleave(per_class)
     scenes = world.draw(len(label), generator, simple=0.0, **_given(task, label, half, generator))

@@ -33,8 +33,8 @@ class Settings:
     checkpoint from before that point can be given any length.
     """
 
-    steps: int = 4400
-    captions_from: int = 2700  # until then the image tower learns alone: twice the pictures in the same time
+    steps: int = 18000
+    captions_from: int = 5000  # until then the image tower learns alone: twice the pictures in the same time
     falling: float = 0.25  # the part of the run over which the learning rate falls
     batch: int = 64  # small steps, many of them: on a CPU the steps are what a run lacks
     learning_rate: float = 1e-3
@@ -205,7 +205,7 @@ def _optimiser(net: clip.Trainable, settings: Settings) -> torch.optim.Optimizer
         # CoOp's small learning rates need a large logit scale; left alone it grows too slowly in a short run.
         {"params": [scale], "weight_decay": 0.0, "times": 3.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def _soft_loss(logits: Tensor, matches: Tensor) -> Tensor:

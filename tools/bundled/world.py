@@ -102,15 +102,16 @@ class Scenes:
 class World:
     """Draws scenes whose pictures come from one set of artwork.
 
-    With `half` (0 or 1) only every second drawing of each thing comes up, the first or the second, so that two parts
-    of a data set never share a drawing; a thing of which there is one drawing shows it in both.
+    With `half` (0 or 1) only every second drawing of each thing comes up, so that two parts of a data set never share
+    a drawing; a thing of which there is one drawing shows it in both. Which of the two halves comes first alternates
+    from thing to thing: the artwork lists bodies before faces, and a part with bodies alone would ask another question.
     """
 
     def __init__(self, artwork: Artwork, half: int | None = None) -> None:
         concept = torch.from_numpy(artwork.concept)
         self.pictures = [torch.nonzero(concept == c)[:, 0] for c in range(len(CONCEPTS))]
         if half is not None:
-            self.pictures = [p[half::2] if len(p) > 1 else p for p in self.pictures]
+            self.pictures = [p[(half + c) % 2 :: 2] if len(p) > 1 else p for c, p in enumerate(self.pictures)]
 
     def draw(self, n: int, generator: torch.Generator, simple: float = 0.3, **given: Tensor | int) -> Scenes:
         """`n` scenes; a share of `simple` ones show one large thing, little else; `given` fields are set, not drawn."""
