@@ -95,7 +95,7 @@ def train_coop(backbone: Backbone, case: dict, recorded: Any, features: Tensor, 
         on_step=losses.append,
         on_epoch=lambda epoch, parameters: contexts.append(parameters["context"].detach().clone()),
     )
-    model.fit_context(start, batches, case["epochs"], observer=watch)
+    model.learn({"context": start}, batches, case["epochs"], observer=watch)
     steps_per_epoch = len(losses) // case["epochs"]
     errors = {
         "loss_err": relative(torch.stack(losses), recorded["losses"].ravel()),

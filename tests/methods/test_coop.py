@@ -56,11 +56,11 @@ def test_bf16_learns_too(backbone: Backbone, features: Any, labels: Any) -> None
 
 
 def test_paper_recipe_sees_fresh_views(backbone: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coopt.methods import coop
+    from coopt.methods import learned
 
     seen: list[tuple] = []
-    original = coop.extract_features
-    monkeypatch.setattr(coop, "extract_features", lambda *a, **k: (seen.append(k["views"]), original(*a, **k))[1])
+    original = learned.extract_features
+    monkeypatch.setattr(learned, "extract_features", lambda *a, **k: (seen.append(k["views"]), original(*a, **k))[1])
     paths, labels = pictures
     CoOp(backbone, n_ctx=2, recipe={"name": "paper", "epochs": 3}).fit(paths, labels)
     assert len(set(seen)) == 3

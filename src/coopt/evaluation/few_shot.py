@@ -43,9 +43,6 @@ AVERAGE = "average"
 NAIVE, HAND_MADE, ENSEMBLED, PROBE = "naive prompt", "hand-made prompt", "prompt ensemble", "linear probe"
 """The paper's baselines, as tables and figures call them."""
 
-# Parameters that the protocol sets, or that belong to the machine.
-_GIVEN = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose", "seed")
-
 
 @dataclass(frozen=True)
 class Contender:
@@ -65,9 +62,7 @@ class Contender:
     @property
     def parameters(self) -> dict[str, Any]:
         """What distinguishes it, ready for JSON."""
-        found = {k: v for k, v in self.estimator.get_params(deep=False).items() if k not in _GIVEN}
-        if "recipe" in found:
-            found["recipe"] = Recipe.of(found["recipe"]).to_dict()
+        found = {k: v for k, v in self.estimator.parameters.items() if k != "seed"}  # the protocol sets that
         return json.loads(json.dumps(found))  # tuples become lists, as they are when read back
 
 

@@ -27,6 +27,10 @@ from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS, PRECISIONS, Precision
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names
+from coopt.training.recipe import Recipe
+
+LOCAL_PARAMETERS = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose")
+"""Parameters that belong to the machine or the moment, not to what is learned."""
 
 
 class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
@@ -66,6 +70,22 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     @abstractmethod
     def _set_state(self, state: dict[str, Tensor]) -> None:
         """Makes the estimator fitted again; `backbone_` and the classes are set already."""
+
+    def _check_state(self, state: dict[str, Tensor]) -> None:
+        """Refuses tensors from a file that do not fit; `backbone_` and the classes are set.
+
+        Raises:
+            SavedFileError: a tensor has another shape than expected.
+            KeyError: a tensor is missing.
+        """
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that decide what is learned, ready for JSON."""
+        found = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        if "recipe" in found:
+            found["recipe"] = Recipe.of(found["recipe"]).to_dict()
+        return found
 
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.

@@ -7,33 +7,28 @@ Published: ImageNet, 16 shots, M = 16, class at the end, unified: 62.95 (RN50), 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
-from coopt.data import FeatureCache, extract_features
-from coopt.errors import ParameterError
-from coopt.methods.base import ClipClassifier, is_features, is_pixels
+from coopt.data import FeatureCache
+from coopt.errors import ParameterError, SavedFileError
+from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision, TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
-from coopt.training.batches import Views, batches_of, cached_views, generator_for
-from coopt.training.loop import Observer, train
 from coopt.training.recipe import Recipe
-from coopt.training.threads import threads_for
 
 
-class CoOp(ClipClassifier):
+class CoOp(LearnedMethod):
     """Learns M context vectors around the class names by cross-entropy through the frozen text tower.
 
     Args:
@@ -57,8 +52,7 @@ class CoOp(ClipClassifier):
     Attributes:
         context_: the learned vectors, (M, W), or (C, M, W) with `csc`.
         classes_, class_names_: labels as given, and their names.
-        losses_: mean loss of every epoch.
-        recipe_: the recipe with nothing left open.
+        losses_, recipe_: see `LearnedMethod`.
     """
 
     method: ClassVar[str] = "coop"
@@ -104,104 +98,44 @@ class CoOp(ClipClassifier):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._require_int("n_ctx", 1)
-        self._require_int("seed", 0)
         self._require("csc", isinstance(self.csc, bool), "True or False")
         self._require("position", self.position in POSITIONS, f"one of {', '.join(POSITIONS)}")
         self._require("init", self.init is None or isinstance(self.init, str), "None or words such as 'a photo of a'")
         self._check_text_parameters(self.text_path, self.precision)
-        self.recipe_ = Recipe.of(self.recipe)
 
-    def _training_features(self, images: Any) -> tuple[Views, Sequence[int]]:
-        fixed = is_features(images) or is_pixels(images)  # these cannot be augmented
-        if self.recipe_.views > 0 or fixed:
-            views = ("test",) if fixed else ("test", *range(1, self.recipe_.views))
-            found = self._features(images, views)
-            self._data_hash = _hash_of(found.features)
-            return cached_views(found.features, self.seed), found.kept
-        found = self._features(images, ("test",))  # names the bad images before anything is trained
-        self._data_hash = _hash_of(found.features)
-        readable = [images[i] for i in found.kept]
+    def _initial(self) -> dict[str, Tensor]:
+        return {
+            "context": initial_context(self.backbone_, self.class_names_, self.n_ctx, self.csc, self.init, self.seed)
+        }
 
-        def fresh(epoch: int) -> Float[Tensor, "n dim"]:
-            drawn = int(torch.randint(2**31, (), generator=generator_for(self.seed, epoch, 2)))
-            return extract_features(self.backbone_, readable, views=(drawn,)).features[0].to(self.backbone_.device)
-
-        return fresh, found.kept
-
-    def _fit(self, features: Views, targets: Int[Tensor, " n"]) -> None:
-        context = initial_context(self.backbone_, self.class_names_, self.n_ctx, self.csc, self.init, self.seed)
-        shots = int(torch.bincount(targets).max())
-        epochs = self.recipe_.epochs_for(shots)
-        self.fit_context(
-            context,
-            batches_of(features, targets, self.recipe_, self.seed),
-            epochs,
-            run=self._run_hash(targets),
-            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
-        )
-
-    def fit_context(
-        self,
-        context: Float[Tensor, "*classes n_ctx width"],
-        batches: Callable[[int], Any],
-        epochs: int,
-        *,
-        run: str = "",
-        checkpoint: Path | None = None,
-        observer: Observer | None = None,
-    ) -> None:
-        """Trains a given context on given batches; `fit` prepares both. `backbone_` and the classes must be set.
-
-        Args:
-            context: what to start from.
-            batches: given an epoch, its steps as (image features, targets).
-            epochs: how many.
-            run: see `coopt.training.loop.train`, as for the next two.
-            checkpoint: where to keep the state.
-            observer: is told of every step and epoch.
-        """
-        encode = self._encoder(context.shape[-2])
+    def _objective(self, learned: dict[str, Tensor]) -> Objective:
+        encode = self._encoder(learned["context"].shape[-2])
         scale = self.backbone_.logit_scale
-        learned = context.to(self.backbone_.device, torch.float32).clone().requires_grad_()
 
         def loss_of(features: Tensor, targets: Tensor) -> Tensor:
-            logits = scale * normalize(features, dim=-1) @ normalize(encode(learned), dim=-1).T
+            logits = scale * normalize(features, dim=-1) @ normalize(encode(learned["context"]), dim=-1).T
             return cross_entropy(logits, targets)
 
-        with threads_for(encode.operations):
-            self.losses_ = train(
-                {"context": learned},
-                loss_of,
-                batches,
-                self.recipe_,
-                epochs,
-                checkpoint=checkpoint,
-                run=run,
-                observer=observer,
-            )
-        self._set_state({"context": learned.detach()})
+        return Objective(loss_of, encode.operations)
 
     def _encoder(self, n_ctx: int) -> TextEncoder:
         prompts = context_prompts(self.backbone_, self.class_names_, n_ctx, self.position, self.csc)
         return TextEncoder(self.backbone_, prompts, path=self.text_path, precision=self.precision)
-
-    def _run_hash(self, targets: Tensor) -> str:
-        """Identifies a run: its parameters, data, backbone and classes."""
-        what = {
-            "parameters": [self.n_ctx, self.csc, self.position, self.init, self.seed, self.text_path, self.precision],
-            "recipe": self.recipe_.to_dict(),
-            "classes": self.class_names_,
-            "backbone": self.backbone_.fingerprint,
-            "images": self._data_hash,
-            "targets": targets.tolist(),
-        }
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         return self.backbone_.logit_scale * normalize(features, dim=-1) @ self.text_features_.T
 
     def _state(self) -> dict[str, Tensor]:
         return {"context": self.context_}
+
+    def _check_state(self, state: dict[str, Tensor]) -> None:
+        context, width, classes = state["context"], self.backbone_.text.width, len(self.class_names_)
+        ndim = 3 if self.csc else 2
+        if context.ndim != ndim or context.shape[-1] != width or (self.csc and len(context) != classes):
+            raise SavedFileError(
+                f"The saved context has shape {tuple(context.shape)}; expected "
+                f"{'(classes, n_ctx, width)' if self.csc else '(n_ctx, width)'} with {classes} classes and width {width}."
+            )
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
         self.context_ = state["context"].detach().float().cpu()
@@ -236,7 +170,3 @@ class CoOp(ClipClassifier):
             name: nearest_words(self.backbone_, context, top_k)
             for name, context in zip(self.class_names_, self.context_, strict=True)
         }
-
-
-def _hash_of(features: Tensor) -> str:
-    return hashlib.sha256(features.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

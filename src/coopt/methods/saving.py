@@ -24,6 +24,7 @@ from coopt.errors import BackboneError, BackboneMismatchError, SavedFileError
 from coopt.files import write_bytes, write_json
 from coopt.methods.base import ClipClassifier
 from coopt.methods.coop import CoOp
+from coopt.methods.learned import LearnedMethod
 from coopt.methods.linear_probe import LinearProbe
 from coopt.methods.zero_shot import ZeroShot
 from coopt.training.recipe import Recipe
@@ -31,9 +32,6 @@ from coopt.training.recipe import Recipe
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
 METHODS: dict[str, type[Any]] = {cls.method: cls for cls in (CoOp, ZeroShot, LinearProbe)}
-
-# Parameters that belong to the machine or the moment, not to what was learned.
-_LOCAL = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 
 
 def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None = None) -> Path:
@@ -44,14 +42,11 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
     backbone = estimator.backbone_
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator._state().items()}
     data = dump_tensors(tensors)
-    parameters = {name: value for name, value in estimator.get_params(deep=False).items() if name not in _LOCAL}
-    if "recipe" in parameters:
-        parameters["recipe"] = Recipe.of(parameters["recipe"]).to_dict()
     description = {
         "format": FORMAT,
         "coopt_version": __version__,
         "method": estimator.method,
-        "parameters": parameters,
+        "parameters": estimator.parameters,
         "class_names": list(estimator.class_names_),
         "labels": "names" if estimator.classes_.dtype.kind == "U" else "integers",
         "backbone": {
@@ -127,9 +122,9 @@ def load(
         names = description["class_names"]
         estimator = cls(backbone=found, device=device, class_names=names, **description["parameters"])
         estimator._set_classes(found, names, named=description["labels"] == "names")
-        if isinstance(estimator, CoOp):
+        if isinstance(estimator, LearnedMethod):
             estimator.recipe_ = Recipe.of(estimator.recipe)
-            _check_context(estimator, tensors["context"])
+        estimator._check_state(tensors)
         estimator._set_state(tensors)
     except (TypeError, KeyError) as error:
         raise SavedFileError(f"{path} does not fit the method {description['method']!r}: {error}.") from error
@@ -182,13 +177,3 @@ def _matching_backbone(saved: dict[str, Any], given: str | Backbone | None, devi
             "nothing. Give the original backbone, or fit a prompt for this one."
         )
     return found
-
-
-def _check_context(estimator: CoOp, context: Tensor) -> None:
-    width, classes = estimator.backbone_.text.width, len(estimator.class_names_)
-    ndim = 3 if estimator.csc else 2
-    if context.ndim != ndim or context.shape[-1] != width or (estimator.csc and len(context) != classes):
-        raise SavedFileError(
-            f"The saved context has shape {tuple(context.shape)}; expected "
-            f"{'(classes, n_ctx, width)' if estimator.csc else '(n_ctx, width)'} with {classes} classes and width {width}."
-        )
