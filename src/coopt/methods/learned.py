@@ -1,0 +1,167 @@
+"""What all methods share that train a few tensors by gradient descent on frozen image features.
+
+Notation: N images, D dimension of the shared embedding space, V cached views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from coopt.data import extract_features
+from coopt.methods.base import ClipClassifier, is_features, is_pixels
+from coopt.training.batches import Views, batches_of, cached_views, generator_for
+from coopt.training.loop import Observer, train
+from coopt.training.recipe import Recipe
+from coopt.training.threads import threads_for
+
+FRESH_VIEWS_TOGETHER = 512
+"""Freshly augmented views that are encoded in one go."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a method minimises.
+
+    Attributes:
+        loss_of: the loss of a step's (image features (n, D), targets (n,)).
+        operations: floating-point operations of one step, roughly: small work is kept on one thread.
+    """
+
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+    operations: int
+
+
+class LearnedMethod(ClipClassifier):
+    """Base of the methods that learn by a recipe. A subclass says where training starts, and what it minimises.
+
+    Its parameters `recipe`, `seed` and `checkpoint` mean the same in all methods (see `CoOp`).
+
+    Attributes:
+        losses_: mean loss of every epoch.
+        recipe_: the recipe with nothing left open.
+    """
+
+    recipe: str | dict[str, Any] | Recipe
+    seed: int
+    checkpoint: str | Path | None
+
+    recipe_: Recipe
+    losses_: list[float]
+
+    @abstractmethod
+    def _initial(self) -> dict[str, Tensor]:
+        """The tensors to train, by name, as they begin; `backbone_` and the classes are set."""
+
+    @abstractmethod
+    def _objective(self, learned: dict[str, Tensor]) -> Objective:
+        """What is minimised over `learned`, the tensors of `_initial` as leaves that ask for gradients."""
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._require_int("seed", 0)
+        self.recipe_ = Recipe.of(self.recipe)
+
+    def _training_features(self, images: Any) -> tuple[Callable[[int], Views], Sequence[int]]:
+        fixed = is_features(images) or is_pixels(images)  # these cannot be augmented
+        if self.recipe_.views > 0 or fixed:
+            views = ("test",) if fixed else ("test", *range(1, self.recipe_.views))
+            found = self._features(images, views)
+            self._data_hash = _hash_of(found.features)
+            return lambda epochs: cached_views(found.features, self.seed), found.kept
+        found = self._features(images, ("test",))  # names the bad images before anything is trained
+        self._data_hash = _hash_of(found.features)
+        readable = [images[i] for i in found.kept]
+        return lambda epochs: self._fresh_views(readable, epochs), found.kept
+
+    def _fresh_views(self, images: Sequence[Any], epochs: int) -> Views:
+        """A new augmented view of every image in every epoch.
+
+        Several epochs are encoded together: images are decoded once for them, and a few images alone would leave the
+        image tower idle. Which epochs go together depends on nothing else, so a resumed run sees the same bits.
+        """
+        together = max(1, FRESH_VIEWS_TOGETHER // len(images))
+        known: dict[int, Tensor] = {}
+
+        def fresh(epoch: int) -> Float[Tensor, "n dim"]:
+            if epoch not in known:
+                known.clear()
+                first = epoch - epoch % together
+                block = range(first, min(first + together, epochs))
+                seeds = [int(torch.randint(2**31, (), generator=generator_for(self.seed, e, 2))) for e in block]
+                found = extract_features(self.backbone_, images, views=seeds)
+                known.update(zip(block, found.features.to(self.backbone_.device), strict=True))
+            return known[epoch]
+
+        return fresh
+
+    def _fit(self, features: Callable[[int], Views], targets: Int[Tensor, " n"]) -> None:
+        epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
+        self.learn(
+            self._initial(),
+            batches_of(features(epochs), targets, self.recipe_, self.seed),
+            epochs,
+            run=self._run_hash(targets),
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+        )
+
+    def learn(
+        self,
+        initial: dict[str, Tensor],
+        batches: Callable[[int], Any],
+        epochs: int,
+        *,
+        run: str = "",
+        checkpoint: Path | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Trains given tensors on given batches; `fit` prepares both. `backbone_` and the classes must be set.
+
+        Args:
+            initial: what to start from, by name.
+            batches: given an epoch, its steps as (image features, targets).
+            epochs: how many.
+            run: see `coopt.training.loop.train`, as for the next two.
+            checkpoint: where to keep the state.
+            observer: is told of every step and epoch.
+        """
+        device = self.backbone_.device
+        learned = {k: v.to(device, torch.float32).clone().requires_grad_() for k, v in initial.items()}
+        objective = self._objective(learned)
+        with threads_for(objective.operations):
+            self.losses_ = train(
+                learned,
+                objective.loss_of,
+                batches,
+                self.recipe_,
+                epochs,
+                checkpoint=checkpoint,
+                run=run,
+                observer=observer,
+            )
+        self._set_state({name: tensor.detach() for name, tensor in learned.items()})
+
+    def _run_hash(self, targets: Tensor) -> str:
+        """Identifies a run: its parameters, data, backbone and classes."""
+        what = {
+            "method": self.method,
+            "parameters": self.parameters,
+            "classes": self.class_names_,
+            "backbone": self.backbone_.fingerprint,
+            "images": self._data_hash,
+            "targets": targets.tolist(),
+        }
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _hash_of(features: Tensor) -> str:
+    return hashlib.sha256(features.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
