@@ -2,9 +2,10 @@
 
     python benchmarks/parity.py tests/golden [--json]
 
-Runs every case of a folder in the format of `tests/golden`: whole CoOp trainings (`coop_*`), zero-shot, linear probe,
-few-shot sampling, tokens, learning rates and the test transform, each training on the reference path and on the fast
-path. Errors are relative to the largest recorded value of the same array; identity is counted (0 = all equal).
+Runs every case of a folder in the format of `tests/golden`: whole trainings of CoOp (`coop_*`) and CoCoOp (`cocoop_*`),
+zero-shot, linear probe, few-shot sampling, tokens, learning rates and the test transform, each training on the reference
+path and on the fast path. CoCoOp is recorded at batch 1; `batch_err` says how far the gradient of a larger batch lies from
+the mean of its images' own gradients. Errors are relative to the largest recorded value of the same array; identity is counted (0 = all equal).
 Exits with 1 when something is not reproduced: relative errors up to 1e-4, pixels within 1/255, all else identical.
 """
 
@@ -31,6 +32,7 @@ from benchmarks.golden import pixels, small_clip
 from coopt.backbones import Backbone, Preprocessing
 from coopt.backbones.tokenizers import ClipTokenizer
 from coopt.data import base_and_new, few_shot_indices, linear_probe_indices
+from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.methods.linear_probe import logistic_regression, search_c
 from coopt.prompts.context import word_context
@@ -42,6 +44,8 @@ from coopt.training.recipe import PAPER
 TOLERANCE = 1e-4
 PIXEL_STEP = 1 / 255
 PATHS = ("reference", "fast")
+BATCH = 4
+"""Images in the batch that is compared with its images one by one."""
 
 Errors = dict[str, float]
 
@@ -54,40 +58,49 @@ def relative(ours: Any, theirs: Any) -> float:
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
-def coop(backbone: Backbone, folder: Path, name: str) -> dict[str, Errors]:
-    """A whole CoOp training: losses per step, context per epoch, logits before and after."""
+def training(backbone: Backbone, folder: Path, name: str) -> dict[str, Errors]:
+    """A whole training: losses per step, context per epoch, logits before and after, the final meta-net."""
     case = json.loads((folder / f"{name}.json").read_text())
     recorded = np.load(folder / f"{name}.npz")
     images = pixels(case["data_seed"], case["n_images"], backbone.preprocessing.size[0])
     features = backbone.encode_image(images)
     image_err = relative(features, recorded["image_features"])
-    result = {path: train_coop(backbone, case, recorded, features, path) for path in PATHS}
+    result = {path: train(backbone, case, recorded, features, path) for path in PATHS}
     for errors in result.values():
         errors["image_features_err"] = image_err
     return result
 
 
-def train_coop(backbone: Backbone, case: dict, recorded: Any, features: Tensor, path: str) -> Errors:
-    """One recorded training repeated on one text path."""
-    start = torch.from_numpy(recorded["ctx_init"]).float()
+def estimator_of(backbone: Backbone, case: dict, path: str) -> CoOp | CoCoOp:
+    """The case's method, not trained."""
     recipe = replace(PAPER, lr=case["lr"], batch_size=case["batch"], epochs=case["epochs"])
-    model = CoOp(
-        backbone,
-        n_ctx=start.shape[-2],
-        csc=case.get("csc", False),
-        position=case.get("position", "end"),
-        recipe=recipe,
-        text_path=path,  # type: ignore[arg-type]
-    )
+    options: dict[str, Any] = {"n_ctx": case["n_ctx"], "init": None, "recipe": recipe, "text_path": path}
+    if case["method"] == "cocoop":
+        model = CoCoOp(backbone, **options)
+    else:
+        model = CoOp(backbone, csc=case.get("csc", False), position=case.get("position", "end"), **options)
     model._check_parameters()
     model._set_classes(backbone, case["classnames"], named=True)
+    return model
+
+
+def meta_net(recorded: Any, when: str) -> dict[str, Tensor]:
+    """The recorded meta-net ("init" or "final"), by our names; empty for CoOp."""
+    found = [key for key in recorded.files if key.startswith(f"meta_net_{when}.")]
+    return {key.replace(f"_{when}", ""): torch.from_numpy(recorded[key]).float() for key in found}
+
+
+def train(backbone: Backbone, case: dict, recorded: Any, features: Tensor, path: str) -> Errors:
+    """One recorded training repeated on one text path."""
+    start = {"context": torch.from_numpy(recorded["ctx_init"]).float(), **meta_net(recorded, "init")}
+    model = estimator_of(backbone, case, path)
     labels = torch.from_numpy(recorded["labels"]).long()
 
     def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
         order = torch.from_numpy(recorded["batch_order"][epoch]).long()
         return [(features[index], labels[index]) for index in order.split(case["batch"])]
 
-    model._set_state({"context": start})
+    model._set_state(start)
     before = relative(model._logits(features), recorded["logits_before"])
     losses: list[Tensor] = []
     contexts: list[Tensor] = []
@@ -95,15 +108,21 @@ def train_coop(backbone: Backbone, case: dict, recorded: Any, features: Tensor, 
         on_step=losses.append,
         on_epoch=lambda epoch, parameters: contexts.append(parameters["context"].detach().clone()),
     )
-    model.learn({"context": start}, batches, case["epochs"], observer=watch)
+    model.learn(start, batches, case["epochs"], observer=watch)
     steps_per_epoch = len(losses) // case["epochs"]
     errors = {
         "loss_err": relative(torch.stack(losses), recorded["losses"].ravel()),
         "context_err": relative(torch.stack(contexts), recorded["ctx_per_epoch"]),
         "logits_err": max(before, relative(model._logits(features), recorded["logits_after"])),
-        "lr_err": relative(np.repeat(recipe.learning_rates(case["epochs"]), steps_per_epoch), recorded["lrs"].ravel()),
-        "token_mismatches": token_mismatches(backbone, case, recorded, start.shape[-2]),
+        "lr_err": relative(
+            np.repeat(model.recipe_.learning_rates(case["epochs"]), steps_per_epoch), recorded["lrs"].ravel()
+        ),
+        "token_mismatches": token_mismatches(backbone, case, recorded, case["n_ctx"]),
     }
+    if isinstance(model, CoCoOp):
+        ours, theirs = model._state(), meta_net(recorded, "final")
+        errors["meta_net_err"] = max(relative(ours[name], theirs[name]) for name in theirs)
+        errors["batch_err"] = batch_error(model, start, features[:BATCH], labels[:BATCH])
     if case.get("ctx_init"):
         words = word_context(backbone, case["ctx_init"], len(case["classnames"]) if case.get("csc") else None)
         errors["init_err"] = relative(words, recorded["ctx_init"])
@@ -114,6 +133,18 @@ def train_coop(backbone: Backbone, case: dict, recorded: Any, features: Tensor, 
         errors["nearest_mismatches"] = float((np.array(ids) != recorded["nearest_ids"]).sum())
         errors["nearest_err"] = relative([[word.distance for word in row] for row in nearest], recorded["nearest_dist"])
     return errors
+
+
+def batch_error(model: CoCoOp, start: dict[str, Tensor], features: Tensor, labels: Tensor) -> float:
+    """The gradient of a batch against the mean of its images' gradients, each taken alone."""
+
+    def gradients(chosen: Tensor) -> Tensor:
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
+        model._objective(leaves).loss_of(features[chosen], labels[chosen]).backward()
+        return torch.cat([leaf.grad.flatten() for leaf in leaves.values() if leaf.grad is not None])
+
+    images = torch.arange(len(labels))
+    return relative(gradients(images), torch.stack([gradients(image) for image in images.split(1)]).mean(dim=0))
 
 
 def token_mismatches(backbone: Backbone, case: dict, recorded: Any, n_ctx: int) -> float:
@@ -224,8 +255,8 @@ def run(folder: Path) -> dict[str, Any]:
     """Every case of a folder: {"cases": {name: {path: errors}}, "worst_err": ..., "failed": [...]}."""
     backbone = small_clip(folder / "clip_small.json")
     cases: dict[str, dict[str, Errors]] = {}
-    for file in sorted(folder.glob("coop_*.json")):
-        cases[file.stem] = coop(backbone, folder, file.stem)
+    for file in sorted([*folder.glob("coop_*.json"), *folder.glob("cocoop_*.json")]):
+        cases[file.stem] = training(backbone, folder, file.stem)
     for name, case in SINGLE.items():
         if any(folder.glob(f"{name}.*")):
             cases[name] = case(backbone, folder)

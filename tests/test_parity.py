@@ -10,7 +10,7 @@ import pytest
 from benchmarks import parity
 
 GOLDEN = Path(__file__).parent / "golden"
-TRAININGS = ("coop_csc_m16", "coop_end_m4", "coop_front_m4", "coop_middle_m4", "coop_words")
+TRAININGS = ("cocoop_m4", "coop_csc_m16", "coop_end_m4", "coop_front_m4", "coop_middle_m4", "coop_words")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,12 @@ def test_trainings_are_reproduced(result: dict[str, Any], case: str, path: str) 
     errors = result["cases"][case][path]
     assert errors["loss_err"] < 1e-5 and errors["context_err"] < 1e-5 and errors["logits_err"] < 2e-5
     assert errors["token_mismatches"] == 0 and errors["lr_err"] < 1e-12
+
+
+@pytest.mark.parametrize("path", parity.PATHS)
+def test_cocoop_is_reproduced_image_by_image_and_in_batches(result: dict[str, Any], path: str) -> None:
+    errors = result["cases"]["cocoop_m4"][path]
+    assert errors["meta_net_err"] < 1e-5 and errors["batch_err"] < 1e-5
 
 
 def test_a_wrong_number_is_noticed(backbone: Any, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from coopt.errors import SavedFileError, UnsafePickleError
-from coopt.safe_pickle import Datum, Stub, load_datums, load_tensors
+from coopt.safe_pickle import Datum, Stub, load_datums, load_plain, load_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 REFERENCE = GOLDEN / "checkpoint_coop_end_m4" / "prompt_learner" / "model.pth.tar-6"
@@ -337,3 +338,29 @@ def test_entry_without_a_label(tmp_path: Path) -> None:
     pickletools.dis(SHOTS.read_bytes(), out=io.StringIO())
     with pytest.raises(SavedFileError, match=r"an entry has no path, label, domain and class name"):
         load_datums(tmp_path / "odd.pkl")
+
+
+# ---- plain pickles
+
+
+def test_plain_content_and_arrays_as_stubs(tmp_path: Path) -> None:
+    content = {b"labels": [1, 2], b"names": [b"cat"], b"data": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+    (tmp_path / "x").write_bytes(pickle.dumps(content, 3))
+    found = load_plain(tmp_path / "x", stub=("numpy",))
+    assert found[b"labels"] == [1, 2] and found[b"names"] == [b"cat"]
+    assert isinstance(found[b"data"], Stub) and found[b"data"].state[-1] == bytes(range(6))
+    with pytest.raises(UnsafePickleError, match="asks for numpy"):
+        load_plain(tmp_path / "x")
+
+
+def test_text_of_python_2_comes_as_bytes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"(dU\x04dataU\x02\xff\x00s.")
+    assert load_plain(tmp_path / "x") == {b"data": b"\xff\x00"}
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"(dU\x04da"])
+def test_damaged_plain_pickle(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    for file in ("x", "gone"):
+        with pytest.raises(SavedFileError, match="is missing or damaged"):
+            load_plain(tmp_path / file)

@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coopt.backbones import Backbone, list_backbones, load_backbone
-    from coopt.data import FeatureCache, ImageDataset, load_dataset
+    from coopt.data import FeatureCache, ImageDataset, load_dataset, register_dataset
+    from coopt.methods.cocoop import CoCoOp
     from coopt.methods.coop import CoOp
+    from coopt.methods.image_tuning import ImageEncoderTuning
+    from coopt.methods.kgcoop import KgCoOp
     from coopt.methods.linear_probe import LinearProbe
     from coopt.methods.saving import describe, load
+    from coopt.methods.text_bias import TextBias
+    from coopt.methods.text_transformation import TextTransformation
+    from coopt.methods.tip_adapter import TipAdapter
     from coopt.methods.zero_shot import ZeroShot
     from coopt.training.recipe import Recipe
 
@@ -29,32 +35,46 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 _HOMES = {
     "Backbone": "coopt.backbones",
+    "CoCoOp": "coopt.methods.cocoop",
     "CoOp": "coopt.methods.coop",
     "FeatureCache": "coopt.data",
     "ImageDataset": "coopt.data",
+    "ImageEncoderTuning": "coopt.methods.image_tuning",
+    "KgCoOp": "coopt.methods.kgcoop",
     "LinearProbe": "coopt.methods.linear_probe",
     "Recipe": "coopt.training.recipe",
+    "TextBias": "coopt.methods.text_bias",
+    "TextTransformation": "coopt.methods.text_transformation",
+    "TipAdapter": "coopt.methods.tip_adapter",
     "ZeroShot": "coopt.methods.zero_shot",
     "describe": "coopt.methods.saving",
     "list_backbones": "coopt.backbones",
     "load": "coopt.methods.saving",
     "load_backbone": "coopt.backbones",
     "load_dataset": "coopt.data",
+    "register_dataset": "coopt.data",
 }
 
 __all__ = [
     "Backbone",
+    "CoCoOp",
     "CoOp",
     "FeatureCache",
     "ImageDataset",
+    "ImageEncoderTuning",
+    "KgCoOp",
     "LinearProbe",
     "Recipe",
+    "TextBias",
+    "TextTransformation",
+    "TipAdapter",
     "ZeroShot",
     "describe",
     "list_backbones",
     "load",
     "load_backbone",
     "load_dataset",
+    "register_dataset",
 ]
 
 

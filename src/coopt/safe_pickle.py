@@ -171,6 +171,21 @@ def load_datums(path: str | os.PathLike[str]) -> dict[str, list[Datum]]:
     return {str(part): [_datum(item, name) for item in items] for part, items in content.items()}
 
 
+def load_plain(path: str | os.PathLike[str], *, stub: tuple[str, ...] = ()) -> Any:
+    """A pickle of plain containers; text from Python 2 comes as bytes.
+
+    Raises:
+        UnsafePickleError: it asks for more, and not from a module that starts with one of `stub` (see `load_tensors`).
+        SavedFileError: the file is missing or damaged.
+    """
+    try:
+        return _Unpickler(io.BytesIO(Path(path).read_bytes()), _name_of(path), stub, encoding="bytes").load()
+    except CooptError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise SavedFileError(f"{_name_of(path)} is missing or damaged ({type(error).__name__}: {error}).") from error
+
+
 _DATUM = ("dassl.data.datasets.base_dataset", "Datum")
 
 
@@ -192,8 +207,9 @@ class _Unpickler(pickle.Unpickler):
         stub: bool | tuple[str, ...],
         storage: Callable[[tuple], Tensor] | None = None,
         extra: dict[tuple[str, str], Any] | None = None,
+        encoding: str = "utf-8",
     ) -> None:
-        super().__init__(stream, encoding="utf-8")
+        super().__init__(stream, encoding=encoding)
         self._name = name
         self._stub = stub
         self._storage = storage

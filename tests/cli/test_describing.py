@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import coopt
@@ -46,6 +47,14 @@ class TestWords:
 
     def test_reference_checkpoint(self, clip: str) -> None:
         assert len(run_json("words", REFERENCE, "--backbone", clip)["words"]) == 4
+
+    def test_cocoop(self, clip: str, tmp_path: Path) -> None:
+        """The vectors before any image shifts them."""
+        features = np.random.RandomState(0).randn(6, 48).astype(np.float32)
+        recipe = {"epochs": 1, "lr": 0.0, "warmup_lr": 0.0}
+        coopt.CoCoOp(clip, recipe=recipe).fit(features, ["a", "b"] * 3).save(tmp_path / "prompt")
+        nearest = [row[0]["word"] for row in run_json("words", tmp_path / "prompt", "--topk", 1)["words"]]
+        assert nearest == ["a", "photo", "of", "a"]
 
     def test_what_has_no_vectors(self, learned: tuple[Path, Path], clip: str, tmp_path: Path) -> None:
         assert "leave out --class" in run("words", learned[0], "--class", "red car").stderr

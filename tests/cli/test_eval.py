@@ -11,6 +11,8 @@ import coopt
 from coopt.backbones import Backbone
 from coopt.evaluation import evaluate
 
+from tests.checkpoints import recorded_cocoop, save_checkpoint
+
 from .conftest import COLOURS, make_photos, run, run_json, save_image
 
 REFERENCE = Path(__file__).parent.parent / "golden" / "checkpoint_coop_end_m4"
@@ -90,6 +92,16 @@ class TestEval:
         other = run_json(*arguments, "--backbone", clip, "--preprocess", "reference-2021-09")
         assert other["preprocessing"] == "reference-2021-09"
         assert coopt.load_backbone(clip).preprocessing == before
+
+    def test_reference_checkpoint_of_cocoop(self, clip: str, backbone: Backbone, tmp_path: Path) -> None:
+        data, prompt = make_photos(tmp_path / "data", 3), save_checkpoint(tmp_path, recorded_cocoop())
+        document = run_json("eval", prompt, data, "--no-cache", "--backbone", clip)
+        dataset = coopt.load_dataset(data, test_fraction=0)
+        model = coopt.load(prompt, backbone=backbone, class_names=dataset.class_names)
+        expected = evaluate(model, list(dataset.train.paths), list(dataset.train.labels))
+        assert document["accuracy"] == expected.accuracy and document["n"] == 9
+        refused = run("eval", prompt, data, "--backbone", clip, "--position", "front")
+        assert refused.exit_code == 1 and "is a checkpoint of CoCoOp" in refused.stderr
 
     def test_position_is_for_reference_checkpoints(self, learned: tuple[Path, Path]) -> None:
         result = run("eval", learned[0], learned[1], "--position", "end")

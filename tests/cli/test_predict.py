@@ -7,13 +7,22 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import coopt
+from coopt.cli import main, predicting
+from coopt.cli.predicting import predictions
+from coopt.cli.prediction_rows import Row
+from coopt.methods.base import ClipClassifier
 
 from .conftest import COLOURS, run, run_json, save_image
+
+REAL_CHUNK = predicting._chunk
 
 
 @pytest.fixture
@@ -111,7 +120,11 @@ def test_names_of_any_bytes_survive(learned: tuple[Path, Path], mixed: Path) -> 
 def test_wrong_use(learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, code, message in (
-        ((learned[0],), 2, "Missing argument 'IMAGES...'"),
+        ((learned[0],), 2, "Give either IMAGES... or --from-list FILE."),
+        ((learned[0], mixed, "--from-list", "-"), 2, "Give either IMAGES... or --from-list FILE."),
+        ((learned[0], "--from-list", tmp_path / "gone.txt"), 1, "gone.txt' cannot be read: No such file"),
+        ((learned[0], mixed, "--out", tmp_path / "rows.txt"), 2, "--out ends in '.txt': add --csv or --jsonl"),
+        ((learned[0], mixed, "--overwrite"), 2, "--overwrite is for a file: give --out FILE."),
         ((learned[0], mixed, "--csv", "--json"), 2, "--json and --csv exclude each other"),
         ((learned[0], mixed, "--csv", "--jsonl"), 2, "--csv and --jsonl exclude each other"),
         ((learned[0], mixed, "--classes", ", ,"), 1, "--classes names no class. Expected at least two."),
@@ -152,3 +165,140 @@ def test_a_prompt_that_was_changed_is_refused(learned: tuple[Path, Path], mixed:
         result = run("predict", folder, mixed)
         assert result.exit_code == 1
         assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
+
+
+class TestLists:
+    def test_a_list_gives_one_row_per_line(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+        names = [mixed / "1.png", mixed / "0.png", mixed / "gone.png", mixed / "1.png"]
+        (tmp_path / "list.txt").write_text("\n".join(map(str, names)))
+        result = run("predict", learned[0], "--from-list", tmp_path / "list.txt", "--csv")
+        rows = list(csv.DictReader(io.StringIO(result.stdout)))
+        assert [row["path"] for row in rows] == list(map(str, names))
+        assert "does not exist" in rows[2]["error"]
+        assert rows[0]["class"] == rows[3]["class"] != ""
+
+    def test_standard_input(self, learned: tuple[Path, Path], mixed: Path) -> None:
+        given = f"{mixed / '0.png'}\n{mixed / '1.png'}\n"
+        arguments = ["predict", str(learned[0]), "--from-list", "-", "--jsonl"]
+        result = CliRunner().invoke(main, arguments, input=given)
+        assert result.exit_code == 0, result.stderr
+        assert [json.loads(line)["path"] for line in result.stdout.splitlines()] == given.splitlines()
+
+    def test_an_empty_list(self, learned: tuple[Path, Path], tmp_path: Path) -> None:
+        (tmp_path / "list.txt").write_text("\n")
+        result = run("predict", learned[0], "--from-list", tmp_path / "list.txt")
+        assert result.exit_code == 1 and "list.txt' names none. Expected one path per line." in result.stderr
+
+    def test_no_more_images_are_taken_than_are_worked_on(
+        self, learned: tuple[Path, Path], mixed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 3)
+        taken: list[Path] = []
+
+        def endless() -> Iterator[Path]:
+            while True:
+                taken.append(mixed / "0.png")
+                yield taken[-1]
+
+        rows = predictions(coopt.load(learned[0]), endless(), topk=1, skip=True, total=None)
+        for chunk in (3, 6):
+            assert len(next(rows)) == 3
+            assert len(taken) == chunk
+
+
+class TestFiles:
+    """`--out`: a file that a stopped run leaves fit to go on with."""
+
+    @pytest.mark.parametrize("form", ["csv", "jsonl"])
+    def test_the_file_holds_what_is_printed(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, form: str
+    ) -> None:
+        out = tmp_path / f"new/rows.{form}"
+        result = run("predict", learned[0], mixed, "--out", out)
+        assert result.exit_code == 0, result.stderr
+        assert out.read_bytes() == run("predict", learned[0], mixed, f"--{form}").stdout_bytes
+        assert f"4 images classified, 1 left out: '{out}'." in result.stdout
+        assert result.stderr.count("Warning: Left out: ") == 1
+        assert [file.name for file in out.parent.iterdir()] == [out.name]
+
+    def test_json_says_what_was_written(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+        document = run_json("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
+        assert document["out"] == str(tmp_path / "rows.csv")
+        assert (document["images"], document["left_out"]) == (5, 1)
+        assert "predictions" not in document
+
+    @pytest.mark.parametrize("form", ["csv", "jsonl"])
+    def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        out = tmp_path / f"rows.{form}"
+        arguments = ("predict", learned[0], mixed, "--no-cache", "--out")
+        run(*arguments, tmp_path / f"whole.{form}")
+        encoded: list[str] = []
+        monkeypatch.setattr(predicting, "_chunk", _stopping_at("4.png", encoded))
+        stopped = run(*arguments, out)
+        assert stopped.exit_code == 130
+        assert "Interrupted after 4 images, whose rows are kept: the same command goes on" in stopped.stderr
+        assert not out.exists()
+        part = tmp_path / f".rows.{form}.part"
+        part.write_bytes(part.read_bytes() + b"half a ro")  # as a killed run leaves it
+        monkeypatch.setattr(predicting, "_chunk", _stopping_at(None, encoded))
+        resumed = run(*arguments, out)
+        assert resumed.exit_code == 0, resumed.stderr
+        assert "Going on after 4 images, where an earlier run stopped." in resumed.stdout
+        assert encoded == [f"{i}.png" for i in range(5)]
+        assert out.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
+        assert not list(tmp_path.glob(".rows*"))
+
+    def test_other_settings_or_images_do_not_go_on(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        out = tmp_path / "rows.csv"
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        with monkeypatch.context() as patch:
+            patch.setattr(predicting, "_chunk", _stopping_at("2.png", []))
+            run(*arguments)
+        begun = (tmp_path / ".rows.csv.part").read_bytes()
+        other = run(*arguments, "--classes", "a kite,a heron", "--topk", 2)
+        assert other.exit_code == 1 and "begun with other settings (classes, topk)" in other.stderr
+        save_image(mixed / "00.png", (9, 9, 9), 99)
+        changed = run(*arguments)
+        assert changed.exit_code == 1 and "begun with other images than the 2 that come first now" in changed.stderr
+        assert (tmp_path / ".rows.csv.part").read_bytes() == begun
+        assert run(*arguments, "--overwrite").exit_code == 0
+        assert len(out.read_text().splitlines()) == 7
+
+    def test_a_finished_file_is_not_written_over(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+        out = tmp_path / "rows.csv"
+        out.write_text("mine")
+        refused = run("predict", learned[0], mixed, "--out", out)
+        assert (
+            refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite." in refused.stderr
+        )
+        assert out.read_text() == "mine"
+
+    def test_many_bad_images_are_counted_and_not_all_named(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coopt.cli.predicting.MOST_NAMED", 2)
+        for name in ("5.png", "6.png", "7.png"):
+            (mixed / name).write_bytes(b"junk")
+        result = run("predict", learned[0], mixed, "--out", tmp_path / "rows.jsonl")
+        assert result.stderr.count("Warning: Left out: ") == 2
+        assert "4 images were left out; the rows without a class name them all." in result.stderr
+        rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+        assert sum("error" in row for row in rows) == 4
+
+
+def _stopping_at(name: str | None, encoded: list[str]) -> Any:
+    """`_chunk` that notes the images it is given and is interrupted before the one of this name."""
+
+    def chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool) -> Iterator[Row]:
+        if paths[0].name == name:
+            raise KeyboardInterrupt
+        encoded.extend(path.name for path in paths)
+        return REAL_CHUNK(estimator, paths, topk, skip)
+
+    return chunk

@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import warnings
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,28 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.golden import small_clip
+from coopt.backbones import Backbone
 from coopt.data import FeatureCache, as_features, extract_features
+from coopt.data import encoding as encoding_module
 from coopt.data import features as features_module
 from coopt.data import sources as sources_module
 from coopt.data.images import open_image
 from coopt.data.sources import ordered_map, view_seed
 from coopt.errors import BadImageError, DataError, ParameterError, SkippedImageWarning
 
-from .conftest import TinyBackbone, make_folder, picture, save_picture
+from .conftest import GOLDEN, TinyBackbone, make_folder, picture, save_picture
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
     return sorted(make_folder(tmp_path / "images", {"a": 7, "b": 6}).rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def clip() -> Backbone:
+    """The small CLIP of the golden numbers (the backbone of this folder's tests is simpler still)."""
+    return small_clip(GOLDEN / "clip_small.json")
 
 
 def _expected(images: Sequence[Path | Image.Image]) -> torch.Tensor:
@@ -40,7 +50,7 @@ def test_features_are_the_backbones(backbone: TinyBackbone, paths: list[Path]) -
     torch.testing.assert_close(result.features[0], _expected(paths))
     assert result.kept == tuple(range(13))
     assert result.skipped == ()
-    assert backbone.batches == [4, 4, 4, 1]
+    assert backbone.batches == [4, 4, 4, 2]  # one image is never alone
 
 
 def test_paths_strings_and_pil_images_mix(backbone: TinyBackbone, paths: list[Path]) -> None:
@@ -177,6 +187,15 @@ class TestBadImages:
         assert "is empty (0 bytes)" in result.skipped[1][1]
         torch.testing.assert_close(result.features[0], _expected([images[i] for i in result.kept]))
 
+    def test_equal_bad_files_are_named_each(self, tmp_path: Path, paths: list[Path]) -> None:
+        junk = [tmp_path / "one.png", tmp_path / "two.png"]
+        for path in junk:
+            path.write_bytes(b"junk")
+        with pytest.warns(SkippedImageWarning):
+            result = extract_features(TinyBackbone(), [*junk, paths[0], junk[1]], on_bad_image="skip")
+        assert [Path(name).name for name, _ in result.skipped] == ["one.png", "two.png", "two.png"]
+        assert all(f"'{name}' is not an image" in reason for name, reason in result.skipped)
+
     def test_nothing_left(self, images: list[Any]) -> None:
         with pytest.raises(DataError, match=r"None of the 2 images could be read\. The first: .*broken\.png"):
             extract_features(TinyBackbone(), [images[1], images[3]], on_bad_image="skip")
@@ -254,12 +273,13 @@ def test_other_things_are_no_images(backbone: TinyBackbone, images: Any, message
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([], "fail", None, None), r"'views' .* must be a sequence of 'test' and int seeds .* Got \[\]"),
-        ((["train"], "fail", None, None), r"Got \['train'\]"),
-        (("test", "fail", None, None), r"Got 'test'"),
-        ((["test"], "ignore", None, None), r"'on_bad_image' .* must be 'fail' or 'skip'\. Got 'ignore'"),
-        ((["test"], "fail", 0, None), r"'batch_size' .* must be None or an int >= 1\. Got 0"),
-        ((["test"], "fail", None, -1), r"'workers' .* must be None or an int >= 0\. Got -1"),
+        (([], "fail", None, None, "fp32"), r"'views' .* must be a sequence of 'test' and int seeds .* Got \[\]"),
+        ((["train"], "fail", None, None, "fp32"), r"Got \['train'\]"),
+        (("test", "fail", None, None, "fp32"), r"Got 'test'"),
+        ((["test"], "ignore", None, None, "fp32"), r"'on_bad_image' .* must be 'fail' or 'skip'\. Got 'ignore'"),
+        ((["test"], "fail", 0, None, "fp32"), r"'batch_size' .* must be None or an int >= 1\. Got 0"),
+        ((["test"], "fail", None, -1, "fp32"), r"'workers' .* must be None or an int >= 0\. Got -1"),
+        ((["test"], "fail", None, None, "fp16"), r"'precision' .* must be 'fp32' or 'bf16'\. Got 'fp16'"),
     ],
 )
 def test_parameters_are_checked(arguments: tuple[Any, ...], message: str) -> None:
@@ -342,3 +362,101 @@ def test_nothing_is_warned_when_all_is_well(tmp_path: Path, paths: list[Path]) -
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         extract_features(TinyBackbone(), paths, cache=FeatureCache(tmp_path / "cache"), views=["test", 1])
+
+
+class TestBatches:
+    """An image's feature does not depend on what is encoded beside it, nor on what was known before."""
+
+    def test_small_models_fill_every_batch_up(self, tmp_path: Path, paths: list[Path], clip: Backbone) -> None:
+        together = extract_features(clip, paths).features[0]
+        alone = torch.cat([extract_features(clip, [path]).features[0] for path in paths])
+        assert torch.equal(alone, together)
+        cache = FeatureCache(tmp_path / "cache")
+        extract_features(clip, paths[::3], cache=cache)
+        assert torch.equal(extract_features(clip, paths, cache=cache).features[0], together)
+
+    def test_a_lone_image_is_not_a_batch_of_one(self, paths: list[Path]) -> None:
+        tiny = TinyBackbone()
+        result = extract_features(tiny, paths[:1])
+        assert tiny.batches == [2]
+        torch.testing.assert_close(result.features[0], _expected(paths[:1]))
+
+    def test_a_batch_that_does_not_fit_is_halved(self, tmp_path: Path, paths: list[Path]) -> None:
+        class Full(TinyBackbone):
+            def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+                if len(pixels) > 3:
+                    self.refused.append(len(pixels))
+                    raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+                return super().encode_image(pixels)
+
+        full = Full()
+        full.refused = []
+        cache = FeatureCache(tmp_path / "cache")
+        result = extract_features(full, paths, batch_size=8, cache=cache)
+        torch.testing.assert_close(result.features[0], _expected(paths))
+        assert full.refused == [8, 4]  # what was learned holds for the batches that follow
+        assert full.batches == [2] * 6 + [2]
+        assert cache.size().entries == len(paths)
+
+    def test_memory_that_does_not_suffice_for_one_image_is_an_error(self, paths: list[Path]) -> None:
+        class Full(TinyBackbone):
+            def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            extract_features(Full(), paths)
+
+
+class TestBfloat16:
+    def test_features_are_close_and_kept_apart(self, tmp_path: Path, paths: list[Path], clip: Backbone) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        exact = extract_features(clip, paths, cache=cache).features[0]
+        rough = extract_features(clip, paths, cache=cache, precision="bf16").features[0]
+        assert rough.dtype == torch.float32
+        assert 0 < (rough - exact).norm() / exact.norm() < 0.02
+        assert cache.size().entries == 2 * len(paths)
+        again = extract_features(clip, paths, cache=cache, precision="bf16").features[0]
+        assert torch.equal(again, rough)
+        assert torch.equal(extract_features(clip, paths).features[0], exact)  # the model is as it was
+
+    def test_the_tower_is_converted_once(self, paths: list[Path], clip: Backbone) -> None:
+        extract_features(clip, paths, precision="bf16")
+        tower = encoding_module._bf16_tower(clip)
+        assert encoding_module._bf16_tower(clip) is tower
+        weights = {name: one.dtype for name, one in tower.named_parameters()}
+        assert {dtype for name, dtype in weights.items() if "ln_" in name} == {torch.float32}
+        assert {dtype for name, dtype in weights.items() if "c_fc" in name or "attn" in name} == {torch.bfloat16}
+
+
+def test_decoded_images_wait_in_a_bounded_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = sorted(make_folder(tmp_path / "many", {"a": 60}).rglob("*.png"))
+    lock, alive, peak = threading.Lock(), 0, 0
+    decode = features_module.decode_views
+
+    def gone() -> None:
+        nonlocal alive
+        with lock:
+            alive -= 1
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal alive, peak
+        pixels = decode(*arguments)
+        for one in pixels:
+            weakref.finalize(one, gone)
+        with lock:
+            alive += len(pixels)
+            peak = max(peak, alive)
+        return pixels
+
+    monkeypatch.setattr(features_module, "decode_views", counted)
+    extract_features(TinyBackbone(), many, views=["test", 1], batch_size=8, workers=2)
+    # A batch in the tower, a batch waiting for it, and what the two threads have in hand.
+    assert peak <= 2 * 8 + 2 * (2 + 1)
+
+
+def test_pixels_are_the_formula_to_the_bit() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    preprocessing = TinyBackbone().preprocessing
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (preprocessing.mean, preprocessing.std))
+    expected = (torch.from_numpy(levels).permute(2, 0, 1).float() / 255 - mean) / std
+    assert torch.equal(preprocessing.test(Image.fromarray(levels)), expected)

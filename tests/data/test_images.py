@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from coopt.data import display_name, find_images, open_image
-from coopt.data.images import MAX_PIXELS, walk_images
+from coopt.data.images import MAX_PIXELS, iter_images, listed_images, walk_images
 from coopt.errors import BadImageError, DataError
 
 from .conftest import picture, save_picture
@@ -241,9 +240,32 @@ class TestFindImages:
     def test_a_folder_that_may_not_be_read_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "locked").mkdir()
 
-        def refuse(folder: Path) -> Iterator[Path]:  # chmod would not stop root
+        def refuse(folder: Path) -> None:  # chmod would not stop root
             raise PermissionError(13, "Permission denied", str(folder / "locked"))
 
-        monkeypatch.setattr(Path, "iterdir", refuse)
+        monkeypatch.setattr(os, "scandir", refuse)
         with pytest.raises(DataError, match=r"locked' cannot be read: Permission denied"):
             find_images(tmp_path)
+
+    def test_images_come_while_the_search_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("a/1.png", "b/2.png", "c/3.png"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).touch()
+        opened: list[str] = []
+        scan = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda folder: opened.append(Path(folder).name) or scan(folder))
+        images = iter_images(tmp_path)
+        assert next(images).name == "1.png"
+        assert opened == [tmp_path.name, "a"]
+        assert [path.name for path in images] == ["2.png", "3.png"]
+
+    def test_a_missing_source_is_named_before_the_first_image(self, tmp_path: Path) -> None:
+        (tmp_path / "1.png").touch()
+        with pytest.raises(DataError, match="gone"):
+            next(iter_images([tmp_path, tmp_path / "gone"]))
+
+    def test_a_list_is_taken_line_by_line(self) -> None:
+        lines = iter([b"a b.png\n", b"\n", b"  \r\n", b"caf\xe9.png\r\n", b"a b.png"])
+        names = listed_images(lines)
+        assert next(names) == Path("a b.png")
+        assert [os.fsencode(name) for name in names] == [b"caf\xe9.png", b"a b.png"]

@@ -15,7 +15,6 @@ import coopt
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split, few_shot, linear_probe_indices, load_dataset
 from coopt.errors import DataError, ParameterError, SavedFileError
-from coopt.evaluation import few_shot as module
 from coopt.evaluation.few_shot import (
     AVERAGE,
     RunResult,
@@ -25,6 +24,7 @@ from coopt.evaluation.few_shot import (
     summarise,
 )
 from coopt.evaluation.results import ResultFile
+from coopt.evaluation.runs import Bench, Score, Setting
 from coopt.prompts.templates import ENSEMBLE
 
 TEMPLATE = "a {} picture."
@@ -96,7 +96,7 @@ def test_template_of_the_ensemble_is_not_counted_twice() -> None:
 def test_a_curve_for_each_context_length(dataset: ImageDataset, backbone: Backbone) -> None:
     found = runs(dataset, backbone, n_ctx=(2, 4), shots=(1,), seeds=(1,))
     learned = [r for r in found if r.method.startswith("CoOp")]
-    assert [(r.method, r.parameters["n_ctx"]) for r in learned] == [("CoOp (M=2)", 2), ("CoOp (M=4)", 4)]
+    assert [(r.method, r.setting.parameters["n_ctx"]) for r in learned] == [("CoOp (M=2)", 2), ("CoOp (M=4)", 4)]
     assert [r.estimator.context_.shape[0] for r in learned if isinstance(r.estimator, coopt.CoOp)] == [2, 4]
 
 
@@ -130,13 +130,13 @@ def test_goes_on_where_it_stopped(
     assert again.earlier == whole[:6]
     assert all(result.estimator is None for result in again.earlier)
     done: list[tuple[str, int, int | None]] = []
-    original = module._Task.result
+    original = Bench.run
 
-    def counted(task: Any, contender: Any, shots: int, seed: int | None, run: str) -> RunResult:
+    def counted(bench: Bench, contender: Any, shots: int, seed: int | None) -> RunResult:
         done.append((contender.name, shots, seed))
-        return original(task, contender, shots, seed, run)
+        return original(bench, contender, shots, seed)
 
-    monkeypatch.setattr(module._Task, "result", counted)
+    monkeypatch.setattr(Bench, "run", counted)
     resumed = runs(dataset, backbone, done=again.earlier)
     assert done == [(r.method, r.shots, r.seed) for r in whole[6:]]
     assert [r.accuracy for r in resumed] == [r.accuracy for r in whole]
@@ -161,7 +161,10 @@ def test_other_runs_are_not_taken_for_the_same(dataset: ImageDataset, backbone: 
 
 
 def result(method: str, dataset: str, shots: int, seed: int | None, accuracy: float) -> RunResult:
-    return RunResult(method, dataset, shots, seed, accuracy, accuracy, 1, 1, 0.1, {}, f"{method}{dataset}{shots}{seed}")
+    setting = Setting(
+        "few-shot", method, "coop", {}, "few-shot", "f", "p", dataset, "d", {"test": "d"}, shots, seed
+    )
+    return RunResult(setting, {"test": Score(accuracy, accuracy, accuracy, 1)}, 1, 0.1)
 
 
 def test_summary_is_mean_and_spread() -> None:
@@ -189,10 +192,12 @@ def test_average_is_over_data_sets_first() -> None:
 def test_result_survives_json() -> None:
     one = result("CoOp", "a", 1, 2, 61.25)
     assert RunResult.from_dict(json.loads(json.dumps(one.to_dict()))) == one
-    with pytest.raises(SavedFileError, match="it has no 'macro_f1'"):
-        RunResult.from_dict({k: v for k, v in one.to_dict().items() if k != "macro_f1"})
-    with pytest.raises(SavedFileError, match="accuracy is 'high'"):
-        RunResult.from_dict(one.to_dict() | {"accuracy": "high"})
+    with pytest.raises(SavedFileError, match="it has no 'n_train'"):
+        RunResult.from_dict({k: v for k, v in one.to_dict().items() if k != "n_train"})
+    with pytest.raises(SavedFileError, match="accuracy on test is 'high'"):
+        RunResult.from_dict(one.to_dict() | {"scores": {"test": {"accuracy": "high"}}})
+    with pytest.raises(SavedFileError, match="fields do not agree"):
+        RunResult.from_dict(one.to_dict() | {"shots": 2})
 
 
 def test_file_keeps_what_was_not_reached_until_the_end(tmp_path: Path) -> None:

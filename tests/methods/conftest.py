@@ -13,6 +13,9 @@ from coopt.backbones import Backbone
 
 NAMES = ["forest_road", "cat", "o'clock", "3d printer"]
 
+ONE_STEP = {"optimizer": "sgd", "warmup_lr": 0.1, "weight_decay": 0.0, "batch_size": 24, "epochs": 1}
+"""A single step of plain gradient descent, by 0.1 times the gradient."""
+
 
 @pytest.fixture(scope="session")
 def features(backbone: Backbone) -> np.ndarray:
@@ -21,6 +24,14 @@ def features(backbone: Backbone) -> np.ndarray:
     centres = random.normal(size=(4, backbone.embed_dim))
     noise = random.normal(size=(24, backbone.embed_dim))
     return (np.tile(centres, (6, 1)) + 0.3 * noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """(24, 3, 32, 32): the same as preprocessed images, for methods that have image features of their own."""
+    random = np.random.default_rng(2)
+    centres = np.kron(random.normal(size=(4, 3, 4, 4)), np.ones((8, 8)))
+    return (np.tile(centres, (6, 1, 1, 1)) + 0.1 * random.normal(size=(24, 3, 32, 32))).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import Any
 
@@ -73,8 +74,15 @@ class ClipBackbone(Backbone):
                 f"{self.name} takes pixels of height and width {self.preprocessing.size}. "
                 f"Got {tuple(pixels.shape[-2:])} instead: use its preprocessing.test(image)."
             )
-        features = self.model.visual(pixels.to(self.device, torch.float32))  # type: ignore[operator]
-        return (features[0] if isinstance(features, tuple) else features).float()
+        return _ImageTower(self.model.visual)(pixels.to(self.device, torch.float32))
+
+    def image_tower(self) -> nn.Module:
+        return _ImageTower(copy.deepcopy(self.model.visual)).eval().requires_grad_(True)
+
+    def with_image_tower(self, tower: nn.Module) -> Backbone:
+        model = copy.copy(self.model)  # all is shared, but for the table of its parts
+        model._modules = {**self.model._modules, "visual": tower.get_submodule("visual")}
+        return ClipBackbone(model, self.name, self.tokenizer, self.preprocessing, self.device)
 
     def __reduce__(self) -> tuple:
         # Worker processes rebuild the opened tower, which holds functions, around the same model.
@@ -84,6 +92,18 @@ class ClipBackbone(Backbone):
     def _embed_dim(self) -> int:
         width = self.text.token_embedding.embedding_dim
         return int(self.text.projection(torch.zeros(1, width, device=self.device)).shape[-1])
+
+
+class _ImageTower(nn.Module):
+    """open_clip's image tower, which may give more than the features."""
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
+        features = self.visual(pixels)
+        return (features[0] if isinstance(features, tuple) else features).float()
 
 
 def not_causal_message(name: str) -> str:

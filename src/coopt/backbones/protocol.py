@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coopt.backbones.preprocessing import Preprocessing
+from coopt.errors import UnsupportedBackboneError
 
 
 @runtime_checkable
@@ -115,6 +116,24 @@ class Backbone(ABC):
     @abstractmethod
     def encode_image(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
         """Preprocessed pixels to image features in float32, *not* normalised; runs without gradients."""
+
+    def image_tower(self) -> nn.Module:
+        """A copy of the image tower, to be trained: pixels (n, 3, h, w) to features (n, D), differentiable.
+
+        It stays in evaluation mode: the statistics of batch normalisation are those of pre-training.
+
+        Raises:
+            UnsupportedBackboneError: this kind of backbone does not give its image tower away.
+        """
+        raise UnsupportedBackboneError(f"{self.name}: the image tower of a {type(self).__name__} cannot be trained.")
+
+    def with_image_tower(self, tower: nn.Module) -> Backbone:
+        """The same model with a tower that came from `image_tower`, frozen here: a backbone with its own fingerprint.
+
+        Raises:
+            UnsupportedBackboneError: see `image_tower`.
+        """
+        raise UnsupportedBackboneError(f"{self.name}: the image tower of a {type(self).__name__} cannot be exchanged.")
 
     def __copy__(self) -> Backbone:
         return self

@@ -11,6 +11,7 @@ from coopt.cli.loading import Where, load_prompt
 from coopt.cli.output import Output, percent, size_of
 from coopt.data import display_name
 from coopt.errors import ParameterError
+from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.methods.reference_checkpoint import checkpoint_file, is_reference_checkpoint, read_state
 from coopt.methods.saving import JSON_NAME, TENSORS_NAME, describe
@@ -25,7 +26,7 @@ def run_words(prompt: Path, topk: int, class_name: str | None, where: Where, out
         CooptError: the prompt cannot be loaded, has no context vectors, or not this class.
     """
     estimator = load_prompt(prompt, where, _stand_ins(prompt) if is_reference_checkpoint(prompt) else None)
-    if not isinstance(estimator, CoOp):
+    if not isinstance(estimator, CoOp | CoCoOp):
         raise ParameterError(
             f"'{display_name(prompt)}' holds the method {estimator.method!r}, which has no context vectors. Expected a "
             "prompt that `coopt fit` learned."

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from coopt.cli.options import CACHE, DATA, PROMPT, SPLIT, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, DATA, PROMPT, ROOT, SPLIT, backbone_options, on_bad_image
 from coopt.cli.output import Output, command
 
 
 @command("eval")
 @PROMPT
 @DATA
+@ROOT
 @SPLIT
 @backbone_options(None)
 @click.option(
@@ -29,6 +30,7 @@ def eval(
     output: Output,
     prompt: Path,
     data: Path,
+    root: Path | None,
     split: str,
     backbone: str | None,
     device: str,
@@ -41,7 +43,7 @@ def eval(
     """Measure a learned prompt on labelled images.
 
     PROMPT is a folder written by `coopt fit`, or a checkpoint of CoOp's reference implementation (then --backbone is
-    needed, and the classes are those of DATA). DATA is a folder or a CSV file as for `coopt fit`.
+    needed, and the classes are those of DATA). DATA is a folder, a CSV file or a name as for `coopt fit`.
 
     When DATA has classes that the prompt does not know, the prompt is applied to the classes of DATA instead.
 
@@ -49,10 +51,10 @@ def eval(
     Examples:
       coopt eval coopt-photos photos
       coopt eval coopt-photos other-photos --split all
-      coopt eval output/prompt_learner imagenet --backbone openai:RN50.pt
+      coopt eval output/prompt_learner imagenet_a --root DATA --backbone openai:RN50.pt
     """
     from coopt.cli.evaluating import run_eval
     from coopt.cli.loading import Where
 
     where = Where(backbone, device, download, position)
-    run_eval(prompt, data, split, where, preprocess, on_bad_image, cache, output)
+    run_eval(prompt, data, root, split, where, preprocess, on_bad_image, cache, output)

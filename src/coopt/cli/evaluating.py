@@ -16,14 +16,17 @@ from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
-from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE
+from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_list
 
 SHOWN_CONFUSIONS = 5
+OWN_TEMPLATE = "dataset"
+"""What is typed for the data set's own hand-made prompt."""
 
 
 def run_eval(
     prompt: Path,
     data: Path,
+    root: Path | None,
     split: str,
     where: Where,
     preprocess: str | None,
@@ -36,7 +39,7 @@ def run_eval(
     Raises:
         CooptError: anything wrong with the prompt, the data or the backbone.
     """
-    dataset, chosen = load_split(data, split, prompt, on_bad_image, output)
+    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root)
     estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
@@ -70,6 +73,9 @@ def _with_classes_of(dataset: ImageDataset, prompt: Path, where: Where, output: 
         return load_prompt(prompt, where, dataset.class_names), False
     estimator = load_prompt(prompt, where)
     unknown = [name for name in dataset.class_names if name not in estimator.class_names_]
+    if not unknown and dataset.fixed_classes and len(dataset.class_names) < len(estimator.class_names_):
+        output.say(f"The prompt is applied to the {len(dataset.class_names)} classes of {dataset.name} alone.")
+        return estimator.with_classes(dataset.class_names), False
     if not unknown:
         return estimator, True
     shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
@@ -109,6 +115,7 @@ def _say_mistakes(output: Output, found: Evaluation) -> None:
 
 def run_zero_shot(
     data: Path,
+    root: Path | None,
     split: str,
     templates: Sequence[str],
     ensemble: bool,
@@ -123,8 +130,9 @@ def run_zero_shot(
     Raises:
         CooptError: anything wrong with the templates, the data or the backbone.
     """
-    singles = list(dict.fromkeys([*templates, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]
-    dataset, chosen = load_split(data, split, None, on_bad_image, output)
+    dataset, chosen = load_split(data, split, None, on_bad_image, output, root)
+    named = [one for template in templates for one in _meant(template, dataset)]
+    singles = list(dict.fromkeys([*named, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]
     backbone = load_backbone(where.backbone or "bundled", where.device, where.download)
 
     def classifier(used: str | list[str]) -> ZeroShot:
@@ -152,6 +160,17 @@ def run_zero_shot(
         output.say()
         output.say(f"Saved to '{display_name(out)}'; use it as `coopt predict {display_name(out)} IMAGES...`.")
     output.result(_zero_shot_document(data, split, dataset, backbone.name, singles, rows, whole, out, images.skipped))
+
+
+def _meant(template: str, dataset: ImageDataset) -> Sequence[str]:
+    """The templates that a word of `--template` stands for."""
+    if template != OWN_TEMPLATE:
+        return template_list(template)
+    if dataset.template is None:
+        raise ParameterError(
+            f"{dataset.name} has no hand-made prompt of its own. Write one, such as --template 'a photo of a {{}}.'."
+        )
+    return [dataset.template]
 
 
 def _zero_shot_document(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coopt.cli.config import config_option
-from coopt.cli.options import CACHE, DATA, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, on_bad_image
 from coopt.cli.output import Output, command
 from coopt.errors import ParameterError
 
@@ -30,6 +30,7 @@ class RecipeType(click.ParamType):
 
 @command("fit")
 @DATA
+@ROOT
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to save.  [default: coopt-NAME]")
 @backbone_options("bundled")
 @click.option("--shots", type=click.IntRange(min=1), metavar="N", help="Learn from N images per class.  [default: all]")
@@ -81,7 +82,8 @@ def fit(ctx: click.Context, output: Output, **options: Any) -> None:
     """Learn a prompt from labelled images.
 
     DATA is a folder with one sub-folder of images per class (optionally train/ val/ test/ above them), or a CSV file
-    with the columns path,label (optionally split), or bundled:NAME for one of `coopt demo --list`. Without a test part some images are held out to measure accuracy.
+    with the columns path,label (optionally split), or the name of a data set that `coopt datasets` lists. Without a
+    test part some images are held out to measure accuracy.
 
     Ctrl-C saves what was learned so far; the same command goes on from there.
 
@@ -90,6 +92,7 @@ def fit(ctx: click.Context, output: Output, **options: Any) -> None:
       coopt fit photos
       coopt fit photos --shots 4 --n-ctx 4 --out my-prompt
       coopt fit labels.csv --backbone openclip:ViT-B-16/openai --init "a photo of a"
+      coopt fit caltech101 --root DATA --shots 16
       coopt fit --config my-prompt/config.yaml
     """
     from coopt.cli.fitting import run_fit

@@ -61,7 +61,7 @@ def result_of(
         },
         "dataset": {
             "name": whole.name,
-            "path": display_name(settings.data.absolute()),
+            "path": display_name(settings.where),
             "hash": whole.hash,
             "sample_hash": dataset.hash,
             "train": len(dataset.train),
@@ -116,9 +116,9 @@ def report(
     zero_shot: Evaluation | None,
     learned: Evaluation | None,
     folder: Path,
-    data: Path,
+    data: str,
 ) -> None:
-    """Tells people what came of it and what to do next; machines get the result."""
+    """Tells people what came of it and what to do next; machines get the result. `data`: as it was typed."""
     if zero_shot is not None and learned is not None:
         _say_accuracy(output, zero_shot, learned)
     files = sum(file.stat().st_size for file in folder.iterdir() if file.name.startswith("prompt."))
@@ -127,7 +127,7 @@ def report(
     output.say(f"Saved to '{display_name(folder)}' ({size_of(files)}) after {seconds:.1f} seconds. Next:")
     name = shlex.quote(display_name(folder))
     output.say(f"  coopt predict {name} IMAGES...")
-    output.say(f"  coopt eval {name} {shlex.quote(display_name(data))}")
+    output.say(f"  coopt eval {name} {data}")
     output.say(f"  coopt words {name}")
     output.result({**result, "out": display_name(folder)})
 

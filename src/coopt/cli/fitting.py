@@ -39,6 +39,7 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
         settings.data,
         seed=settings.seed,
         test_fraction=settings.test_fraction,
+        root=settings.root,
         on_bad_image=settings.on_bad_image,  # type: ignore[arg-type]
     )
     dataset = whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
@@ -66,7 +67,7 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     result["seconds"] = {"total": time.monotonic() - started, "learning": learning}
     save(estimator, folder.path, saved_extra(settings, whole, dataset, zero_shot, learned))
     folder.finish({**result, "warnings": output.warnings}, settings.config(folder.path))
-    report(output, result, zero_shot, learned, folder.path, settings.data)
+    report(output, result, zero_shot, learned, folder.path, settings.data_typed)
 
 
 def default_folder(name: str) -> Path:

@@ -55,7 +55,7 @@ def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = 
 
 
 def load_split(
-    data: Path, split: str, prompt: Path | None, on_bad_image: Any, output: Output
+    data: Path, split: str, prompt: Path | None, on_bad_image: Any, output: Output, root: Path | None = None
 ) -> tuple[ImageDataset, Split]:
     """The images to measure on, and the data set they are of; says which they are.
 
@@ -71,7 +71,7 @@ def load_split(
             "this data. (--split all takes all of them.)"
         )
         return held_out, held_out.test
-    dataset = load_dataset(data, test_fraction=0, on_bad_image=on_bad_image, require_train=False)
+    dataset = load_dataset(data, test_fraction=0, root=root, on_bad_image=on_bad_image, require_train=False)
     parts = {"train": dataset.train or None, "val": dataset.val, "test": dataset.test}
     there = {name: part for name, part in parts.items() if part is not None}
     if split == "all" or (split == "test" and dataset.test is None):

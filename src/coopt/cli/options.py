@@ -13,6 +13,12 @@ _Decorator = Callable[[_Function], _Function]
 
 PROMPT = click.argument("prompt", type=click.Path(path_type=Path))
 DATA = click.argument("data", type=click.Path(path_type=Path))
+ROOT = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder that holds the papers' data sets, for a DATA that `coopt datasets` lists.",
+)
 
 CACHE = click.option("--cache/--no-cache", default=True, help="Keep image features on disk, or not.  [default: cache]")
 SPLIT = click.option(

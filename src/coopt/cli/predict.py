@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -12,10 +13,18 @@ from coopt.cli.output import Output, command
 
 @command("predict")
 @PROMPT
-@click.argument("images", nargs=-1, required=True, metavar="IMAGES...")
+@click.argument("images", nargs=-1, metavar="[IMAGES...]")
+@click.option("--from-list", metavar="FILE", help="Images named in a file, one path per line; '-': standard input.")
 @click.option("--topk", type=click.IntRange(min=1), default=1, show_default=True, help="Classes per image.")
 @click.option("--csv", is_flag=True, help="Print CSV rows as they come.")
 @click.option("--jsonl", is_flag=True, help="Print one JSON object per image as they come.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the rows to FILE (.csv or .jsonl). A run that is stopped goes on when it is started again.",
+)
+@click.option("--overwrite", is_flag=True, help="Begin FILE anew.")
 @click.option("--classes", metavar="A,B,C", help="Other classes than those the prompt was learned for.")
 @click.option("--classes-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one per line.")
 @backbone_options(None)
@@ -25,9 +34,12 @@ def predict(
     output: Output,
     prompt: Path,
     images: tuple[str, ...],
+    from_list: str | None,
     topk: int,
     csv: bool,
     jsonl: bool,
+    out: Path | None,
+    overwrite: bool,
     classes: str | None,
     classes_file: Path | None,
     backbone: str | None,
@@ -46,15 +58,34 @@ def predict(
       coopt predict coopt-photos new.jpg
       coopt predict coopt-photos holidays/ --topk 3
       coopt predict coopt-photos "scans/**/*.png" --csv > found.csv
+      find / -name "*.jpg" | coopt predict coopt-photos --from-list - --out all.csv
       coopt predict coopt-photos new.jpg --classes "red kite,grey heron"
     """
-    forms = [name for name, given in (("json", output.json), ("csv", csv), ("jsonl", jsonl)) if given]
+    forms = [name for name, given in (("json", output.json and not out), ("csv", csv), ("jsonl", jsonl)) if given]
     if len(forms) > 1:
         raise click.UsageError(f"--{forms[0]} and --{forms[1]} exclude each other: give one of them.")
+    if bool(images) == (from_list is not None):
+        raise click.UsageError("Give either IMAGES... or --from-list FILE.")
+    form = "csv" if csv else "jsonl" if jsonl else _form_of(out)
+    if overwrite and out is None:
+        raise click.UsageError("--overwrite is for a file: give --out FILE.")
     from coopt.cli.loading import Where
-    from coopt.cli.predicting import read_class_names, run_predict
+    from coopt.cli.predicting import Request, read_class_names, run_predict
 
     names = read_class_names(classes, classes_file)
     where = Where(backbone, device, download)
-    form = "csv" if csv else "jsonl" if jsonl else None
-    run_predict(prompt, images, topk, form, names, where, on_bad_image == "skip", cache, output)
+    skip = on_bad_image == "skip"
+    run_predict(
+        Request(prompt, images, from_list, topk, form, names, where, skip, cache, out, overwrite),
+        output,
+    )
+
+
+def _form_of(out: Path | None) -> Literal["csv", "jsonl"] | None:
+    """How rows are written into a file, by its ending."""
+    if out is None:
+        return None
+    ending = out.suffix.lower()
+    if ending not in (".csv", ".jsonl"):
+        raise click.UsageError(f"--out ends in {ending or 'nothing'!r}: add --csv or --jsonl to say what to write.")
+    return "csv" if ending == ".csv" else "jsonl"

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import json
-import os
-import sys
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import click
+
+from coopt.cli.group import Interrupted
 from coopt.cli.loading import Where, load_prompt
 from coopt.cli.output import Output
-from coopt.data import display_name, find_images, open_image
+from coopt.cli.prediction_file import PredictionFile
+from coopt.cli.prediction_rows import (
+    CsvPrinter,
+    JsonlPrinter,
+    PeoplePrinter,
+    Printer,
+    Row,
+    as_dict,
+    csv_header,
+    csv_line,
+    line_of,
+)
+from coopt.data import display_name, open_image
+from coopt.data.images import iter_images, listed_images
 from coopt.errors import BadImageError, DataError, ParameterError, SkippedImageWarning
 from coopt.methods.base import ClipClassifier
 from coopt.progress import tracked
@@ -25,67 +39,173 @@ CHUNK = 512
 """Images at a time: rows appear early, and memory does not grow with their number."""
 
 
+MOST_NAMED = 20
+"""Images left out that are named on standard error too while rows go into a file, which names all of them."""
+
+
 @dataclass(frozen=True)
-class Row:
-    """What was found for one image: its most probable classes, or why it could not be read."""
+class Request:
+    """What `coopt predict` was asked for.
 
-    path: Path
-    best: tuple[tuple[str, float], ...] = ()
-    error: str | None = None
+    Attributes:
+        images: files, folders and globs; None: `listed` is taken.
+        listed: a file that names images, one per line; "-": standard input.
+        form: "csv", "jsonl", or None: for people.
+        skip: leave out images that cannot be read.
+        out: the file for the rows.
+    """
+
+    prompt: Path
+    images: Sequence[str] | None
+    listed: str | None
+    topk: int
+    form: Literal["csv", "jsonl"] | None
+    class_names: Sequence[str] | None
+    where: Where
+    skip: bool
+    cache: bool
+    out: Path | None
+    overwrite: bool
+
+    def paths(self) -> Iterator[Path]:
+        """The images, found as they are asked for.
+
+        Raises:
+            DataError: there are none, or the list cannot be read.
+        """
+        if self.listed is None:
+            yield from iter_images(list(self.images or ()))
+            return
+        empty = True
+        try:
+            with click.open_file(self.listed, "rb") as lines:
+                for path in listed_images(lines):
+                    empty = False
+                    yield path
+        except OSError as error:
+            name = display_name(self.listed)
+            raise DataError(f"The list of images '{name}' cannot be read: {error.strerror or error}.") from error
+        if empty:
+            raise DataError(f"The list of images '{display_name(self.listed)}' names none. Expected one path per line.")
+
+    def count(self) -> int | None:
+        """How many images there are; None when it can be told only by reading them all from standard input."""
+        return None if self.listed == "-" else sum(1 for _ in self.paths())
 
 
-def run_predict(
-    prompt: Path,
-    images: Sequence[str],
-    topk: int,
-    form: str | None,
-    class_names: Sequence[str] | None,
-    where: Where,
-    skip: bool,
-    cache: bool,
-    output: Output,
-) -> None:
-    """Predicts and prints rows in the order of the images.
+def run_predict(request: Request, output: Output) -> None:
+    """Predicts and prints or writes rows in the order of the images; memory does not grow with their number.
 
     Raises:
         CooptError: anything wrong with the prompt or the images; also when none of the images could be read.
     """
-    paths = find_images(list(images))
-    estimator = load_prompt(prompt, where, class_names)
-    estimator.cache = cache
-    topk = min(topk, len(estimator.class_names_))
-    printer: Printer = {"csv": CsvPrinter, "jsonl": JsonlPrinter}.get(form or "", PeoplePrinter)(
+    total = request.count()
+    estimator = load_prompt(request.prompt, request.where, request.class_names)
+    estimator.cache = request.cache
+    topk = min(request.topk, len(estimator.class_names_))
+    document = {"prompt": display_name(request.prompt), "class_names": list(estimator.class_names_)}
+    if request.out is not None:
+        written = _write(request, estimator, topk, total, output)
+        output.result({**document, **written})
+        return
+    printer: Printer = {"csv": CsvPrinter, "jsonl": JsonlPrinter}.get(request.form or "", PeoplePrinter)(
         estimator.class_names_, topk, output
     )
     rows: list[dict[str, Any]] = []
-    read = 0
+    done = read = 0
     printer.begin()
-    for row in predictions(estimator, paths, topk, skip):
-        read += row.error is None
-        if row.error is not None:
-            output.warn(f"Left out: {row.error}", SkippedImageWarning.__name__)
-        if output.json:
-            rows.append(_as_dict(row))
-        else:
-            printer.row(row)
+    for chunk in predictions(estimator, request.paths(), topk, request.skip, total):
+        for row in chunk:
+            done, read = done + 1, read + (row.error is None)
+            if row.error is not None:
+                output.warn(f"Left out: {row.error}", SkippedImageWarning.__name__)
+            if output.json:
+                rows.append(as_dict(row))
+            else:
+                printer.row(row)
+    _check_some_were_read(read, done)
+    output.result({**document, "predictions": rows})
+
+
+def _check_some_were_read(read: int, done: int) -> None:
     if read == 0:
-        raise DataError(f"None of the {len(paths)} images could be read, so nothing was predicted.")
-    output.result({"prompt": display_name(prompt), "class_names": list(estimator.class_names_), "predictions": rows})
+        raise DataError(f"None of the {done} images could be read, so nothing was predicted.")
 
 
-def predictions(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool) -> Iterator[Row]:
-    """One row per image, in order.
+def _write(request: Request, estimator: ClipClassifier, topk: int, total: int | None, output: Output) -> dict[str, Any]:
+    """Predicts into a file, from where an earlier run stopped."""
+    assert request.out is not None
+    settings = {
+        "prompt": _digest(estimator),
+        "backbone": estimator.backbone_.fingerprint,
+        "classes": list(estimator.class_names_),
+        "topk": topk,
+        "form": request.form,
+    }
+    file = PredictionFile(request.out, settings, request.overwrite)
+    try:
+        paths = request.paths()
+        if file.rows:
+            file.pass_over(paths)
+            output.say(f"Going on after {file.rows} images, where an earlier run stopped.")
+        elif request.form == "csv":
+            file.write(csv_line(csv_header(topk)))
+        for chunk in predictions(estimator, paths, topk, request.skip, total, file.rows):
+            bad = [row.error for row in chunk if row.error is not None]
+            for reason in bad[: max(0, MOST_NAMED - file.left_out)]:
+                output.warn(f"Left out: {reason}", SkippedImageWarning.__name__)
+            file.write(b"".join(line_of(row, topk, request.form) for row in chunk))
+            file.commit([row.path for row in chunk], len(bad))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted after {file.rows} images, whose rows are kept: the same command goes on from there."
+        ) from None
+    finally:
+        file.close()
+    file.finish()
+    if file.left_out > MOST_NAMED:
+        output.warn(
+            f"{file.left_out} images were left out; the rows without a class name them all.",
+            SkippedImageWarning.__name__,
+        )
+    _check_some_were_read(file.rows - file.left_out, file.rows)
+    name = display_name(request.out)
+    output.say(f"{file.rows - file.left_out} images classified, {file.left_out} left out: '{name}'.")
+    return {"out": name, "images": file.rows, "left_out": file.left_out}
+
+
+def _digest(estimator: ClipClassifier) -> str:
+    """SHA-256 (hex) of what was learned, and how."""
+    parameters = json.dumps([estimator.method, estimator.parameters], sort_keys=True, default=str)
+    digest = hashlib.sha256(parameters.encode())
+    for name, tensor in sorted(estimator._state().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def predictions(
+    estimator: ClipClassifier, paths: Iterator[Path], topk: int, skip: bool, total: int | None, done: int = 0
+) -> Iterator[list[Row]]:
+    """One row per image, in order, a bounded number at a time.
+
+    Args:
+        estimator: a fitted one.
+        paths: the images; no more are taken than are worked on.
+        topk: classes per image.
+        skip: give an image that cannot be read a row that says so.
+        total: how many images there are; None: not known.
+        done: images that an earlier run has done, for the progress shown.
 
     Raises:
         BadImageError: an image cannot be read, and `skip` is off.
     """
-    if len(paths) <= CHUNK:  # its features have a bar of their own
-        yield from _chunk(estimator, paths, topk, skip)
-        return
-    with tracked("predicting", len(paths)) as progress:
-        for start in range(0, len(paths), CHUNK):
-            yield from _chunk(estimator, paths[start : start + CHUNK], topk, skip)
-            progress.update(min(start + CHUNK, len(paths)))
+    alone = total is not None and total - done <= CHUNK  # its features have a bar of their own
+    with nullcontext() if alone else tracked("predicting", total, done) as progress:
+        while chunk := list(islice(paths, CHUNK)):
+            yield list(_chunk(estimator, chunk, topk, skip))
+            done += len(chunk)
+            if progress is not None:
+                progress.update(done)
 
 
 def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool) -> Iterator[Row]:
@@ -99,7 +219,7 @@ def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bo
                 raise
             yield from (Row(path, error=reason) for path, reason in zip(paths, reasons, strict=True))
             return
-    probabilities = estimator.predict_proba(found.features[0])
+    probabilities = estimator.predict_proba(found)
     order = (-probabilities).argsort(axis=1, kind="stable")[:, :topk]
     place = {position: row for row, position in enumerate(found.kept)}
     reasons = iter(found.skipped)
@@ -118,83 +238,6 @@ def _reason(path: Path) -> str | None:
     except BadImageError as error:
         return str(error)
     return None
-
-
-def _as_dict(row: Row) -> dict[str, Any]:
-    path = os.fspath(row.path)
-    if row.error is not None:
-        return {"path": path, "error": row.error}
-    top = [{"class": name, "probability": probability} for name, probability in row.best]
-    return {"path": path, **top[0], **({"top": top} if len(top) > 1 else {})}
-
-
-class Printer(ABC):
-    """Prints rows as they come."""
-
-    def __init__(self, class_names: Sequence[str], topk: int, output: Output) -> None:
-        self.class_names, self.topk, self.output = class_names, topk, output
-
-    @abstractmethod
-    def begin(self) -> None:
-        """What stands above the first row."""
-
-    @abstractmethod
-    def row(self, row: Row) -> None:
-        """One row."""
-
-
-class PeoplePrinter(Printer):
-    """Columns; the path stands last, where it may be as long as it is."""
-
-    def begin(self) -> None:
-        """The header waits for the first row: an error may come instead."""
-        longest = max(len(display_name(name)) for name in self.class_names)
-        self.width = min(max(longest, 5), 30)
-        header = "   ".join(f"{'class':<{self.width}}      %" for _ in range(self.topk))
-        self.waiting = [f"{header}   image"]
-
-    def row(self, row: Row) -> None:
-        """Class, probability and path; an image that was left out has been named already."""
-        if row.error is None:
-            cells = [f"{display_name(name):<{self.width}}  {100 * share:5.1f}" for name, share in row.best]
-            for line in [*self.waiting, "   ".join([*cells, display_name(row.path)])]:
-                self.output.say(line)
-            self.waiting = []
-
-
-class CsvPrinter(Printer):
-    """path, class, probability (numbered when there are several), error."""
-
-    def begin(self) -> None:
-        """The header."""
-        several = [f"{name}_{i + 1}" for i in range(self.topk) for name in ("class", "probability")]
-        self._write(["path", *(several if self.topk > 1 else ["class", "probability"]), "error"])
-
-    def row(self, row: Row) -> None:
-        """An image that was left out has empty cells and says why in the last one."""
-        cells = [cell for name, share in row.best for cell in (name, f"{share:.6f}")] or [""] * (2 * self.topk)
-        self._write([os.fspath(row.path), *cells, row.error or ""])
-
-    def _write(self, cells: list[str]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(cells)
-        if self.output.json or sys.stdout.isatty():
-            self.output.say(display_name(text.getvalue()))
-            return
-        # Names keep their bytes, so that what reads the file finds the images.
-        sys.stdout.buffer.write((text.getvalue() + "\n").encode("utf-8", "surrogateescape"))
-        sys.stdout.buffer.flush()
-
-
-class JsonlPrinter(Printer):
-    """One JSON object per line."""
-
-    def begin(self) -> None:
-        """Nothing stands above."""
-
-    def row(self, row: Row) -> None:
-        """path, class, probability (and `top` when there are several), or path and error."""
-        self.output.line(json.dumps(_as_dict(row)))
 
 
 def read_class_names(classes: str | None, file: Path | None) -> list[str] | None:

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import click
 
-from coopt.cli.options import CACHE, DATA, SPLIT, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, DATA, ROOT, SPLIT, backbone_options, on_bad_image
 from coopt.cli.output import Output, command
 
 
 @command("zero-shot")
 @DATA
-@click.option("--template", "templates", multiple=True, metavar="TEXT", help='Such as "a photo of a {}."; repeatable.')
+@ROOT
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help='Such as "a {}."; `dataset` for DATA\'s own, `ensemble-80` for all of CLIP; repeatable.  [default: "a photo of a {}."]',
+)
 @click.option("--ensemble", is_flag=True, help="Also the seven templates that CLIP's authors selected.")
 @SPLIT
 @backbone_options("bundled")
@@ -22,6 +29,7 @@ from coopt.cli.output import Output, command
 def zero_shot(
     output: Output,
     data: Path,
+    root: Path | None,
     templates: tuple[str, ...],
     ensemble: bool,
     split: str,
@@ -34,17 +42,18 @@ def zero_shot(
 ) -> None:
     """Measure hand-made prompts on labelled images.
 
-    Nothing is learned. DATA is a folder or a CSV file as for `coopt fit`. Each template is measured alone, and several
-    of them also together, with their text features averaged.
+    Nothing is learned. DATA is a folder, a CSV file or a name as for `coopt fit`. Each template is measured alone, and
+    several of them also together, with their text features averaged.
 
     \b
     Examples:
       coopt zero-shot photos
       coopt zero-shot photos --template "a {}." --template "art of a {}."
       coopt zero-shot photos --ensemble --out my-ensemble
+      coopt zero-shot oxford_pets --root DATA --ensemble --template dataset
     """
     from coopt.cli.evaluating import run_zero_shot
     from coopt.cli.loading import Where
 
     where = Where(backbone, device, download)
-    run_zero_shot(data, split, templates, ensemble, where, out, on_bad_image, cache, output)
+    run_zero_shot(data, root, split, templates, ensemble, where, out, on_bad_image, cache, output)

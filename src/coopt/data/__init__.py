@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coopt.data.benchmarks.catalogue import DATASET_TEMPLATES as DATASET_TEMPLATES
+    from coopt.data.benchmarks.registry import register_dataset as register_dataset
     from coopt.data.cache import BackboneSize as BackboneSize
     from coopt.data.cache import CacheSize as CacheSize
     from coopt.data.cache import FeatureCache as FeatureCache
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "IMAGE_EXTENSIONS": "images",
     "MAX_PIXELS": "images",
+    "DATASET_TEMPLATES": "benchmarks.catalogue",
     "BackboneSize": "cache",
     "BaseNewClasses": "sampling",
     "CacheSize": "cache",
@@ -63,6 +66,7 @@ _LAZY = {
     "load_dataset": "dataset",
     "open_image": "images",
     "read_reference_cache": "reference_cache",
+    "register_dataset": "benchmarks.registry",
 }
 
 __all__ = [*_LAZY]

@@ -62,6 +62,7 @@ class BundledDataset:
             train=self._part("train"),
             val=self._part("val"),
             test=self._part(f"test-{style}" if shifted else "test"),
+            template=self.template,
         )
 
     def _part(self, part: str) -> Split:

@@ -1,4 +1,4 @@
-"""Data sets on disk: a folder with one sub-folder per class, or a CSV, to paths and class names.
+"""Data sets on disk to paths and class names: folders with one sub-folder per class, CSV files, the papers' data sets.
 
 `load_dataset` is the way in. What it decides for the user (a held-out part, what was left out) it says: as warnings,
 and in `ImageDataset.notes`.
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from coopt.data.benchmarks.registry import load_named
 from coopt.data.bundled import PREFIX, load_bundled
 from coopt.data.csv_file import read_csv
 from coopt.data.folder import read_folder
@@ -27,19 +28,22 @@ def load_dataset(
     seed: int = 1,
     test_fraction: float | int = DEFAULT_TEST_FRACTION,
     *,
+    root: str | os.PathLike[str] | None = None,
     on_bad_image: Literal["fail", "skip"] = "fail",
     require_train: bool = True,
 ) -> ImageDataset:
-    """A data set from a folder with one sub-folder per class (optionally train/ val/ test/ above) or from a CSV.
+    """A data set by its name, from a folder with one sub-folder per class, or from a CSV.
 
     Without a test part, the val part serves as one; without either, a part of each class is held out.
 
     Args:
-        path: the folder or the CSV; "bundled:NAME" for one that comes with the package; or a few-shot cache (.pkl) of
-            CoOp's reference implementation, taken as it is.
+        path: the folder (optionally with train/ val/ test/ above the classes) or the CSV; one of the papers' data sets
+            ("caltech101", see `coopt datasets`) or a registered one; "bundled:NAME" for one that comes with the
+            package; or a few-shot cache (.pkl) of CoOp's reference implementation, taken as it is.
         seed: of the held-out part.
         test_fraction: of each class, when a part is held out; 0 holds nothing out.
-        on_bad_image: "fail" when a file that a CSV names is missing, or "skip" it with a warning.
+        root: the folder that holds the papers' data sets; None: what the variable COOPT_DATA_ROOT names.
+        on_bad_image: "fail" when a file that a CSV or a split names is missing, or "skip" it with a warning.
         require_train: False to evaluate: a data set of a test part only, or of one class, is accepted then.
 
     Raises:
@@ -49,6 +53,11 @@ def load_dataset(
     _check_parameters(test_fraction, on_bad_image)
     if os.fspath(path).startswith(PREFIX):
         return load_bundled(os.fspath(path))
+    named = load_named(os.fspath(path), root, on_bad_image)
+    if named is not None:
+        if require_train and not named.train.paths:
+            raise DataError(f"{named.name} has a test part only: learn from another data set and measure on this one.")
+        return named
     path = Path(path)
     if path.suffix.lower() == ".pkl" and path.is_file():
         return read_reference_cache(path)
@@ -63,7 +72,7 @@ def load_dataset(
         raise DataError(
             f"'{display_name(path)}' {what}. Expected a folder with one sub-folder of images per class (optionally "
             "train/ val/ test/ above them), a CSV file with the columns path,label (optionally split), or bundled:NAME "
-            "(`coopt demo --list`)."
+            "or another name that `coopt datasets` lists."
         )
     name = display_name(path.resolve().stem if path.is_file() else path.resolve().name) or "data"
     return _assemble(name, root, parts, seed, test_fraction, require_train)

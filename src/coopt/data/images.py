@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image, ImageOps
 
@@ -143,28 +144,26 @@ def _damaged(name: str, error: Exception) -> BadImageError:
 
 
 def walk_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted, hidden files and folders left out.
-
-    Symbolic links are followed, except those to a folder that holds them (which would bring in the images of other
-    classes), and no folder is entered twice, so loops end.
+    """All image files below a folder, as `iter_images` finds them.
 
     Raises:
         DataError: a folder may not be read.
     """
-    try:
-        return list(_walk(folder, set()))
-    except OSError as error:
-        raise unreadable(folder, error) from error
+    return list(_walk(folder, set()))
 
 
 def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise unreadable(folder, error) from error
     if (status.st_dev, status.st_ino) in entered:
         return
     entered.add((status.st_dev, status.st_ino))
-    for entry in visible_entries(folder):
-        if entry.is_dir():
-            if not (entry.is_symlink() and entry.resolve() in entry.parent.resolve().parents):
+    for name, is_folder, is_link in _scan(folder):
+        entry = folder / name
+        if is_folder:
+            if not (is_link and entry.resolve() in entry.parent.resolve().parents):
                 yield from _walk(entry, entered)
         elif entry.suffix.lower() in IMAGE_EXTENSIONS:
             yield entry
@@ -176,11 +175,21 @@ def visible_entries(folder: Path) -> list[Path]:
     Raises:
         DataError: the folder may not be read.
     """
+    return [folder / name for name, _, _ in _scan(folder)]
+
+
+def _scan(folder: Path) -> list[tuple[str, bool, bool]]:
+    """The visible entries of a folder by name, each with whether it is a folder and whether it is a symbolic link."""
     try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+        with os.scandir(folder) as entries:
+            return sorted(
+                # A link is followed by pathlib, for which one that leads nowhere or to itself is no folder.
+                (one.name, Path(one.path).is_dir() if one.is_symlink() else one.is_dir(), one.is_symlink())
+                for one in entries
+                if not one.name.startswith(".") and one.name != "__MACOSX"
+            )
     except OSError as error:
         raise unreadable(folder, error) from error
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
 
 
 def unreadable(folder: Path, error: OSError) -> DataError:
@@ -198,45 +207,79 @@ def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
     Raises:
         DataError: a source does not exist, or nothing was found.
     """
+    return list(iter_images(sources))
+
+
+def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    """The images of `find_images`, one after another: of a folder, no more than the entries of one are held at a time.
+
+    Below a folder, hidden files and folders are left out. Symbolic links are followed, except those to a folder that
+    holds them (which would bring in the images of other classes), and no folder is entered twice, so loops end.
+
+    Raises:
+        DataError: a source does not exist (before the first image), or nothing was found.
+    """
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    found: dict[Path, None] = {}
-    missing: list[str] = []
-    for source in given:
-        matches = _matches(source)
-        if matches is None:
-            missing.append(display_name(source))
-        else:
-            found.update(dict.fromkeys(matches))
+    kinds = [_kind(source) for source in given]
+    missing = [display_name(source) for source, kind in zip(given, kinds, strict=True) if kind is None]
     if missing:
         shown = ", ".join(f"'{name}'" for name in missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise DataError(f"No such file or folder: {shown}. Expected image files, folders of images, or globs.")
+    seen: set[Path] = set()
+    found = False
+    for source, kind in zip(given, kinds, strict=True):
+        for path in _images_of(source, kind):
+            if path not in seen:
+                found = True
+                yield path
+                if len(given) > 1:  # one source alone never names a file twice
+                    seen.add(path)
     if not found:
         shown = ", ".join(f"'{display_name(source)}'" for source in given[:5]) or "an empty list"
         raise DataError(
             f"No images found in {shown}. Expected files ending in {', '.join(sorted(IMAGE_EXTENSIONS))} "
             "(hidden files are left out)."
         )
-    return list(found)
 
 
-def _matches(source: str | os.PathLike[str]) -> list[Path] | None:
-    """The images one source stands for; None when it does not exist."""
+def _kind(source: str | os.PathLike[str]) -> Literal["folder", "file", "glob"] | None:
+    """What a source is; None when it does not exist."""
     path = Path(source)
     try:
         # What exists under that very name comes first: "photo[1].jpg" is a file, not a glob.
         if path.is_dir():
-            return walk_images(path)
+            return "folder"
         if path.exists():
-            return [path]
-    except DataError:
-        raise
+            return "file"
     except (OSError, ValueError):  # a name too long for the system, or with a null byte
         return None
-    pattern = os.fspath(source)
-    if not glob.has_magic(pattern):
-        return None
-    found: list[Path] = []
+    return "glob" if glob.has_magic(os.fspath(source)) else None
+
+
+def _images_of(source: str | os.PathLike[str], kind: str | None) -> Iterator[Path]:
+    if kind == "folder":
+        yield from _walk(Path(source), set())
+    elif kind == "file":
+        yield Path(source)
+    else:
+        yield from _matches(os.fspath(source))
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """The images a glob stands for, those below a folder that it matches included, each once."""
+    seen: set[Path] = set()
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (Path.glob takes no absolute patterns)
         path = Path(match)
-        found += walk_images(path) if path.is_dir() else [path] if path.suffix.lower() in IMAGE_EXTENSIONS else []
-    return found
+        below = _walk(path, set()) if path.is_dir() else [path] if path.suffix.lower() in IMAGE_EXTENSIONS else []
+        for image in below:
+            if image not in seen:
+                seen.add(image)
+                yield image
+
+
+def listed_images(lines: Iterable[bytes]) -> Iterator[Path]:
+    """The paths that a list names, one per line, of any bytes; blank lines are passed over."""
+    for line in lines:
+        name = line.rstrip(b"\r\n")
+        if name.strip():
+            yield Path(os.fsdecode(name))

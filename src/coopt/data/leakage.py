@@ -41,7 +41,7 @@ def find_leakage(dataset: ImageDataset, near_limit: int = NEAR_DUPLICATE_LIMIT) 
     """
     if dataset.test is None:
         return []
-    seen = dataset.train.paths + (() if dataset.val is None else dataset.val.paths)
+    seen = dataset.train.paths + (() if dataset.val is None or dataset.val_is_test else dataset.val.paths)
     pairs = _equal_files(seen, dataset.test.paths)
     if len(seen) + len(dataset.test) <= near_limit:
         known = set(pairs)

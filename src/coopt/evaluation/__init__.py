@@ -1,5 +1,25 @@
-"""How good predictions are."""
+"""How good predictions are: metrics, and the protocols of the papers."""
 
-from coopt.evaluation.metrics import ClassAccuracy, Confusion, Evaluation, Summary, compare, evaluate, summarize
+from coopt.evaluation.metrics import (
+    ClassAccuracy,
+    Confusion,
+    Evaluation,
+    Summary,
+    compare,
+    evaluate,
+    harmonic_mean,
+    means_over,
+    summarize,
+)
 
-__all__ = ["ClassAccuracy", "Confusion", "Evaluation", "Summary", "compare", "evaluate", "summarize"]
+__all__ = [
+    "ClassAccuracy",
+    "Confusion",
+    "Evaluation",
+    "Summary",
+    "compare",
+    "evaluate",
+    "harmonic_mean",
+    "means_over",
+    "summarize",
+]

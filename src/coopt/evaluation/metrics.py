@@ -7,9 +7,9 @@ Classes without an image say nothing and are left out of the means over classes,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +18,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 from coopt.data import encode_labels
 from coopt.errors import DataError
 from coopt.methods.base import ClipClassifier
+
+_Seed = TypeVar("_Seed", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -147,3 +149,16 @@ def summarize(values: Sequence[float]) -> Summary:
         raise DataError("Got no values to summarise. Expected at least one.")
     std = float(np.std(values))
     return Summary(float(np.mean(values)), std, 1.96 * std / math.sqrt(len(values)), len(values))
+
+
+def means_over(several: Sequence[Mapping[_Seed, float]]) -> dict[_Seed, float]:
+    """Each seed's mean over several things (data sets, targets); a seed that one of them lacks is left out."""
+    first, *others = several
+    return {
+        seed: float(np.mean([one[seed] for one in several])) for seed in first if all(seed in other for other in others)
+    }
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """Of base and new accuracy (Zhou et al., CVPR 2022, section 4.1); 0 when one of them is."""
+    return 0.0 if base <= 0 or new <= 0 else 2 * base * new / (base + new)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from coopt.errors import SavedFileError
-from coopt.evaluation.few_shot import RunResult
+from coopt.evaluation.runs import RunResult
 from coopt.files import write_json
 
-FORMAT = 1
+FORMAT = 2
 SAVE_EVERY = 5.0
 """Seconds between writes: what is lost when a run is killed; Ctrl-C loses nothing."""
 

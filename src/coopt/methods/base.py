@@ -27,7 +27,6 @@ from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS, PRECISIONS, Precision
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names
-from coopt.training.recipe import Recipe
 
 LOCAL_PARAMETERS = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
@@ -37,11 +36,14 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     """Base of all methods: image features against something learned or written.
 
     `images` is, everywhere: a list of paths or PIL images; a float tensor (N, 3, H, W) of preprocessed pixels; or a
-    table (N, D) of features computed before (array or tensor, not normalised).
+    table (N, D) of features computed before (array or tensor, not normalised), where the method `uses_features`.
     """
 
     method: ClassVar[str]
     """The method's name in saved files."""
+
+    uses_features: ClassVar[bool] = True
+    """Whether features that the frozen backbone made before may stand for images."""
 
     backbone: str | Backbone
     class_names: Sequence[str] | None
@@ -82,10 +84,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide what is learned, ready for JSON."""
-        found = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
-        if "recipe" in found:
-            found["recipe"] = Recipe.of(found["recipe"]).to_dict()
-        return found
+        return {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
 
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.
@@ -142,7 +141,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _features(self, images: Any, views: Sequence[View], on_bad_image: str | None = None) -> Features:
         """Image features (V, n, D) on the backbone's device, from images or from features given."""
-        backbone = self.backbone_
+        backbone, cache = self._image_encoder()
         if is_features(images):
             given = as_features(images)
             if given.shape[1] != backbone.embed_dim:
@@ -151,7 +150,6 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
                     "Compute them with the same backbone."
                 )
             return Features(given[None].to(backbone.device), tuple(range(len(given))))
-        cache = FeatureCache() if self.cache is True else (self.cache or None)
         views = ("test",) if is_pixels(images) else views
         with tracked("image features", _length(images)) as progress:
             found = extract_features(
@@ -164,17 +162,22 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
             )
         return Features(found.features.to(backbone.device), found.kept, found.skipped)
 
+    def _image_encoder(self) -> tuple[Backbone, FeatureCache | None]:
+        """Whose image tower makes the features, and where they are kept."""
+        return self.backbone_, FeatureCache() if self.cache is True else (self.cache or None)
+
     def image_features(self, images: Any, on_bad_image: Literal["fail", "skip"] = "fail") -> Features:
-        """Test-view features of images, as `predict` makes them; they can be given to `predict` instead of images."""
+        """Test-view features of images, as `predict` makes them; to be given to it instead of images, as they are."""
         check_is_fitted(self, "class_names_")
         with progress_shown(self.verbose):
             return self._features(images, ("test",), on_bad_image)
 
     def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Scores before the softmax; a bad image is an error, as every image must have its row."""
-        features = self.image_features(images).features[0]
+        check_is_fitted(self, "class_names_")
+        found = images if isinstance(images, Features) else self.image_features(images)
         with torch.no_grad():
-            return self._logits(features).float().cpu().numpy()
+            return self._logits(found.features[0]).float().cpu().numpy()
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Probabilities of the classes in the order of `classes_`."""
@@ -222,6 +225,11 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
             raise ParameterError(
                 f"The '{name}' parameter of {type(self).__name__} must be {expected}. Got {getattr(self, name)!r} instead."
             )
+
+    def _require_number(self, name: str, low: float) -> None:
+        value = getattr(self, name)
+        holds = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
+        self._require(name, holds, f"a number >= {low:g}")
 
     def _require_int(self, name: str, low: int) -> None:
         value = getattr(self, name)

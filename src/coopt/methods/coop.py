@@ -7,7 +7,7 @@ Published: ImageNet, 16 shots, M = 16, class at the end, unified: 62.95 (RN50), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -111,12 +111,17 @@ class CoOp(LearnedMethod):
     def _objective(self, learned: dict[str, Tensor]) -> Objective:
         encode = self._encoder(learned["context"].shape[-2])
         scale = self.backbone_.logit_scale
+        penalty = self._penalty()
 
         def loss_of(features: Tensor, targets: Tensor) -> Tensor:
-            logits = scale * normalize(features, dim=-1) @ normalize(encode(learned["context"]), dim=-1).T
-            return cross_entropy(logits, targets)
+            text = normalize(encode(learned["context"]), dim=-1)
+            return cross_entropy(scale * normalize(features, dim=-1) @ text.T, targets) + penalty(text)
 
         return Objective(loss_of, encode.operations)
+
+    def _penalty(self) -> Callable[[Float[Tensor, "classes dim"]], Tensor | float]:
+        """What a relative of CoOp adds to the loss, given the normalised text features of the learned prompts."""
+        return lambda text: 0.0
 
     def _encoder(self, n_ctx: int) -> TextEncoder:
         prompts = context_prompts(self.backbone_, self.class_names_, n_ctx, self.position, self.csc)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,7 @@ from coopt.data import extract_features
 from coopt.methods.base import ClipClassifier, is_features, is_pixels
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
 from coopt.training.loop import Observer, train
-from coopt.training.recipe import Recipe
+from coopt.training.recipe import RECIPES, Recipe
 from coopt.training.threads import threads_for
 
 FRESH_VIEWS_TOGETHER = 512
@@ -51,6 +51,9 @@ class LearnedMethod(ClipClassifier):
         recipe_: the recipe with nothing left open.
     """
 
+    recipes: ClassVar[dict[str, Recipe]] = RECIPES
+    """What the names of recipes mean for this method."""
+
     recipe: str | dict[str, Any] | Recipe
     seed: int
     checkpoint: str | Path | None
@@ -69,7 +72,12 @@ class LearnedMethod(ClipClassifier):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._require_int("seed", 0)
-        self.recipe_ = Recipe.of(self.recipe)
+        self.recipe_ = Recipe.of(self.recipe, self.recipes)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that decide what is learned, ready for JSON; the recipe with all its fields."""
+        return {**super().parameters, "recipe": Recipe.of(self.recipe, self.recipes).to_dict()}
 
     def _training_features(self, images: Any) -> tuple[Callable[[int], Views], Sequence[int]]:
         fixed = is_features(images) or is_pixels(images)  # these cannot be augmented
@@ -104,15 +112,21 @@ class LearnedMethod(ClipClassifier):
 
         return fresh
 
-    def _fit(self, features: Callable[[int], Views], targets: Int[Tensor, " n"]) -> None:
+    def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
         self.learn(
             self._initial(),
-            batches_of(features(epochs), targets, self.recipe_, self.seed),
+            self._batches(features, targets, epochs),
             epochs,
             run=self._run_hash(targets),
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
         )
+
+    def _batches(
+        self, features: Any, targets: Int[Tensor, " n"], epochs: int
+    ) -> Callable[[int], Iterable[tuple[Tensor, Tensor]]]:
+        """Given an epoch, its steps as the objective takes them; `features` is what `_training_features` returned."""
+        return batches_of(features(epochs), targets, self.recipe_, self.seed)
 
     def learn(
         self,

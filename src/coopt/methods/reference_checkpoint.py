@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.errors import ParameterError, SavedFileError
+from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.safe_pickle import load_tensors
 from coopt.text.layout import Position
-from coopt.training.recipe import PAPER
 
+META_NET = "meta_net."
 _FILE = re.compile(r"model\.pth\.tar-(\d+)$|model-best\.pth\.tar$")
 
 
@@ -57,8 +59,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     content = load_tensors(file, stub=True)
     state = content.get("state_dict") if isinstance(content, dict) else None
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-    if "ctx" not in tensors:
-        raise SavedFileError(f"{file} holds no learned context: expected a tensor 'ctx' in its 'state_dict'.")
+    if "ctx" not in tensors or tensors["ctx"].ndim not in (2, 3):
+        raise SavedFileError(
+            f"{file} holds no learned context: expected a tensor 'ctx' of two or three dimensions in its 'state_dict'."
+        )
     return tensors
 
 
@@ -69,8 +73,8 @@ def load_reference_checkpoint(
     device: str = "auto",
     download: bool = False,
     position: Position = "end",
-) -> CoOp:
-    """A fitted CoOp from a reference checkpoint.
+) -> CoOp | CoCoOp:
+    """A fitted CoOp, or CoCoOp where there is a meta-net, from a reference checkpoint.
 
     Args:
         path: the folder or file.
@@ -78,11 +82,11 @@ def load_reference_checkpoint(
         class_names: the classes in the order of training; the checkpoint does not say these either.
         device: see `coopt.load`.
         download: see `coopt.load`.
-        position: where the class name stood.
+        position: where the class name stood; in CoCoOp always at the end.
 
     Raises:
-        ParameterError: `backbone` or `class_names` is missing.
-        SavedFileError: the file is damaged, is of another method, or does not fit the backbone or the classes.
+        ParameterError: `backbone` or `class_names` is missing, or CoCoOp's class name is not at the end.
+        SavedFileError: the file is damaged, or does not fit the backbone or the classes.
     """
     if backbone is None or class_names is None:
         raise ParameterError(
@@ -90,27 +94,38 @@ def load_reference_checkpoint(
             "Give both: backbone='openai:RN50.pt' and class_names=[...] (on the command line: --backbone and --classes; "
             "`coopt eval` takes the classes from the data)."
         )
-    state = read_state(path)
-    if any(name.startswith("meta_net.") for name in state):
-        raise SavedFileError(f"{path} is a checkpoint of CoCoOp (it has a meta-net); expected one of CoOp.")
-    context = state["ctx"].float()
-    found = load_backbone(backbone, device, download=download)
-    csc = context.ndim == 3
-    if context.shape[-1] != found.text.width or (csc and len(context) != len(class_names)):
-        raise SavedFileError(
-            f"The context in {path} has shape {tuple(context.shape)}, which does not fit {found.name} (text width "
-            f"{found.text.width}) with {len(class_names)} classes. Give the backbone and classes it was trained with."
+    tensors = read_state(path)
+    context = tensors["ctx"].float()
+    meta_net = {name: tensor.float() for name, tensor in tensors.items() if name.startswith(META_NET)}
+    if meta_net and position != "end":
+        raise ParameterError(
+            f"{path} is a checkpoint of CoCoOp, whose class names stand at the end. Leave out position={position!r} (on "
+            "the command line: --position)."
         )
-    estimator = CoOp(
-        found,
-        n_ctx=context.shape[-2],
-        csc=csc,
-        position=position,
-        recipe=PAPER,
-        class_names=list(class_names),
-        device=device,
-    )
-    estimator.recipe_ = PAPER
+    found = load_backbone(backbone, device, download=download)
+    options: dict[str, Any] = {
+        "n_ctx": context.shape[-2],
+        "init": None,
+        "recipe": "paper",
+        "class_names": list(class_names),
+        "device": device,
+    }
+    estimator: CoOp | CoCoOp
+    if meta_net:
+        estimator = CoCoOp(found, **options)
+    else:
+        estimator = CoOp(found, csc=context.ndim == 3, position=position, **options)
+    estimator.recipe_ = estimator.recipes["paper"]
     estimator._set_classes(found, class_names, named=True)
-    estimator._set_state({"context": context})
+    state = {"context": context, **meta_net}
+    try:
+        estimator._check_state(state)
+    except KeyError as error:
+        raise SavedFileError(f"{path} is damaged: its meta-net lacks the tensor {error}.") from error
+    except SavedFileError as error:
+        raise SavedFileError(
+            f"{path} does not fit {found.name} with {len(class_names)} classes. {error} Give the backbone and the "
+            "classes it was trained with."
+        ) from error
+    estimator._set_state(state)
     return estimator

@@ -23,15 +23,34 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.errors import BackboneError, BackboneMismatchError, SavedFileError
 from coopt.files import write_bytes, write_json
 from coopt.methods.base import ClipClassifier
+from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
+from coopt.methods.image_tuning import ImageEncoderTuning
+from coopt.methods.kgcoop import KgCoOp
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.linear_probe import LinearProbe
+from coopt.methods.text_bias import TextBias
+from coopt.methods.text_transformation import TextTransformation
+from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
 from coopt.training.recipe import Recipe
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
-METHODS: dict[str, type[Any]] = {cls.method: cls for cls in (CoOp, ZeroShot, LinearProbe)}
+METHODS: dict[str, type[Any]] = {
+    cls.method: cls
+    for cls in (
+        CoOp,
+        CoCoOp,
+        KgCoOp,
+        TextBias,
+        TextTransformation,
+        ImageEncoderTuning,
+        TipAdapter,
+        LinearProbe,
+        ZeroShot,
+    )
+}
 
 
 def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None = None) -> Path:
@@ -123,7 +142,7 @@ def load(
         estimator = cls(backbone=found, device=device, class_names=names, **description["parameters"])
         estimator._set_classes(found, names, named=description["labels"] == "names")
         if isinstance(estimator, LearnedMethod):
-            estimator.recipe_ = Recipe.of(estimator.recipe)
+            estimator.recipe_ = Recipe.of(estimator.recipe, estimator.recipes)
         estimator._check_state(tensors)
         estimator._set_state(tensors)
     except (TypeError, KeyError) as error:

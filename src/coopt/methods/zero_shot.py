@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from coopt.backbones import Backbone, load_backbone
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
-from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_features
+from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision
 
@@ -28,7 +28,7 @@ class ZeroShot(ClipClassifier):
     Args:
         backbone: a name for `coopt.load_backbone`, or a loaded backbone.
         templates: one prompt such as "a photo of a {}, a type of pet.", several (an ensemble: their text features are
-            averaged), or "ensemble" for the seven that CLIP's authors selected.
+            averaged), "ensemble" for the seven that CLIP's authors selected, or "ensemble-80" for all of theirs.
         class_names, text_path, precision, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
     """
 
@@ -91,9 +91,7 @@ class ZeroShot(ClipClassifier):
     @property
     def template_list(self) -> tuple[str, ...]:
         """The templates as a tuple, whatever form they were given in."""
-        if self.templates == "ensemble":
-            return ENSEMBLE
-        return (self.templates,) if isinstance(self.templates, str) else tuple(self.templates)
+        return template_list(self.templates)
 
     def with_classes(self, class_names: Sequence[str]) -> ZeroShot:
         """The same prompts for other class names: a new fitted estimator; this one is unchanged."""

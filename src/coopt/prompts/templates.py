@@ -28,6 +28,22 @@ ENSEMBLE = (
 """The seven templates that CLIP's authors selected for ImageNet (Radford et al., ICML 2021; used by CoOp's table 2)."""
 
 
+def imagenet_templates() -> tuple[str, ...]:
+    """The 80 templates that CLIP's authors wrote for ImageNet."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(fill("{}") for fill in OPENAI_IMAGENET_TEMPLATES)
+
+
+def template_list(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """The templates that are meant by one template, several, "ensemble" (seven) or "ensemble-80" (all of CLIP's)."""
+    if templates == "ensemble":
+        return ENSEMBLE
+    if templates == "ensemble-80":
+        return imagenet_templates()
+    return (templates,) if isinstance(templates, str) else tuple(templates)
+
+
 def template_features(
     backbone: Backbone,
     class_names: Sequence[str],

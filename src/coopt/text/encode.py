@@ -30,6 +30,9 @@ DEFAULT_MEMORY = 5 << 28
 """Bytes that the activations of one chunk may take when nothing else is said: enough for ImageNet's 1000 classes on a
 ViT-B text tower in one piece."""
 
+KEPT_PLANS = 2
+"""Plans kept for numbers of groups: images come in chunks of one size, and a last one of another."""
+
 
 class TextEncoder:
     """Text features of fixed prompts under changing contexts.
@@ -71,7 +74,7 @@ class TextEncoder:
         self.fast = path != "reference" and fast_path_is_exact(tower)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.memory = memory
-        self._plans: dict[int, tuple[Plan, ...]] = {}
+        self._plans: dict[int, tuple[Plan, ...]] = {}  # by number of groups, the most recently used last
         if self.fast:
             self._pass = FastPass.of(tower, _blocks_in(tower, self.dtype), self.dtype)
             self._inverse = torch.argsort(torch.argsort(prompts.lengths, stable=True)).to(backbone.device)
@@ -100,13 +103,27 @@ class TextEncoder:
         return lambda context: self._pass(plan, context, self.prompts.class_specific)
 
     def _plan(self, groups: int) -> tuple[Plan, ...]:
-        if groups not in self._plans:
-            row = groups * activation_bytes_per_row(self.tower, self.dtype)
-            tails = int((self.prompts.lengths - self.prompts.shared).sum())
-            parts = math.ceil(row * tails / self.memory)
-            cut = chunks(self.prompts, parts)
-            self._plans = {groups: tuple(make_plan(self.prompts, c, groups, self.tower, self.dtype) for c in cut)}
-        return self._plans[groups]
+        plans = self._plans.pop(groups, None) or self._make_plans(groups)
+        while len(self._plans) >= KEPT_PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[groups] = plans
+        return plans
+
+    def _make_plans(self, groups: int) -> tuple[Plan, ...]:
+        cut = chunks(self.prompts, math.ceil(groups * self._bytes_per_group / self.memory))
+        return tuple(make_plan(self.prompts, c, groups, self.tower, self.dtype) for c in cut)
+
+    @property
+    def _bytes_per_group(self) -> int:
+        tails = int((self.prompts.lengths - self.prompts.shared).sum())
+        return tails * activation_bytes_per_row(self.tower, self.dtype)
+
+    @property
+    def groups_at_once(self) -> int:
+        """How many contexts with all their classes fit into `memory` together; at least one."""
+        if not self.fast:
+            return 1  # a context's prompts at full length fill any matrix product
+        return max(1, self.memory // self._bytes_per_group)
 
     @property
     def rows(self) -> int:
@@ -153,7 +170,7 @@ class _Recomputed(torch.autograd.Function):
         features = []
         for part in parts:
             features.append(part(context))
-            _return_freed_memory()
+            return_freed_memory()
         return torch.cat(features, dim=1)
 
     @staticmethod
@@ -168,12 +185,12 @@ class _Recomputed(torch.autograd.Function):
                 features.backward(grad[:, start:stop])
                 start = stop
                 del features
-                _return_freed_memory()
+                return_freed_memory()
         assert context.grad is not None
         return context.grad, None
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Gives what the last chunk freed back to the system.
 
     glibc keeps freed blocks, and as chunks differ a little in size, it would gather more of them with every chunk.

@@ -1,0 +1,141 @@
+"""`coopt datasets`: the data sets that can be named, and what a folder has of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coopt.cli.output import Output, command
+
+if TYPE_CHECKING:
+    from coopt.data.benchmarks.catalogue import Benchmark
+    from coopt.data.benchmarks.status import BenchmarkStatus
+
+
+@command("datasets")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    envvar="COOPT_DATA_ROOT",
+    metavar="DIR",
+    help="Also say what this folder has of the papers' data sets, and what is missing.",
+)
+def datasets(output: Output, root: Path | None) -> None:
+    """List the data sets that coopt knows, and what a folder has of them.
+
+    They are those of the papers, which lie below --root (or below what the variable COOPT_DATA_ROOT names) in the
+    folders that are shown; the small ones that come with coopt; and those that other packages offer. Every command
+    takes their names for DATA.
+
+    \b
+    Examples:
+      coopt datasets
+      coopt datasets --root DATA
+    """
+    from coopt.data.benchmarks.catalogue import BENCHMARKS
+    from coopt.data.benchmarks.status import benchmark_status
+    from coopt.data.images import display_name
+    from coopt.errors import DataError
+
+    if root is not None and not root.is_dir():
+        raise DataError(f"The root '{display_name(root)}' is not a folder. Expected the one that holds the data sets.")
+    found = {one.name: None if root is None else benchmark_status(one, root) for one in BENCHMARKS}
+    if root is None:
+        _say_known(output, BENCHMARKS)
+    else:
+        _say_found(output, BENCHMARKS, found, root)
+    output.say()
+    smaller = [*_bundled(), *_registered()]
+    output.table(
+        ["more", "classes", "images", "hand-made prompt"],
+        [
+            [one["name"], *(_number(one[key]) for key in ("classes", "images")), one["template"] or ""]
+            for one in smaller
+        ],
+        right=(1, 2),
+    )
+    documents = [_document(one, found[one.name]) for one in BENCHMARKS]
+    output.result({"root": None if root is None else display_name(root), "datasets": [*documents, *smaller]})
+
+
+def _say_known(output: Output, benchmarks: tuple[Benchmark, ...]) -> None:
+    output.table(
+        ["data set", "classes", "images", "folder of the images", "hand-made prompt"],
+        [
+            [one.name, str(one.classes), str(one.size), f"{one.folder}/{one.images}".rstrip("/"), one.template]
+            for one in benchmarks
+        ],
+        right=(1, 2),
+    )
+    output.say()
+    output.say("`coopt datasets --root DIR` says which of them DIR has.")
+
+
+def _say_found(
+    output: Output, benchmarks: tuple[Benchmark, ...], found: dict[str, BenchmarkStatus | None], root: Path
+) -> None:
+    rows: list[list[str]] = []
+    for one in benchmarks:
+        status = found[one.name]
+        assert status is not None
+        count = "" if status.images == 0 else f"{status.images} of {one.size}"
+        says = [f"missing: {'; '.join(status.missing)}"] if status.missing else []
+        if status.split == "made":
+            says.append(f"no {one.published_split}: a split is made ({one.rule_name})")
+        rows.append([one.name, status.state, count, "; ".join(says)])
+    output.table(["data set", "", "images", ""], rows, right=(2,))
+    complete = sum(status is not None and status.state == "complete" for status in found.values())
+    output.say()
+    output.say(f"{complete} of {len(benchmarks)} data sets are complete in '{root}'.")
+
+
+def _document(one: Benchmark, status: BenchmarkStatus | None) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "name": one.name,
+        "kind": "benchmark",
+        "title": one.title,
+        "aliases": list(one.aliases),
+        "classes": one.classes,
+        "images": one.size,
+        "template": one.template,
+        "folder": one.folder,
+        "image_folder": one.images,
+        "split_file": one.published_split,
+        "test_only": one.test_only,
+    }
+    if status is None:
+        return known
+    found = {"classes": status.classes, "images": status.images, "split": status.split or None}
+    return {**known, "state": status.state, "found": found, "missing": list(status.missing)}
+
+
+def _bundled() -> list[dict[str, Any]]:
+    from coopt.data.bundled import PREFIX, bundled_datasets
+    from coopt.data.images import find_images
+
+    return [
+        {
+            "name": f"{PREFIX}{one.name}",
+            "kind": "bundled",
+            "classes": len(one.class_names),
+            "images": len(find_images(one.folder)),
+            "template": one.template,
+        }
+        for one in bundled_datasets()
+    ]
+
+
+def _registered() -> list[dict[str, Any]]:
+    """Their loaders may take long, so their classes and images are not counted."""
+    from coopt.data.benchmarks.registry import registered_datasets
+
+    return [
+        {"name": one.name, "kind": "registered", "classes": None, "images": None, "template": one.template}
+        for one in registered_datasets()
+    ]
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)

@@ -1,0 +1,136 @@
+"""What those learned methods share that begin from the text features of hand-made prompts.
+
+Notation: n images, C classes, D dimension of the shared embedding space.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from coopt.backbones import Backbone
+from coopt.data import FeatureCache
+from coopt.errors import SavedFileError
+from coopt.methods.learned import LearnedMethod, Objective
+from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
+from coopt.text.encode import Path as TextPath
+from coopt.text.encode import Precision
+from coopt.training.recipe import Recipe
+
+
+class TemplatedMethod(LearnedMethod):
+    """Base of the methods that leave the words alone and learn something beside them.
+
+    Args:
+        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
+        templates: the hand-made prompt or prompts, as in `coopt.ZeroShot`.
+        recipe, seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see
+            `coopt.CoOp`.
+
+    Attributes:
+        template_features_: normalised text features of the hand-made prompts, (C, D).
+    """
+
+    text_path: TextPath
+    precision: Precision
+    template_features_: Tensor
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "bundled",
+        *,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
+        recipe: str | dict[str, Any] | Recipe = "fast",
+        seed: int = 1,
+        class_names: Sequence[str] | None = None,
+        text_path: TextPath = "auto",
+        precision: Precision = "fp32",
+        device: str = "auto",
+        cache: bool | FeatureCache = True,
+        on_bad_image: Literal["fail", "skip"] = "fail",
+        checkpoint: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.templates = templates
+        self.recipe = recipe
+        self.seed = seed
+        self.class_names = class_names
+        self.text_path = text_path
+        self.precision = precision
+        self.device = device
+        self.cache = cache
+        self.on_bad_image = on_bad_image
+        self.checkpoint = checkpoint
+        self.verbose = verbose
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_text_parameters(self.text_path, self.precision)
+
+    def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
+        super()._set_classes(backbone, names, named)
+        self.template_features_ = template_features(
+            backbone, names, template_list(self.templates), path=self.text_path, precision=self.precision
+        )
+
+
+class TextAdapter(TemplatedMethod):
+    """Base of the methods that change the text features themselves, and nothing before them.
+
+    Attributes:
+        learned_: what was learned, by name.
+        text_features_: the changed text features, normalised, (C, D).
+    """
+
+    learned_: dict[str, Tensor]
+
+    @abstractmethod
+    def _changed(self, learned: dict[str, Tensor]) -> Float[Tensor, "classes dim"]:
+        """The text features under `learned`, not normalised."""
+
+    def _objective(self, learned: dict[str, Tensor]) -> Objective:
+        scale = self.backbone_.logit_scale
+
+        def loss_of(features: Tensor, targets: Tensor) -> Tensor:
+            text = normalize(self._changed(learned), dim=-1)
+            return cross_entropy(scale * normalize(features, dim=-1) @ text.T, targets)
+
+        n_classes, dim = self.template_features_.shape
+        return Objective(loss_of, 6 * n_classes * dim * (dim + self.recipe_.batch_size))
+
+    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return self.backbone_.logit_scale * normalize(features, dim=-1) @ self.text_features_.T
+
+    def _state(self) -> dict[str, Tensor]:
+        return self.learned_
+
+    def _check_state(self, state: dict[str, Tensor]) -> None:
+        for name, expected in self._initial().items():
+            if state[name].shape != expected.shape:
+                raise SavedFileError(
+                    f"The saved {name} has shape {tuple(state[name].shape)}; expected {tuple(expected.shape)}."
+                )
+
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        self.learned_ = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
+        on_device = {name: tensor.to(self.backbone_.device) for name, tensor in self.learned_.items()}
+        self.text_features_ = normalize(self._changed(on_device), dim=-1)
+
+    def with_classes(self, class_names: Sequence[str]) -> TextAdapter:
+        """The same change to the text features of other class names: a new fitted estimator; this one is unchanged.
+
+        Raises:
+            ParameterError: what was learned belongs to its classes.
+            DataError: fewer than two names, or blank ones.
+        """
+        other = self._copy_with(class_names)
+        assert isinstance(other, TextAdapter)
+        other._set_state(self.learned_)
+        return other

@@ -1,0 +1,214 @@
+"""Tip-Adapter: a cache of the training images beside the zero-shot classifier.
+
+Zhang, Zhang, Fang, Gao, Li, Dai, Qiao, Li: "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification",
+ECCV 2022, arXiv:2207.09519.
+Published: ImageNet, 16 shots, RN50: 62.01; with fine-tuned keys (Tip-Adapter-F) 65.51 (zero-shot there 60.33).
+
+Notation: n images, N training images, C classes, D dimension of the shared embedding space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize, one_hot
+
+from coopt.backbones import Backbone
+from coopt.data import FeatureCache, encode_labels
+from coopt.errors import SavedFileError
+from coopt.methods.learned import Objective
+from coopt.methods.templated import TemplatedMethod
+from coopt.prompts.templates import DEFAULT_TEMPLATE
+from coopt.text.encode import Path as TextPath
+from coopt.text.encode import Precision
+from coopt.training.batches import Views
+from coopt.training.recipe import Recipe
+
+VIEWS_PER_KEY = 10
+"""A key is the mean of so many drawn views of its image, where a recipe has more than the test view."""
+
+ALPHAS = tuple(0.25 * i for i in range(1, 25))
+BETAS = tuple(0.5 * i for i in range(1, 25))
+"""What a search on validation images tries, besides the values given."""
+
+_ROWS = 1024  # images whose affinities to all keys exist at once
+
+_FAST = Recipe(lr=0.001, warmup_lr=0.001, weight_decay=0.01, batch_size=256, epochs=20, steps_per_epoch=None)
+
+
+class TipAdapter(TemplatedMethod):
+    """Zero-shot logits plus votes of the training images: alpha * exp(-beta * (1 - cosine)) to the class of each.
+
+    Nothing is trained, unless `finetune` asks for it; then the images' features (the *keys*) are.
+
+    Args:
+        alpha: weight of the votes.
+        beta: how fast a vote falls with distance.
+        finetune: learn the keys by gradient descent (Tip-Adapter-F).
+        recipe: how keys are made and learned: "fast" (20 epochs of AdamW at 0.001, on the test view of every image),
+            "paper" (the same, on fresh augmented views), a mapping of changed fields, or a `coopt.Recipe`.
+        backbone, templates: see `coopt.ZeroShot`.
+        seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
+
+    A saved file holds every key: it grows with the number of training images (4 D bytes each).
+
+    Attributes:
+        alpha_, beta_: what is used: the values given, or those that validation images chose.
+        keys_: (N, D); the mean features of the training images, normalised, or what was learned from there.
+        labels_: the class index of every key, (N,).
+        classes_, class_names_, recipe_: see `coopt.CoOp`.
+        losses_: mean loss of every epoch; none without `finetune`.
+    """
+
+    method: ClassVar[str] = "tip_adapter"
+    recipes: ClassVar[dict[str, Recipe]] = {"fast": _FAST, "paper": replace(_FAST, name="paper", views=0)}
+
+    keys_: Float[Tensor, "keys dim"]
+    labels_: Int[Tensor, " keys"]
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "bundled",
+        *,
+        alpha: float = 1.0,
+        beta: float = 5.5,
+        finetune: bool = False,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
+        recipe: str | dict[str, Any] | Recipe = "fast",
+        seed: int = 1,
+        class_names: Sequence[str] | None = None,
+        text_path: TextPath = "auto",
+        precision: Precision = "fp32",
+        device: str = "auto",
+        cache: bool | FeatureCache = True,
+        on_bad_image: Literal["fail", "skip"] = "fail",
+        checkpoint: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            backbone,
+            templates=templates,
+            recipe=recipe,
+            seed=seed,
+            class_names=class_names,
+            text_path=text_path,
+            precision=precision,
+            device=device,
+            cache=cache,
+            on_bad_image=on_bad_image,
+            checkpoint=checkpoint,
+            verbose=verbose,
+        )
+        self.alpha = alpha
+        self.beta = beta
+        self.finetune = finetune
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._require_number("alpha", 0.0)
+        self._require_number("beta", 0.0)
+        self._require("finetune", isinstance(self.finetune, bool), "True or False")
+
+    def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> TipAdapter:
+        """Keeps labelled images as keys; `val_images` and `val_labels`, where given, choose alpha and beta.
+
+        Args:
+            images: see the class.
+            labels: one per image: class names, or integers (then `class_names` says what they mean).
+            val_images: other images, on which pairs of alpha and beta are compared by accuracy.
+            val_labels: their labels.
+
+        Raises:
+            CooptError: see `coopt.CoOp.fit`.
+        """
+        self._validation = None if val_images is None else (val_images, val_labels)
+        super().fit(images, labels)
+        del self._validation
+        return self
+
+    def _fit(self, features: Callable[[int], Views], targets: Int[Tensor, " n"]) -> None:
+        views = 1 if self.recipe_.views == 1 else VIEWS_PER_KEY
+        draw = features(views)
+        keys = normalize(torch.stack([draw(i) for i in range(views)]).mean(dim=0), dim=-1)
+        self._set_votes(targets, float(self.alpha), float(self.beta))
+        self._set_state({"keys": keys})
+        self.losses_ = []
+        if self.finetune:
+            super()._fit(features, targets)
+        if self._validation is not None:
+            self.alpha_, self.beta_ = self._searched(*self._validation)
+
+    def _initial(self) -> dict[str, Tensor]:
+        return {"keys": self.keys_}
+
+    def _objective(self, learned: dict[str, Tensor]) -> Objective:
+        def loss_of(features: Tensor, targets: Tensor) -> Tensor:
+            images = normalize(features, dim=-1)
+            votes = self._votes(images @ learned["keys"].T, self.beta_)
+            return cross_entropy(self._zero_shot(images) + self.alpha_ * votes, targets)
+
+        n_keys, dim = self.keys_.shape
+        return Objective(loss_of, 6 * min(n_keys, self.recipe_.batch_size) * n_keys * (dim + len(self.class_names_)))
+
+    def _zero_shot(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return self.backbone_.logit_scale * images @ self.template_features_.T
+
+    def _votes(self, cosines: Float[Tensor, "n keys"], beta: float) -> Float[Tensor, "n classes"]:
+        return torch.exp(-beta * (1 - cosines)) @ self._one_hot
+
+    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return torch.cat([self._logits_of(part) for part in normalize(features, dim=-1).split(_ROWS)])
+
+    def _logits_of(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return self._zero_shot(images) + self.alpha_ * self._votes(images @ self.keys_.T, self.beta_)
+
+    def _searched(self, images: Any, labels: Any) -> tuple[float, float]:
+        """The alpha and beta with the highest accuracy on these images; of equals the first, which is what was given."""
+        found = self._features(images, ("test",))
+        encoded, _ = encode_labels(labels, self.class_names_, len(images))
+        targets = torch.from_numpy(encoded[list(found.kept)]).to(self.backbone_.device)
+        features = normalize(found.features[0], dim=-1)
+        zero_shot, cosines = self._zero_shot(features), features @ self.keys_.T
+        best, chosen = -1, (self.alpha_, self.beta_)
+        for beta in (self.beta_, *BETAS):
+            votes = self._votes(cosines, beta)
+            for alpha in (self.alpha_, *ALPHAS):
+                hits = int(((zero_shot + alpha * votes).argmax(dim=1) == targets).sum())
+                if hits > best:
+                    best, chosen = hits, (alpha, beta)
+        return chosen
+
+    def _state(self) -> dict[str, Tensor]:
+        numbers = {"alpha": self.alpha_, "beta": self.beta_}
+        return {
+            "keys": self.keys_,
+            "labels": self.labels_,
+            **{name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()},
+        }
+
+    def _check_state(self, state: dict[str, Tensor]) -> None:
+        keys, labels, n_classes = state["keys"], state["labels"], len(self.class_names_)
+        fits = keys.ndim == 2 and keys.shape[1] == self.backbone_.embed_dim and labels.shape == keys.shape[:1]
+        if not fits or labels.dtype != torch.int64 or not bool(((labels >= 0) & (labels < n_classes)).all()):
+            raise SavedFileError(
+                f"The saved keys have shape {tuple(keys.shape)} and their labels {tuple(labels.shape)} ({labels.dtype}); "
+                f"expected (keys, {self.backbone_.embed_dim}) and (keys,), class indices below {n_classes}."
+            )
+        if state["alpha"].numel() != 1 or state["beta"].numel() != 1:
+            raise SavedFileError("The saved alpha and beta are not single numbers.")
+
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        self.keys_ = state["keys"].detach().to(self.backbone_.device, torch.float32)
+        if "labels" in state:  # learning changes the keys alone
+            self._set_votes(state["labels"], float(state["alpha"]), float(state["beta"]))
+
+    def _set_votes(self, labels: Int[Tensor, " keys"], alpha: float, beta: float) -> None:
+        self.labels_ = labels.to(self.backbone_.device)
+        self._one_hot = one_hot(self.labels_, len(self.class_names_)).float()
+        self.alpha_, self.beta_ = alpha, beta

@@ -1,0 +1,27 @@
+"""Domain generalisation in miniature, offline: learned in one art style, tested in others (after IJCV 2022, table 1).
+
+coopt suite run mini-domain
+"""
+
+from coopt.suites.papers import BUNDLED_MODEL, COCOOP, COOP, HAND_MADE, LINEAR_PROBE, cocoop, coop
+from coopt.suites.suite import Bundled, Suite
+
+SUITE = Suite(
+    name="mini-domain",
+    title="Domain generalisation in miniature",
+    paper=f"after {COOP}, table 1, and {COCOOP}",
+    protocol="domain",
+    models=BUNDLED_MODEL,
+    datasets=Bundled(every=2),
+    entries=(
+        HAND_MADE,
+        LINEAR_PROBE,
+        coop("CoOp (M=16)", "fast", n_ctx=16),
+        coop("CoOp (M=4)", "fast", n_ctx=4),
+        cocoop(recipe="fast"),
+    ),
+    columns="targets",
+    derived="shifted",
+    shots=(16,),
+    cost="about 3 minutes of two cores",
+)
