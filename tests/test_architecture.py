@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "training": {"backbones"},
     "methods": {"backbones", "text", "prompts", "data", "training"},
     "evaluation": {"backbones", "text", "prompts", "data", "training", "methods"},
-    "report": {"backbones", "text", "prompts", "data", "training", "methods", "evaluation"},
-    "cli": {"backbones", "text", "prompts", "data", "training", "methods", "evaluation", "report"},
+    "suites": {"backbones", "text", "prompts", "data", "training", "methods", "evaluation"},
+    "report": {"backbones", "text", "prompts", "data", "training", "methods", "evaluation", "suites"},
+    "cli": {"backbones", "text", "prompts", "data", "training", "methods", "evaluation", "suites", "report"},
 }
 
 

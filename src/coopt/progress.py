@@ -7,9 +7,27 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 _shown: ContextVar[Progress | None] = ContextVar("coopt_progress", default=None)
+
+
+class RateColumn(ProgressColumn):
+    """How much is done per second; nothing while that is not known."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of the last while."""
+        return Text("" if task.speed is None else f"{task.speed:.{0 if task.speed >= 100 else 1}f}/s")
 
 
 @contextmanager
@@ -26,6 +44,7 @@ def progress_shown(shown: bool = True) -> Iterator[None]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        RateColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
@@ -39,10 +58,10 @@ def progress_shown(shown: bool = True) -> Iterator[None]:
 class Tracker:
     """One piece of long work; does nothing where no progress is shown."""
 
-    def __init__(self, description: str, total: int) -> None:
+    def __init__(self, description: str, total: int | None, done: int = 0) -> None:
         self._progress = _shown.get()
         if self._progress is not None:
-            self._task = self._progress.add_task(description, total=total, note="")
+            self._task = self._progress.add_task(description, total=total, completed=done, note="")
 
     def update(self, done: int, note: str = "") -> None:
         """Says how much is done so far, with a short remark (a loss, a rate)."""
@@ -57,9 +76,9 @@ class Tracker:
 
 
 @contextmanager
-def tracked(description: str, total: int) -> Iterator[Tracker]:
-    """A progress bar for work of `total` parts."""
-    tracker = Tracker(description, total)
+def tracked(description: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
+    """A progress bar for work of `total` parts (None: nobody knows), of which some may be `done` already."""
+    tracker = Tracker(description, total, done)
     try:
         yield tracker
     finally:

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from coopt.cli import main
 from coopt.cli.config import defaults_from
 from coopt.cli.settings import FitSettings
-from coopt.training.recipe import PAPER, Recipe
 
 from .conftest import run
 
@@ -45,10 +44,10 @@ def test_the_file_gives_and_the_command_line_wins(settings: dict[str, Any], tmp_
         0.5,
     )
     assert settings["init"] == "no"
-    assert settings["recipe"] == Recipe.of({**PAPER.to_dict(), "lr": 0.01})
+    assert settings["recipe"] == {"name": "paper", "lr": 0.01}
     assert run("fit", "typed", "--config", file, "--no-csc", "--cache", "--recipe", "fast").exit_code == 0
     assert (settings["data"], settings["csc"], settings["cache"]) == (Path("typed"), False, True)
-    assert settings["recipe"] == Recipe()
+    assert settings["recipe"] == "fast"
 
 
 def test_what_is_saved_is_read_back(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 import coopt
 from coopt.backbones import Backbone
 from coopt.evaluation import evaluate
-
 from tests.checkpoints import recorded_cocoop, save_checkpoint
 
 from .conftest import COLOURS, make_photos, run, run_json, save_image

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import coopt
+from coopt.cli.fit import METHODS
 
 from .conftest import COLOURS, make_photos, run, run_json, save_image
 
@@ -87,11 +88,66 @@ def test_the_saved_configuration_repeats_the_run(photos: Path, short: Path, clip
     assert coopt.load(out).context_.shape[:2] == (3, 2)  # type: ignore[attr-defined]
 
 
-def test_init_words_decide_the_number_of_vectors(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
-    document = run_json(
-        "fit", photos, "--backbone", clip, "--config", short, "--init", "a photo of a", "--out", tmp_path / "out"
+def test_init_words_and_number_of_vectors_must_agree(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+    given = (
+        "fit",
+        photos,
+        "--backbone",
+        clip,
+        "--config",
+        short,
+        "--init",
+        "a picture of a",
+        "--out",
+        tmp_path / "out",
     )
-    assert document["n_ctx"] == 4
+    result = run(*given)
+    assert result.exit_code == 1 and "are 4 tokens, but 'n_ctx' is 2. Give one of the two." in " ".join(
+        result.stderr.split()
+    )
+    assert run_json(*given, "--n-ctx", 4)["n_ctx"] == 4
+
+
+@pytest.mark.parametrize("method", [one for one in METHODS if one not in ("coop", "image_tuning")])
+def test_every_method_is_fitted_saved_and_used(method: str, photos: Path, clip: str, tmp_path: Path) -> None:
+    out = tmp_path / method
+    document = run_json("fit", photos, "--backbone", clip, "--method", method, "--out", out, "--shots", 2)
+    assert document["method"] == method and document["metrics"]["learned"]["n"] > 0
+    assert run_json("eval", out, photos, "--backbone", clip, "--split", "all")["accuracy"] > 0
+    again = run_json("fit", "--config", out / "config.yaml", "--overwrite")
+    assert again["metrics"]["learned"] == document["metrics"]["learned"]
+
+
+def test_methods_are_those_that_can_be_saved() -> None:
+    from coopt.methods import saving
+
+    assert {*METHODS, "zero_shot"} == set(saving.METHODS)
+
+
+def test_a_parameter_of_the_method(photos: Path, clip: str, tmp_path: Path) -> None:
+    given = ("fit", photos, "--backbone", clip, "--method", "tip_adapter", "--out", tmp_path / "out")
+    document = run_json(*given, "--set", "finetune=true", "--set", "beta=2.0")
+    assert (document["settings"]["finetune"], document["settings"]["beta"]) == (True, 2)
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert config["set"] == ["finetune=true", "beta=2.0"]
+    again = run_json("fit", "--config", tmp_path / "out" / "config.yaml", "--overwrite")
+    assert again["metrics"]["learned"] == document["metrics"]["learned"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "linear_probe", "--csc"), "The method 'linear_probe' has no --csc."),
+        (("--method", "text_bias", "--n-ctx", 4), "The method 'text_bias' has no --n-ctx."),
+        (("--method", "linear_probe", "--set", "K=3"), "no option of its own (C). Got 'K=3' instead."),
+        (("--set", "n_ctx=3"), "that has no option of its own (none)."),
+        (("--method", "tip_adapter", "--set", "beta=-1.0"), "The 'beta' parameter of TipAdapter must be"),
+    ],
+)
+def test_what_the_method_does_not_have(options: tuple, said: str, photos: Path, clip: str, tmp_path: Path) -> None:
+    result = run("fit", photos, "--backbone", clip, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 1 and said in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_on_disk_are_used(short: Path, clip: str, tmp_path: Path) -> None:

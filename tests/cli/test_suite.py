@@ -114,10 +114,10 @@ def test_missing_is_shown_as_missing(ran: tuple[Path, str], tmp_path: Path) -> N
 def test_failed_runs_are_named_and_the_exit_code_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Bench.run
 
-    def failing(bench: Bench, contender: Any, shots: int, seed: int | None) -> RunResult:
+    def failing(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
         if contender.name == "linear probe":
             raise MemoryError("too large")
-        return original(bench, contender, shots, seed)
+        return original(bench, contender, shots, seed, *rest)
 
     monkeypatch.setattr(Bench, "run", failing)
     arguments = ("suite", "run", "tiny", "--out", tmp_path, "--seeds", 1, "--shots", 1, "--only", "linear probe")
@@ -132,11 +132,11 @@ def test_failed_runs_are_named_and_the_exit_code_says_so(tmp_path: Path, monkeyp
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = Bench.run, []
 
-    def stopped(bench: Bench, contender: Any, shots: int, seed: int | None) -> RunResult:
+    def stopped(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
         calls.append(contender)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(bench, contender, shots, seed)
+        return original(bench, contender, shots, seed, *rest)
 
     monkeypatch.setattr(Bench, "run", stopped)
     result = run("suite", "run", "tiny", "--out", tmp_path, *HALF)
@@ -153,7 +153,11 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: 
         (["show"], 2, "Give the NAME of a suite"),
         (["show", "tiny", "--all"], 2, "Give the NAME of a suite"),
         (["show", "--all"], 1, "There are no results in 'results'."),
-        (["run", "tiny", "--only", "mnist"], 1, "The suite tiny has nothing called 'mnist'. It has: backbones bundled;"),
+        (
+            ["run", "tiny", "--only", "mnist"],
+            1,
+            "The suite tiny has nothing called 'mnist'. It has: backbones bundled;",
+        ),
         (["run", "coop-domain", "--root", "nowhere"], 1, "The root 'nowhere' is not a folder."),
         (["run", "tiny", "--backbone", "vit=x"], 1, "--backbone takes KEY=NAME with one of the suite's backbones"),
         (["run", "tiny", "--shots", "0"], 2, "expected different whole numbers >= 1"),

@@ -132,9 +132,9 @@ def test_goes_on_where_it_stopped(
     done: list[tuple[str, int, int | None]] = []
     original = Bench.run
 
-    def counted(bench: Bench, contender: Any, shots: int, seed: int | None) -> RunResult:
+    def counted(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
         done.append((contender.name, shots, seed))
-        return original(bench, contender, shots, seed)
+        return original(bench, contender, shots, seed, *rest)
 
     monkeypatch.setattr(Bench, "run", counted)
     resumed = runs(dataset, backbone, done=again.earlier)
@@ -161,9 +161,7 @@ def test_other_runs_are_not_taken_for_the_same(dataset: ImageDataset, backbone: 
 
 
 def result(method: str, dataset: str, shots: int, seed: int | None, accuracy: float) -> RunResult:
-    setting = Setting(
-        "few-shot", method, "coop", {}, "few-shot", "f", "p", dataset, "d", {"test": "d"}, shots, seed
-    )
+    setting = Setting("few-shot", method, "coop", {}, "few-shot", "f", "p", dataset, "d", {"test": "d"}, shots, seed)
     return RunResult(setting, {"test": Score(accuracy, accuracy, accuracy, 1)}, 1, 0.1)
 
 

@@ -31,9 +31,20 @@ def test_words_are_counted_in_tokens(backbone: Backbone) -> None:
     assert len(ids) == 4 and torch.equal(context, backbone.text.token_embedding.weight[ids])
 
 
-def test_words_replace_n_ctx_and_are_copied_per_class(backbone: Backbone) -> None:
-    context = initial_context(backbone, ["cat", "dog"], 16, True, "a photo of a", seed=1)
+def test_words_are_copied_per_class(backbone: Backbone) -> None:
+    context = initial_context(backbone, ["cat", "dog"], None, True, "a photo of a", seed=1)
     assert context.shape == (2, 4, backbone.text.width) and torch.equal(context[0], context[1])
+
+
+def test_a_context_begins_as_words_at_random_or_as_the_usual_words(backbone: Backbone) -> None:
+    def start(n_ctx: int | None, init: str | None) -> torch.Tensor:
+        return initial_context(backbone, ["cat", "dog"], n_ctx, False, init, seed=1)
+
+    assert torch.equal(start(None, None), word_context(backbone, "a photo of a"))
+    assert torch.equal(start(3, "some old cat"), word_context(backbone, "some old cat"))
+    assert torch.equal(start(5, None), random_context(backbone, 5, None, seed=1))
+    with pytest.raises(ParameterError, match="'some cat' are 2 tokens, but 'n_ctx' is 5"):
+        start(5, "some cat")
 
 
 def test_a_word_context_encodes_as_its_words(backbone: Backbone) -> None:

@@ -133,16 +133,16 @@ def test_other_parameters_are_done_again(out: Path) -> None:
     assert scores.outdated == 8
     assert any(note.startswith("8 results are left out") for note in table_of(scores).notes)
     outcome = Runner(plan_of(changed, places_of(changed), ["coop"], [1], [1]), out / "tiny", load).run()
-    assert len(outcome.done) == 2
+    assert (len(outcome.done), outcome.replaced) == (2, 2)
 
 
 def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Bench.run
 
-    def failing(bench: Bench, contender: Any, shots: int, seed: int | None) -> RunResult:
+    def failing(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
         if contender.name == "CoOp" and shots == 2:
             raise RuntimeError("no such luck")
-        return original(bench, contender, shots, seed)
+        return original(bench, contender, shots, seed, *rest)
 
     monkeypatch.setattr(Bench, "run", failing)
     outcome = run_tiny(tmp_path)
@@ -159,6 +159,31 @@ def test_ctrl_c_lets_go_of_the_run_at_hand(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         run_tiny(tmp_path)
     assert not list((tmp_path / "tiny").iterdir())
+
+
+def test_stopped_in_the_middle_of_training_goes_on_from_there(
+    undisturbed: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coopt.training import loop
+
+    original, epochs = loop._epoch, []
+
+    def stopped(*arguments: Any) -> Any:
+        epochs.append(arguments[-1])
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    file = next(iter(sorted((out / "tiny").glob("*coop*.json"))))
+    file.unlink()
+    monkeypatch.setattr(loop, "_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(out)
+    assert len(list((out / "tiny").glob(f"{file.stem}.*.checkpoint"))) == 1
+    assert run_tiny(out).done == [file.stem]
+    assert epochs == [0, 1, 2, 2]
+    assert table(out) == table(undisturbed)
+    assert names(out) == names(undisturbed)
 
 
 def test_runs_of_another_machine_are_left_to_it(undisturbed: Path, out: Path) -> None:

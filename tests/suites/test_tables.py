@@ -49,7 +49,7 @@ def record(
         "preprocessing",
         dataset,
         "hash",
-        {name: "hash" for name in scores},
+        dict.fromkeys(scores, "hash"),
         shots,
         seed,
     )
@@ -97,7 +97,12 @@ def test_mean_spread_and_difference() -> None:
 
 def test_harmonic_mean_is_that_of_the_means() -> None:
     suite = replace(SUITES["cocoop-base-to-new"], datasets=("dtd", "eurosat"))
-    values = {("dtd", 1): (80.0, 60.0), ("dtd", 2): (84.0, 50.0), ("eurosat", 1): (90.0, 70.0), ("eurosat", 2): (92.0, 40.0)}
+    values = {
+        ("dtd", 1): (80.0, 60.0),
+        ("dtd", 2): (84.0, 50.0),
+        ("eurosat", 1): (90.0, 70.0),
+        ("eurosat", 2): (92.0, 40.0),
+    }
     records = [
         record(suite, "CoOp", {"base": base, "new": new}, seed=seed, dataset=dataset)
         for (dataset, seed), (base, new) in values.items()

@@ -40,14 +40,14 @@ from tests.suites.tiny import TINY
 
 original, done = Bench.run, []
 
-def logged(bench, contender, shots, seed):
+def logged(bench, contender, shots, seed, *rest):
     done.append(1)
     if len(done) == {killed_at}:
         os.kill(os.getpid(), signal.SIGKILL)
     with open({log!r}, "a") as file:
         file.write(f"{{bench.problem.dataset.name}} {{contender.name}} {{shots}} {{seed}}\\n")
     time.sleep({pause})
-    return original(bench, contender, shots, seed)
+    return original(bench, contender, shots, seed, *rest)
 
 Bench.run = logged
 SUITES["tiny"] = TINY

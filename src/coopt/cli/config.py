@@ -90,6 +90,10 @@ def _checked(parameter: click.Parameter, value: Any, what: str) -> Any:
     """The value as click takes it. YAML guesses types, click converts quietly: 4.7 must not become 4, or `no` False."""
     if isinstance(value, dict) and parameter.name == "recipe":
         return value
+    if getattr(parameter, "multiple", False):
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ParameterError(f"{what} must be a list of texts. Got {value!r} instead.")
+        return value
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
             raise ParameterError(f"{what} must be true or false. Got {value!r} instead.")

@@ -12,6 +12,11 @@ from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, on_bad_image
 from coopt.cli.output import Output, command
 from coopt.errors import ParameterError
 
+METHODS = (
+    "coop", "cocoop", "kgcoop", "tip_adapter", "text_bias", "text_transformation", "linear_probe", "image_tuning"
+)  # fmt: skip
+"""Those of `coopt.methods.saving` that learn from images; named here so that `--help` needs none of them."""
+
 
 class RecipeType(click.ParamType):
     """The name of a recipe, or (from a configuration file) a mapping of its changed fields."""
@@ -19,13 +24,14 @@ class RecipeType(click.ParamType):
     name = "recipe"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """To a `Recipe`; refuses with the recipe's own message."""
+        """As it is (what a name means is the method's to say), unless no method could take it."""
         from coopt.training.recipe import Recipe
 
         try:
-            return Recipe.of(value)
+            Recipe.of(value)
         except ParameterError as error:
             self.fail(str(error), param, ctx)
+        return value
 
 
 @command("fit")
@@ -34,7 +40,17 @@ class RecipeType(click.ParamType):
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to save.  [default: coopt-NAME]")
 @backbone_options("bundled")
 @click.option("--shots", type=click.IntRange(min=1), metavar="N", help="Learn from N images per class.  [default: all]")
-@click.option("--n-ctx", type=click.IntRange(min=1), default=16, show_default=True, help="Number of context vectors.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="coop",
+    show_default=True,
+    metavar="NAME",
+    help=f"How to learn: {', '.join(METHODS)}.",
+)
+@click.option(
+    "--n-ctx", type=click.IntRange(min=1), metavar="M", help="Number of context vectors, which then begin at random."
+)
 @click.option("--csc/--no-csc", default=False, help="Vectors of its own for each class (needs more images).")
 @click.option(
     "--position",
@@ -46,11 +62,12 @@ class RecipeType(click.ParamType):
 @click.option(
     "--init",
     metavar="WORDS",
-    help='Begin as these words, such as "a photo of a", whose tokens then set --n-ctx.  [default: random]',
+    help='Begin as these words.  [default: "a photo of a", unless --n-ctx is given]',
 )
 @click.option(
     "--recipe", type=RecipeType(), default="fast", show_default=True, metavar="[fast|paper]", help="How to train."
 )
+@click.option("--set", multiple=True, metavar="NAME=VALUE", help="Another parameter of the method; may be repeated.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all that is random.")
 @click.option(
     "--test-fraction",
@@ -90,8 +107,9 @@ def fit(ctx: click.Context, output: Output, **options: Any) -> None:
     \b
     Examples:
       coopt fit photos
-      coopt fit photos --shots 4 --n-ctx 4 --out my-prompt
-      coopt fit labels.csv --backbone openclip:ViT-B-16/openai --init "a photo of a"
+      coopt fit photos --shots 4 --n-ctx 16 --out my-prompt
+      coopt fit photos --method tip_adapter --set finetune=true
+      coopt fit labels.csv --backbone openclip:ViT-B-16/openai --init "a picture of a"
       coopt fit caltech101 --root DATA --shots 16
       coopt fit --config my-prompt/config.yaml
     """

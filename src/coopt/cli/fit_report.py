@@ -15,7 +15,7 @@ from coopt.cli.output import Output, percent, size_of
 from coopt.cli.settings import FitSettings
 from coopt.data import ImageDataset, display_name
 from coopt.evaluation import Evaluation
-from coopt.methods.coop import CoOp
+from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 
 RESULT_FORMAT = 1
@@ -38,20 +38,21 @@ def result_of(
     settings: FitSettings,
     whole: ImageDataset,
     dataset: ImageDataset,
-    estimator: CoOp,
+    estimator: ClipClassifier,
     zero_shot: Evaluation | None,
     learned: Evaluation | None,
     typed: Sequence[str],
 ) -> dict[str, Any]:
     """Everything needed to do the run again, and what came of it."""
     backbone = estimator.backbone_
+    context, losses = getattr(estimator, "context_", None), getattr(estimator, "losses_", [])
     return {
         "format": RESULT_FORMAT,
         "kind": "fit",
         "method": estimator.method,
         "command": display_name(shlex.join(typed)),
         "settings": settings.identity(whole.hash),
-        "recipe": settings.recipe.to_dict(),
+        "recipe": estimator.parameters.get("recipe"),
         "versions": versions(),
         "machine": {"device": str(backbone.device), "platform": platform.platform()},
         "backbone": {
@@ -73,9 +74,9 @@ def result_of(
         "class_names": list(estimator.class_names_),
         "seed": settings.seed,
         "shots": settings.shots,
-        "n_ctx": int(estimator.context_.shape[-2]),
-        "epochs": len(estimator.losses_),
-        "loss": estimator.losses_[-1] if estimator.losses_ else None,
+        "n_ctx": None if context is None else int(context.shape[-2]),
+        "epochs": len(losses),
+        "loss": losses[-1] if losses else None,
         "peak_memory_bytes": peak_memory(),
         "metrics": {
             "zero_shot": None if zero_shot is None else {"template": DEFAULT_TEMPLATE, **zero_shot.to_dict()},
@@ -128,7 +129,8 @@ def report(
     name = shlex.quote(display_name(folder))
     output.say(f"  coopt predict {name} IMAGES...")
     output.say(f"  coopt eval {name} {data}")
-    output.say(f"  coopt words {name}")
+    if result["n_ctx"]:
+        output.say(f"  coopt words {name}")
     output.result({**result, "out": display_name(folder)})
 
 

@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.cli.fit_report import data_sentence, report, result_of, saved_extra
@@ -17,7 +16,6 @@ from coopt.cli.settings import FitSettings
 from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
 from coopt.evaluation import Evaluation, evaluate
 from coopt.methods.base import ClipClassifier
-from coopt.methods.coop import CoOp
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
 
@@ -45,13 +43,15 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     dataset = whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
     for line in data_sentence(dataset):
         output.say(line)
+    settings.estimator()  # refuses what the method does not have
     folder = RunFolder(settings.out or default_folder(whole.name), settings.identity(whole.hash), settings.overwrite)
     folder.check()  # before the backbone is loaded, which may take long
     leaks = find_leakage(dataset)
     backbone = load_backbone(settings.backbone, settings.device, settings.download)
     folder.identity["fingerprint"] = backbone.fingerprint
     folder.check()
-    epochs = settings.recipe.epochs_for(max(dataset.train.counts.values()))
+    recipe = settings.recipe_
+    epochs = 0 if recipe is None else recipe.epochs_for(max(dataset.train.counts.values()))
     try:
         zero_shot, held_out = _zero_shot(settings, backbone, dataset)
         learning = time.monotonic()
@@ -94,25 +94,22 @@ def _zero_shot(
 def _measure(estimator: ClipClassifier, dataset: ImageDataset, held_out: Features | None) -> Evaluation | None:
     if held_out is None or dataset.test is None:
         return None
-    return evaluate(estimator, held_out.features[0], [dataset.test.labels[i] for i in held_out.kept])
+    kept = [dataset.test.paths[i] for i in held_out.kept]
+    images = held_out.features[0] if estimator.uses_features else kept
+    return evaluate(estimator, images, [dataset.test.labels[i] for i in held_out.kept])
 
 
 def _learn(
     settings: FitSettings, backbone: Backbone, dataset: ImageDataset, folder: RunFolder, output: Output, epochs: int
-) -> CoOp:
+) -> ClipClassifier:
     done = folder.begin()
     if done:
         output.say(f"Going on after epoch {done} of {epochs}, where an earlier run stopped.")
-    options: dict[str, Any] = {
-        name: getattr(settings, name)
-        for name in ("n_ctx", "csc", "position", "init", "recipe", "seed", "text_path", "precision")
-    }
-    estimator = CoOp(
-        backbone,
-        **options,
+    estimator = settings.estimator(
+        backbone=backbone,
         class_names=dataset.class_names,
         cache=settings.cache,
-        on_bad_image=settings.on_bad_image,  # type: ignore[arg-type]
+        on_bad_image=settings.on_bad_image,
         checkpoint=folder.checkpoint,
     )
     estimator.fit(list(dataset.train.paths), list(dataset.train.labels))

@@ -7,27 +7,43 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from coopt.data import display_name
 from coopt.data.benchmarks.registry import is_name
-from coopt.training.recipe import RECIPES, Recipe
+from coopt.errors import ParameterError
+from coopt.methods.base import ClipClassifier
+from coopt.methods.learned import LearnedMethod
+from coopt.methods.saving import METHODS
+from coopt.training.recipe import Recipe
 
-# What decides which numbers are learned; the data set is compared by its hash.
-_DECISIVE = ("backbone", "shots", "n_ctx", "csc", "position", "init", "recipe", "seed", "precision", "text_path")
+# Options that not all methods have, and what they are when nobody asks for them.
+_USUAL = {
+    "n_ctx": None,
+    "csc": False,
+    "position": "end",
+    "init": None,
+    "recipe": "fast",
+    "precision": "fp32",
+    "text_path": "auto",
+}
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """See `coopt fit --help`."""
+    """See `coopt fit --help`; `set` holds the texts NAME=VALUE."""
 
     data: Path
     out: Path | None
+    method: str
     backbone: str
     shots: int | None
-    n_ctx: int
+    n_ctx: int | None
     csc: bool
     position: str
     init: str | None
-    recipe: Recipe
+    recipe: str | dict[str, Any]
+    set: tuple[str, ...]
     seed: int
     test_fraction: float
     precision: str
@@ -38,6 +54,48 @@ class FitSettings:
     download: bool
     overwrite: bool
     root: Path | None = None
+
+    def estimator(self, **local: Any) -> ClipClassifier:
+        """The method with its parameters, not fitted yet.
+
+        Args:
+            local: backbone, classes and what else belongs to this machine; what the method does not know is left out.
+
+        Raises:
+            ParameterError: an option or a parameter that the method does not have, or a value that it does not take.
+        """
+        known = METHODS[self.method]().get_params(deep=False)
+        for name, usual in _USUAL.items():
+            if name not in known and getattr(self, name) != usual:
+                raise ParameterError(
+                    f"The method {self.method!r} has no --{name.replace('_', '-')}. Leave it out, or choose another method."
+                )
+        options = {name: getattr(self, name) for name in (*_USUAL, "seed") if name in known}
+        local = {name: value for name, value in local.items() if name in known}
+        found: ClipClassifier = METHODS[self.method](**options | self._others(known) | local)
+        found._check_parameters()
+        return found
+
+    def _others(self, known: dict[str, Any]) -> dict[str, Any]:
+        """The parameters of `--set`."""
+        others = {}
+        for text in self.set:
+            name, equals, value = text.partition("=")
+            if not equals or name not in known or name in ("backbone", "class_names", "checkpoint", *_USUAL, "seed"):
+                free = [one for one in known if one not in _USUAL and not hasattr(self, one)]
+                listed = ", ".join(one for one in free if one not in ("class_names", "checkpoint", "verbose")) or "none"
+                raise ParameterError(
+                    f"--set takes NAME=VALUE with a parameter of {self.method!r} that has no option of its own "
+                    f"({listed}). Got {text!r} instead."
+                )
+            others[name] = yaml.safe_load(value)
+        return others
+
+    @property
+    def recipe_(self) -> Recipe | None:
+        """The recipe with nothing left open; None for a method that is not trained by one."""
+        method = METHODS[self.method]
+        return Recipe.of(self.recipe, method.recipes) if issubclass(method, LearnedMethod) else None
 
     @property
     def where(self) -> str:
@@ -55,8 +113,7 @@ class FitSettings:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         values["data"], values["out"] = self.where, str(out.absolute())
         values["root"] = None if self.root is None else str(self.root.absolute())
-        known = self.recipe.name if RECIPES.get(self.recipe.name) == self.recipe else self.recipe.to_dict()
-        values["recipe"] = known
+        values["set"] = list(self.set) or None
         # The run may be repeated where it was; what it may do to the machine is decided each time.
         for name in ("overwrite", "download"):
             del values[name]
@@ -64,8 +121,5 @@ class FitSettings:
 
     def identity(self, dataset_hash: str) -> dict[str, Any]:
         """Equal for two runs that learn the same from the same data."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in _DECISIVE}
-        values["recipe"] = self.recipe.to_dict()
-        if self.init is not None:  # then its tokens decide
-            del values["n_ctx"]
-        return {**values, "images": dataset_hash}
+        decisive = {"method": self.method, "backbone": self.backbone, "shots": self.shots}
+        return {**decisive, **self.estimator().parameters, "images": dataset_hash}

@@ -87,8 +87,7 @@ def list_(output: Output) -> None:
 def run(ctx: click.Context, output: Output, **options: Any) -> None:
     """Do the runs of a suite that are not there yet.
 
-    Ctrl-C, or worse, loses the run at hand and no other; the same command goes on from there. Start it several times to
-    share the work among processes.
+    Whatever stops it, the same command goes on from there. Start it several times to share the work among processes.
 
     \b
     Examples:

@@ -131,6 +131,8 @@ def run_suite(settings: RunSettings, output: Output, typed: Sequence[str]) -> in
 
 def _say_outcome(outcome: Outcome, settings: RunSettings, seconds: float, output: Output) -> None:
     output.say(f"{len(outcome.done)} runs done in {duration(seconds)}, {len(outcome.complete)} were complete.")
+    if outcome.replaced:
+        output.say(f"{outcome.replaced} results of another model, other data or other parameters were replaced.")
     for reason, count in reasons(outcome.failed):
         which = [name for name, said in outcome.failed.items() if said == reason]
         output.warn(

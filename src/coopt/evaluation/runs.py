@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -85,7 +86,8 @@ class RunResult:
         setting: what was asked for.
         scores: one per target, in the protocol's order; None where the method cannot take the target's classes.
         n_train: images learned from.
-        seconds: for fitting and predicting, with image features from the cache where they were there.
+        seconds: for fitting and predicting, with image features from the cache where they were there; of a run that was
+            stopped, since it went on.
         estimator: the fitted method; None for a result that was read from a file.
     """
 
@@ -209,8 +211,16 @@ class Bench:
             seed=seed,
         )
 
-    def run(self, contender: Contender, shots: int, seed: int | None) -> RunResult:
+    def run(
+        self, contender: Contender, shots: int, seed: int | None, checkpoint: Path | None = None
+    ) -> RunResult:
         """Learns and tests.
+
+        Args:
+            contender: what learns.
+            shots: labelled images per class; 0 for a method that sees none.
+            seed: of the sample and of learning; None for a method that sees no image.
+            checkpoint: where methods that are trained keep their state; a run that was stopped goes on from there.
 
         Raises:
             CooptError: the method cannot learn from the sample.
@@ -218,7 +228,7 @@ class Bench:
         for target in self.problem.targets:
             self._images_of(target, contender.estimator)  # outside of the time that is measured
         began = time.perf_counter()
-        estimator, n_train = self._fitted(contender, shots, seed)
+        estimator, n_train = self._fitted(contender, shots, seed, checkpoint)
         scores = {target.name: self._score(estimator, target) for target in self.problem.targets}
         seconds = round(time.perf_counter() - began, 3)
         return RunResult(self.setting(contender, shots, seed), scores, n_train, seconds, estimator)
@@ -232,14 +242,18 @@ class Bench:
             self._features[target.name] = found.features[0].to(self.backbone.device)
         return self._features[target.name]
 
-    def _fitted(self, contender: Contender, shots: int, seed: int | None) -> tuple[ClipClassifier, int]:
+    def _fitted(
+        self, contender: Contender, shots: int, seed: int | None, checkpoint: Path | None
+    ) -> tuple[ClipClassifier, int]:
         names = list(self.problem.class_names)
         estimator: Any = clone(contender.estimator)
         estimator.set_params(backbone=self.backbone, class_names=names, cache=self.cache)
         if seed is None:
             return estimator.fit_classes(names), 0
-        if "seed" in estimator.get_params(deep=False):
-            estimator.set_params(seed=seed)
+        known = estimator.get_params(deep=False)
+        for name, value in (("seed", seed), ("checkpoint", checkpoint)):
+            if name in known:
+                estimator.set_params(**{name: value})
         train, val = self.problem.sample(shots, seed, contender.sampling)
         validation: tuple[Any, ...] = ()
         if contender.sampling == "linear-probe" and len(val):

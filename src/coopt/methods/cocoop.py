@@ -44,9 +44,9 @@ class CoCoOp(LearnedMethod):
 
     Args:
         backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        n_ctx: M, the number of context vectors; the class name stands behind them. With `init` words it is their number
-            of tokens, whatever is given here.
-        init: words whose token embeddings the context begins with. None: random, N(0, 0.02).
+        n_ctx: M, the number of context vectors, which begin at random, N(0, 0.02); the class name stands behind them.
+        init: words whose token embeddings the context begins with, instead of `n_ctx`; when neither is given:
+            "a photo of a", so M = 4.
         recipe: "fast" (here: batches of 8 images), "paper" (here: of one image, 10 epochs), a mapping of changed fields,
             or a `coopt.Recipe`.
         seed: of the initial context and meta-net, the order of images and their augmentation.
@@ -79,8 +79,8 @@ class CoCoOp(LearnedMethod):
         self,
         backbone: str | Backbone = "bundled",
         *,
-        n_ctx: int = 4,
-        init: str | None = "a photo of a",
+        n_ctx: int | None = None,
+        init: str | None = None,
         recipe: str | dict[str, Any] | Recipe = "fast",
         seed: int = 1,
         class_names: Sequence[str] | None = None,
@@ -108,7 +108,8 @@ class CoCoOp(LearnedMethod):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._require_int("n_ctx", 1)
+        if self.n_ctx is not None:
+            self._require_int("n_ctx", 1)
         self._require("init", self.init is None or isinstance(self.init, str), "None or words such as 'a photo of a'")
         self._check_text_parameters(self.text_path, self.precision)
 

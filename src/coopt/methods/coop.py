@@ -33,11 +33,11 @@ class CoOp(LearnedMethod):
 
     Args:
         backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        n_ctx: M, the number of context vectors.
+        n_ctx: M, the number of context vectors, which begin at random, N(0, 0.02).
         csc: class-specific context: every class learns vectors of its own (needs more images; no new classes).
         position: where the class name stands: "end", "middle" or "front".
-        init: words whose token embeddings the context begins with, e.g. "a photo of a"; replaces `n_ctx` by their
-            number of tokens. None: random, N(0, 0.02).
+        init: words whose token embeddings the context begins with, instead of `n_ctx`; when neither is given:
+            "a photo of a", so M = 4.
         recipe: "fast", "paper", a mapping of changed fields, or a `coopt.Recipe`.
         seed: of the initial context, the order of images and their augmentation.
         class_names: the classes in order; needed when labels are integers.
@@ -64,7 +64,7 @@ class CoOp(LearnedMethod):
         self,
         backbone: str | Backbone = "bundled",
         *,
-        n_ctx: int = 16,
+        n_ctx: int | None = None,
         csc: bool = False,
         position: Position = "end",
         init: str | None = None,
@@ -97,7 +97,8 @@ class CoOp(LearnedMethod):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._require_int("n_ctx", 1)
+        if self.n_ctx is not None:
+            self._require_int("n_ctx", 1)
         self._require("csc", isinstance(self.csc, bool), "True or False")
         self._require("position", self.position in POSITIONS, f"one of {', '.join(POSITIONS)}")
         self._require("init", self.init is None or isinstance(self.init, str), "None or words such as 'a photo of a'")

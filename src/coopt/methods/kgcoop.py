@@ -33,7 +33,7 @@ class KgCoOp(CoOp):
     Args:
         guide_weight: the paper's lambda; 0 is CoOp.
         templates: the hand-made prompt or prompts, as in `coopt.ZeroShot`.
-        backbone, n_ctx, csc, position, init: see `coopt.CoOp`; by default the context begins as "a photo of a".
+        backbone, n_ctx, csc, position, init: see `coopt.CoOp`.
         recipe, seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see
             `coopt.CoOp`.
 
@@ -49,10 +49,10 @@ class KgCoOp(CoOp):
         *,
         guide_weight: float = 8.0,
         templates: str | Sequence[str] = DEFAULT_TEMPLATE,
-        n_ctx: int = 4,
+        n_ctx: int | None = None,
         csc: bool = False,
         position: Position = "end",
-        init: str | None = "a photo of a",
+        init: str | None = None,
         recipe: str | dict[str, Any] | Recipe = "fast",
         seed: int = 1,
         class_names: Sequence[str] | None = None,

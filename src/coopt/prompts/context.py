@@ -13,6 +13,9 @@ from coopt.errors import ParameterError
 from coopt.text.layout import clean_name
 
 INIT_STD = 0.02
+DEFAULT_INIT = "a photo of a"
+"""Where a context begins when nothing is said: at few images per class it is far ahead of a random one
+(docs/benchmarks.md), and the papers after CoOp begin there too."""
 
 
 def random_context(
@@ -41,10 +44,19 @@ def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -
 
 
 def initial_context(
-    backbone: Backbone, class_names: Sequence[str], n_ctx: int, class_specific: bool, init: str | None, seed: int
+    backbone: Backbone, class_names: Sequence[str], n_ctx: int | None, class_specific: bool, init: str | None, seed: int
 ) -> Float[Tensor, "*classes n_ctx width"]:
-    """The context that training starts from; `init` replaces `n_ctx` by its own number of tokens."""
+    """The context that training starts from: as `init` words, or `n_ctx` random vectors; neither: `DEFAULT_INIT`.
+
+    Raises:
+        ParameterError: `init` holds no token, or both are given and disagree.
+    """
     n_classes = len(class_names) if class_specific else None
-    if init is not None:
-        return word_context(backbone, init, n_classes)
-    return random_context(backbone, n_ctx, n_classes, seed)
+    if init is None and n_ctx is not None:
+        return random_context(backbone, n_ctx, n_classes, seed)
+    context = word_context(backbone, DEFAULT_INIT if init is None else init, n_classes)
+    if n_ctx not in (None, context.shape[-2]):
+        raise ParameterError(
+            f"The 'init' words {init!r} are {context.shape[-2]} tokens, but 'n_ctx' is {n_ctx}. Give one of the two."
+        )
+    return context

@@ -27,5 +27,5 @@ SUITE = Suite(
     ),
     columns="shots",
     shots=(1, 4, 16),
-    cost="about 4 minutes of two cores",
+    cost="about 4 minutes of one core",
 )

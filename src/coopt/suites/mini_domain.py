@@ -23,5 +23,5 @@ SUITE = Suite(
     columns="targets",
     derived="shifted",
     shots=(16,),
-    cost="about 3 minutes of two cores",
+    cost="about 3 minutes of one core",
 )

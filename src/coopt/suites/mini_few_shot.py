@@ -22,5 +22,5 @@ SUITE = Suite(
         coop("CoOp (M=4)", "fast", n_ctx=4),
     ),
     columns="shots",
-    cost="about 8 minutes of two cores",
+    cost="about 6 minutes of one core",
 )

@@ -25,5 +25,5 @@ SUITE = Suite(
     ),
     columns="datasets",
     shots=(16,),
-    cost="about 3 minutes of two cores",
+    cost="about 5 minutes of one core",
 )

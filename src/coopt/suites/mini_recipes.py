@@ -21,5 +21,5 @@ SUITE = Suite(
     columns="shots",
     shots=(1, 4, 16),
     seeds=(1, 2),
-    cost="about 6 minutes of two cores",
+    cost="about 4 minutes of one core",
 )

@@ -21,5 +21,5 @@ SUITE = Suite(
     columns="targets",
     derived="shifted",
     shots=(16,),
-    cost="about 1 minute of two cores",
+    cost="about 1 minute of one core",
 )

@@ -37,12 +37,14 @@ class Outcome:
         complete: of those that were complete, or that another process completed meanwhile.
         elsewhere: of those that another machine claims.
         failed: name to what went wrong.
+        replaced: how many there were already, but with another model, data or parameters.
     """
 
     done: list[str] = field(default_factory=list)
     complete: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    replaced: int = 0
 
     @property
     def settled(self) -> int:
@@ -155,6 +157,8 @@ class Runner:
             else:
                 if state == "damaged":
                     warnings.warn(f"{reason} It is done again.", CooptWarning, stacklevel=2)
+                if state == "stale":
+                    self.outcome.replaced += 1
                 self._do(task, bench)
         return True
 
@@ -178,8 +182,11 @@ class Runner:
 
     def _do(self, task: Task, bench: Bench) -> None:
         began = time.perf_counter()
+        contender = task.place.contender(task.entry)
+        run = bench.setting(contender, task.shots, task.seed).run
+        checkpoint = self.folder / f"{task.name}.{run[:12]}.checkpoint"
         try:
-            result = bench.run(task.place.contender(task.entry), task.shots, task.seed)
+            result = bench.run(contender, task.shots, task.seed, checkpoint)
             record = Record(
                 suite=self.plan.suite.name,
                 backbone=task.model.key,
@@ -194,8 +201,10 @@ class Runner:
         except Exception as error:  # one method's trouble is not the others'
             kind = "" if isinstance(error, CooptError) else f"{type(error).__name__}: "
             self.outcome.failed[task.name] = f"{kind}{error}"
+            checkpoint.unlink(missing_ok=True)
             return
         write_record(self.folder, record)
+        checkpoint.unlink(missing_ok=True)
         self._seconds += time.perf_counter() - began
         self.outcome.done.append(task.name)
 
