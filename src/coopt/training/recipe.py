@@ -134,5 +134,5 @@ COCOOP_RECIPES: dict[str, Recipe] = {
 """CoCoOp's meaning of the same names: there every image of a batch costs a text pass of its own.
 
 "fast" takes 100 steps of 8 images, however many there are: 800 text passes, where the paper's recipe takes 10 for every
-image. Chosen among six settings on the validation parts of bundled data sets, by the harmonic mean of base and new classes.
+image. Chosen among five settings on the validation parts of bundled data sets, by the harmonic mean of base and new classes.
 "paper" is what its paper did (Zhou et al., CVPR 2022, section 4): CoOp's SGD, but batch 1 and 10 epochs."""
