@@ -95,8 +95,9 @@ def test_show_all_as_markdown(ran: tuple[Path, str]) -> None:
     out, _ = ran
     result = run("suite", "show", "--all", "--markdown", "--out", out)
     assert result.exit_code == 0
-    assert result.stdout.startswith("## Tiny (`tiny`)\n") and "| CoOp | – | " in result.stdout
-    assert result.stdout.count("\n## ") == 0
+    assert result.stdout.startswith("# Results\n") and "| CoOp | – | " in result.stdout
+    assert result.stdout.count("\n## ") == 1 and "\n## Tiny (`tiny`)\n" in result.stdout
+    assert "Made with the backbone bundled (fingerprint" in result.stdout and "Seconds a run took" in result.stdout
 
 
 def test_missing_is_shown_as_missing(ran: tuple[Path, str], tmp_path: Path) -> None:

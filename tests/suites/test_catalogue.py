@@ -69,6 +69,19 @@ def test_prompts_of_a_data_set_are_put_in() -> None:
     assert len(imagenet.ensemble) == 7  # ImageNet's own prompt is no eighth
 
 
+def test_imagenet_has_its_own_number_of_epochs() -> None:
+    suite = find_suite("cocoop-base-to-new")
+    places = {place.name: place for place in places_of(suite)}
+    epochs = {
+        (name, entry.name): places[name].contender(entry).parameters["recipe"]["epochs"]
+        for name in ("imagenet", "dtd")
+        for entry in suite.entries
+        if entry.sampling != "none"
+    }
+    assert epochs["imagenet", "CoOp"] == 50 and epochs["dtd", "CoOp"] is None  # by the number of shots
+    assert epochs["imagenet", "CoCoOp"] == epochs["dtd", "CoCoOp"] == 10
+
+
 def test_unknown_suite() -> None:
     with pytest.raises(ParameterError, match="There is no suite 'mini_fewshot'. Did you mean mini-few-shot"):
         find_suite("mini_fewshot")

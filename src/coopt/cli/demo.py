@@ -81,8 +81,10 @@ def demo(ctx: click.Context, output: Output, listed: bool, **options: Any) -> No
         _list(output)
         return
     from coopt.cli.demonstration import DemoSettings, run_demo
+    from coopt.training.recipe import Recipe
 
     typed = ctx.find_root().obj
+    options["recipe"] = Recipe.of(options["recipe"])
     run_demo(DemoSettings(**options), output, ["coopt", *(typed or ["demo"])])
 
 

@@ -38,7 +38,6 @@ from coopt.progress import tracked
 CHUNK = 512
 """Images at a time: rows appear early, and memory does not grow with their number."""
 
-
 MOST_NAMED = 20
 """Images left out that are named on standard error too while rows go into a file, which names all of them."""
 

@@ -63,7 +63,7 @@ class PredictionFile:
             settings, rows, size = state["settings"], int(state["rows"]), int(state["bytes"])
             left_out, images = int(state["left_out"]), str(state["images"])
         except (OSError, ValueError, KeyError, TypeError):
-            self._forget()  # nothing was committed that could be lost: it is written in one step
+            self._forget()  # without knowing which rows are whole, none can be kept
             return
         if settings != self.settings:
             different = sorted(key for key in self.settings if settings.get(key) != self.settings[key])

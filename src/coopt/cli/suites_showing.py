@@ -65,6 +65,8 @@ def run_show(
         )
     shown = [_shown(suite, out, only, output) for suite in suites]
     files = [] if figures is None else _draw(shown, figures)
+    if markdown and name is None and not output.json:
+        output.line(f"# Results\n\nMade by `coopt suite show --all --markdown --out {display_name(out)}`.\n")
     for suite, table, words in shown:
         _say(suite, table, words, markdown, output)
     if not markdown:
@@ -125,7 +127,7 @@ def _say(suite: Suite, table: Table, words: Sequence[WordTable], markdown: bool,
         rows = [[str(i), *row] for i, row in enumerate(one.rows, start=1)]
         output.table([one.method, *one.columns], rows)
         output.say(suite_tables.said_of_words(one))
-    for note in table.notes:
+    for note in (*table.notes, *table.made):
         output.say()
         output.say(note)
     output.say()

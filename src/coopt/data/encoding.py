@@ -25,9 +25,10 @@ class ImageEncoder:
     """Pixels to features in batches of at most `batch_size`.
 
     Matrix products of few rows round otherwise than those of many (other kernels are chosen), so that a feature's last
-    bits would tell how many images shared its batch. On a CPU, a batch that is not full is therefore filled up where
-    that is cheap: to its full size for a small model, and for all others to two images, below which alone we have
-    seen a difference there. A feature then depends on its image alone (on one machine, with one number of threads).
+    bits would tell how many images shared its batch. On a CPU, a batch of a small model is therefore filled up to its
+    full size: a feature depends on its image alone (on one machine, with one number of threads and one batch size).
+    For larger models that would cost too much, and a lone image is encoded twice instead: from two images on, ViT-B/32
+    gives the same bits. On a GPU nothing is filled up, and last bits may differ.
 
     Args:
         backbone: whose image tower is used.

@@ -211,9 +211,7 @@ class Bench:
             seed=seed,
         )
 
-    def run(
-        self, contender: Contender, shots: int, seed: int | None, checkpoint: Path | None = None
-    ) -> RunResult:
+    def run(self, contender: Contender, shots: int, seed: int | None, checkpoint: Path | None = None) -> RunResult:
         """Learns and tests.
 
         Args:

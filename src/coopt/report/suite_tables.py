@@ -53,7 +53,7 @@ def markdown(suite: Suite, table: Table, words: Sequence[WordTable] = ()) -> str
         lines += [f"**{one.method}: nearest word (distance) of each context vector**", ""]
         lines += _grid(["#", *one.columns], [[str(i), *row] for i, row in enumerate(one.rows, start=1)], right=False)
         lines += ["", said_of_words(one), ""]
-    lines += [line for note in table.notes for line in (note, "")]
+    lines += [line for note in (*table.notes, *table.made) for line in (note, "")]
     return "\n".join(lines)
 
 

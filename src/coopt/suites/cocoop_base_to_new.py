@@ -1,7 +1,8 @@
 """CoCoOp's generalisation from base to new classes (CVPR 2022, table 1 and figure 3): ViT-B/16, 16 shots.
 
 Expected mean over eleven data sets, base / new / harmonic mean: zero-shot 69.34 / 74.22 / 71.70, CoOp 82.69 / 63.22 /
-71.66, CoCoOp 80.47 / 71.69 / 75.83. CoOp's accuracy on new classes depends on the recipe: 63.2 to 70.0 are in print.
+71.66, CoCoOp 80.47 / 71.69 / 75.83. The paper gives CoOp, too, four context vectors that begin as "a photo of a". CoOp's
+accuracy on new classes depends on the recipe: 63.2 to 70.0 are in print.
 Cost: 11 x (1 + 2 x 3) runs.
 
     coopt suite run cocoop-base-to-new --root DATA --only eurosat
@@ -25,8 +26,8 @@ SUITE = Suite(
     datasets=ELEVEN,
     entries=(
         HAND_MADE,
-        coop("CoOp", n_ctx=16),
-        coop('CoOp (M=4, "a photo of a")', n_ctx=4, init="a photo of a"),
+        coop("CoOp", init="a photo of a"),
+        coop("CoOp (M=16)", n_ctx=16),
         cocoop(),
     ),
     columns="targets",

@@ -18,7 +18,7 @@ SUITE = Suite(
     models=(VIT_B16,),
     datasets=("imagenet",),
     targets=SHIFTED,
-    entries=(HAND_MADE, coop("CoOp", n_ctx=4, init="a photo of a"), cocoop()),
+    entries=(HAND_MADE, coop("CoOp", init="a photo of a"), cocoop()),
     columns="targets",
     derived="shifted",
     shots=(16,),

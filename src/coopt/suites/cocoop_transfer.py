@@ -22,7 +22,7 @@ SUITE = Suite(
     targets=OTHERS,
     entries=(
         Entry("a photo of a {}.", "zero_shot", {"templates": "a photo of a {}."}, "none"),
-        coop("CoOp", n_ctx=4, init="a photo of a"),
+        coop("CoOp", init="a photo of a"),
         cocoop(),
     ),
     columns="targets",

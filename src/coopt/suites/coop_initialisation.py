@@ -17,7 +17,7 @@ SUITE = Suite(
     protocol="few-shot",
     models=(RN50,),
     datasets=ELEVEN,
-    entries=(coop("[V]1[V]2[V]3[V]4", n_ctx=4), coop('"a photo of a"', n_ctx=4, init="a photo of a")),
+    entries=(coop("[V]1[V]2[V]3[V]4", n_ctx=4), coop('"a photo of a"', init="a photo of a")),
     columns="datasets",
     shots=(16,),
     published=tuple(

@@ -28,6 +28,9 @@ from coopt.suites.suite import OWN_ENSEMBLE, OWN_TEMPLATE, Bundled, Entry, Suite
 
 Load = Callable[[], ImageDataset]
 
+IMAGENET_EPOCHS = 50
+"""Of the paper's recipe on ImageNet, whatever the number of shots (IJCV 2022, section 4.1)."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -39,6 +42,7 @@ class Place:
         ensemble: the prompts of its ensemble.
         source: what its own test part is called among the targets of domain generalisation and transfer.
         others: the other targets.
+        epochs: what a recipe means that makes its epochs depend on the shots, where the data set has a rule of its own.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Place:
     load: Load
     source: str
     others: Mapping[str, Load] = field(default_factory=dict)
+    epochs: int | None = None
 
     def targets(self, suite: Suite) -> tuple[str, ...]:
         """What results of the suite are on."""
@@ -79,7 +84,11 @@ class Place:
         parameters = {
             name: own.get(value, value) if isinstance(value, str) else value for name, value in entry.parameters.items()
         }
-        return Contender(entry.name, estimator_of(entry.method, parameters), entry.sampling)
+        estimator = estimator_of(entry.method, parameters)
+        recipe = estimator.parameters.get("recipe")
+        if self.epochs is not None and recipe is not None and recipe["epochs"] is None:
+            estimator.set_params(recipe={**recipe, "epochs": self.epochs})
+        return Contender(entry.name, estimator, entry.sampling)
 
 
 def places_of(suite: Suite, root: Path | None = None) -> tuple[Place, ...]:
@@ -129,4 +138,5 @@ def _benchmark(name: str, targets: tuple[str, ...], root: Path | None) -> Place:
         load=partial(load_dataset, name, root=root),
         source=name,
         others={target: partial(load_dataset, target, root=root, require_train=False) for target in targets},
+        epochs=IMAGENET_EPOCHS if name == "imagenet" else None,
     )

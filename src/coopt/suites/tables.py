@@ -91,6 +91,7 @@ class Table:
         keys: what the columns stand for: a number of shots, a target, a backbone, a data set.
         sections: parts of the table; those without any number are named in the notes.
         notes: what is to be known about the numbers.
+        made: what they were made with, and how long runs took.
         measured, planned: how many runs there are, and should be.
     """
 
@@ -98,6 +99,7 @@ class Table:
     keys: tuple[Any, ...]
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
+    made: tuple[str, ...]
     measured: int
     planned: int
 
@@ -127,6 +129,7 @@ class Table:
                 for section in self.sections
             ],
             "notes": list(self.notes),
+            "made": list(self.made),
             "measured": self.measured,
             "planned": self.planned,
         }
@@ -245,7 +248,15 @@ def table_of(scores: Scores) -> Table:
     told = [section for section in sections if section.tells]
     nothing = [section.title for section in sections if not section.tells]
     notes = [f"Nothing is there yet for: {'; '.join(nothing)}."] if nothing else []
-    return Table(columns, tuple(keys), tuple(told), (*notes, *_notes(scores)), len(_done(scores)), len(plan.tasks()))
+    return Table(
+        columns,
+        tuple(keys),
+        tuple(told),
+        (*notes, *_notes(scores)),
+        _made(scores),
+        len(_done(scores)),
+        len(plan.tasks()),
+    )
 
 
 _SINGULAR = {"backbones": "backbone", "datasets": "dataset", "shots": "shots", "targets": "target"}
@@ -288,7 +299,7 @@ def _title(plan: Plan, place: Mapping[str, Any]) -> str:
         parts.append(f"{place['shots']} shots")
     if "target" in place:
         parts.append(str(place["target"]))
-    return ", ".join(parts)
+    return ", ".join(parts) or plan.places[0].title
 
 
 def _column_title(plan: Plan, axis: str, key: Any) -> str:
@@ -327,3 +338,25 @@ def _notes(scores: Scores) -> tuple[str, ...]:
     if scores.plan.suite.published_note:
         notes.append(f"Published: {scores.plan.suite.published_note}")
     return tuple(notes)
+
+
+def _made(scores: Scores) -> tuple[str, ...]:
+    """What the numbers were made with, and how long a run of each method took."""
+    if not scores.records:
+        return ()
+    models: dict[str, set[str]] = defaultdict(set)
+    for record in scores.records:
+        models[record.backbone].add(record.result.setting.backbone)
+    versions = {f"{name} {of}" for record in scores.records for name, of in record.made.get("versions", {}).items()}
+    fingerprints = [
+        f"{key} (fingerprint {', '.join(sorted(one[:12] for one in found))})" for key, found in models.items()
+    ]
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for record in scores.records:
+        seconds[record.result.method].append(record.result.seconds)
+    took = [f"{method} {sum(some) / len(some):.3g}" for method, some in seconds.items()]
+    made = f"Made with the backbone {'; '.join(fingerprints)}"
+    return (
+        f"{made}{', and ' if versions else ''}{', '.join(sorted(versions))}.",
+        f"Seconds a run took on average, with cached features of images: {'; '.join(took)}.",
+    )

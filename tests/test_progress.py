@@ -1,0 +1,29 @@
+"""Progress: the rate that is shown, and work of which some is done or whose amount nobody knows."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from coopt.progress import RateColumn, tracked
+
+
+@pytest.mark.parametrize(("each", "shown"), [(0.01, "100/s"), (0.4, "2.5/s"), (20.0, "0.1/s")])
+def test_the_rate_is_that_of_what_was_done_now(each: float, shown: str) -> None:
+    seconds = 0.0
+    progress = Progress(console=Console(file=io.StringIO()), get_time=lambda: seconds)
+    task = progress.add_task("predicting", total=None, completed=1000)  # 1000 by an earlier run
+    assert RateColumn().render(progress.tasks[0]).plain == ""
+    for done in range(1001, 1006):
+        seconds += each
+        progress.update(task, completed=done)
+    assert RateColumn().render(progress.tasks[0]).plain == shown
+
+
+def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with tracked("predicting", None, done=3) as progress:
+        progress.update(4)
+    assert capsys.readouterr() == ("", "")
