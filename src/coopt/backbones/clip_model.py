@@ -42,6 +42,10 @@ class ClipBackbone(Backbone):
         self.name = name
         self.device = torch.device(device)
         self.model = frozen(model.to(device=self.device, dtype=torch.float32))
+        # Convolutions of many layers run up to half as fast again with the channels last; a ViT's one does not care.
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in self.model.visual.modules())
+        self._memory_format = torch.channels_last if convolutions > 1 else torch.contiguous_format
+        self.model.visual.to(memory_format=self._memory_format)
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
         self.text = open_text_tower(self.model, tokenizer, name)
@@ -74,7 +78,8 @@ class ClipBackbone(Backbone):
                 f"{self.name} takes pixels of height and width {self.preprocessing.size}. "
                 f"Got {tuple(pixels.shape[-2:])} instead: use its preprocessing.test(image)."
             )
-        return _ImageTower(self.model.visual)(pixels.to(self.device, torch.float32))
+        pixels = pixels.to(self.device, torch.float32, memory_format=self._memory_format)
+        return _ImageTower(self.model.visual)(pixels)
 
     def image_tower(self) -> nn.Module:
         return _ImageTower(copy.deepcopy(self.model.visual)).eval().requires_grad_(True)
