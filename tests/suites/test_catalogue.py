@@ -104,10 +104,10 @@ def test_figures_of_curves_and_gains(tmp_path: object) -> None:
         records.append(record(suite, "hand-made prompt", {"test": 50.0 + d}, 0, None, name, "bundled"))
         for shots in suite.shots:
             value = 50.0 + shots - 20 * d
-            records.append(record(suite, "CoOp (M=4)", {"test": value}, shots, 1, name, "bundled"))
+            records.append(record(suite, "CoOp", {"test": value}, shots, 1, name, "bundled"))
     figures = suite_figures(suite, table_of(Scores(plan, records)))
-    assert list(figures) == ["bundled-accuracy", "bundled-gain-coop-m=4"]
-    (axes,) = figures["bundled-gain-coop-m=4"].axes
+    assert list(figures) == ["bundled-accuracy", "bundled-gain-coop"]
+    (axes,) = figures["bundled-gain-coop"].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [names[1], names[0]]
     assert [bar.get_width() for bar in axes.patches] == [pytest.approx(-5.0), pytest.approx(16.0)]  # type: ignore[attr-defined]
     assert len(figures["bundled-accuracy"].axes) == 3

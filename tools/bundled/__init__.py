@@ -1,7 +1,7 @@
 """The bundled model and data: artwork to scenes, scenes to a small CLIP, and few-shot data sets beside it.
 
 `python -m tools.bundled all` (from the repository root, with npm on the path and `resvg-py` installed) does everything
-again from fixed seeds, on a GPU where there is one; on one CPU core it takes about three quarters of an hour, most of it
+again from fixed seeds, on a GPU where there is one; on one CPU core it takes about an hour and three quarters, most of it
 training. Single steps: `fetch`, `data`, `train`, `export`, `evaluate`; `--help` tells their options. `train` can be
 stopped with Ctrl-C, paused, or killed, and goes on from its last checkpoint when called again.
 
@@ -12,11 +12,9 @@ Where things are:
 - `model` (open_clip's CLIP by configuration, and the export), `training` (the contrastive run).
 - `tasks` (the few-shot data sets: classes, hand-made prompts), `datasets` (their pictures, and the hash that freezes
   them before training), `evaluate` (zero-shot, linear probe and a plain CoOp, independent of the package).
-- `results/shipped/`: `frozen.json` (hashes of tasks, prompts and pictures), `training.jsonl` (the log) and
-  `evaluation.jsonl` of the model and data sets that are in the package now: a first, short run (2,798 steps) of an earlier
-  state of these scripts, in commit 47b5268, which makes them again.
-- `results/`: the same of what these scripts make as they are now (other pictures, another schedule; not in the package
-  yet), and `trials.jsonl`, short trials on the way there.
+- `results/`: `frozen.json` (hashes of tasks, prompts and pictures, written before training; a test holds the shipped data to
+  it), `training.jsonl` (the log of the shipped model), `evaluation.jsonl` (of the shipped model and data) and `trials.jsonl`
+  (short trials on the way there).
 - `.work/bundled` (not in git): the downloaded packages, the rasterised artwork, the checkpoints.
 
 To try something without touching what is shipped, give other folders: `--into`, `--run` and `--results`. What is chosen

@@ -4,7 +4,7 @@ coopt suite run mini-domain
 """
 
 from coopt.suites.papers import BUNDLED_MODEL, COCOOP, COOP, HAND_MADE, LINEAR_PROBE, cocoop, coop
-from coopt.suites.suite import Bundled, Suite
+from coopt.suites.suite import Bundled, Entry, Suite
 
 SUITE = Suite(
     name="mini-domain",
@@ -12,16 +12,18 @@ SUITE = Suite(
     paper=f"after {COOP}, table 1, and {COCOOP}",
     protocol="domain",
     models=BUNDLED_MODEL,
-    datasets=Bundled(every=2),
+    datasets=Bundled(),
     entries=(
+        Entry("naive prompt", "zero_shot", {}, "none"),
         HAND_MADE,
         LINEAR_PROBE,
-        coop("CoOp (M=16)", "fast", n_ctx=16),
-        coop("CoOp (M=4)", "fast", n_ctx=4),
+        coop("CoOp", "fast"),
+        coop("CoOp (M=16, random)", "fast", n_ctx=16),
         cocoop(recipe="fast"),
     ),
     columns="targets",
     derived="shifted",
     shots=(16,),
+    seeds=(1, 2, 3, 4, 5),
     cost="about 3 minutes of one core",
 )
