@@ -13,8 +13,8 @@ Where things are:
 - `tasks` (the few-shot data sets: classes, hand-made prompts), `datasets` (their pictures, and the hash that freezes
   them before training), `evaluate` (zero-shot, linear probe and a plain CoOp, independent of the package).
 - `results/`: `frozen.json` (hashes of tasks, prompts and pictures, written before training; a test holds the shipped data to
-  it), `training.jsonl` (the log of the shipped model), `evaluation.jsonl` (of the shipped model and data) and `trials.jsonl`
-  (short trials on the way there).
+  it), `training.jsonl` (the log of the shipped model) and `trials.jsonl` (short trials on
+  the way there). What the package reaches with them is in `results/` and docs/results.md at the root of the repository.
 - `.work/bundled` (not in git): the downloaded packages, the rasterised artwork, the checkpoints.
 
 To try something without touching what is shipped, give other folders: `--into`, `--run` and `--results`. What is chosen

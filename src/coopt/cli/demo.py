@@ -59,7 +59,11 @@ class IntList(click.ParamType):
     "--recipe", type=RecipeType(), default="fast", show_default=True, metavar="[fast|paper]", help="How to train."
 )
 @click.option(
-    "--n-ctx", type=IntList(1), default="16", show_default=True, help="Numbers of context vectors, a curve each."
+    "--n-ctx",
+    type=IntList(1),
+    default=(),
+    metavar="M,M",
+    help='Context vectors that begin at random, a curve each.  [default: those of "a photo of a"]',
 )
 @CACHE
 @click.pass_context

@@ -34,10 +34,11 @@ from coopt.evaluation.results import ResultFile
 from coopt.methods.coop import CoOp
 from coopt.methods.saving import save
 from coopt.progress import Tracker, tracked
+from coopt.prompts.context import DEFAULT_INIT
 from coopt.prompts.words import distance_scale, nearest_words
 from coopt.training.recipe import Recipe
 
-DEFAULT_DATA = ("frames", "subjects", "left-food", "animals", "paint")
+DEFAULT_DATA = ("backgrounds", "left-food", "objects", "animals", "paint")
 """Of different kinds: the colours of frames and of objects have the same names, and only one of them needs a context;
 much is to gain there, some with the next, and nothing with the last."""
 
@@ -126,7 +127,7 @@ def _say_duration(
     """How long it takes, from a few steps of learning on this machine."""
     sample = few_shot(datasets[0].load(), 1, settings.seeds[0]).train
     epochs = 5 if settings.recipe.views else 1
-    estimator = CoOp(backbone, n_ctx=max(settings.n_ctx), recipe=replace(settings.recipe, epochs=epochs))
+    estimator = CoOp(backbone, n_ctx=max(settings.n_ctx, default=None), recipe=replace(settings.recipe, epochs=epochs))
     estimator.set_params(class_names=datasets[0].class_names)
     images = torch.zeros(len(sample), backbone.embed_dim) if settings.recipe.views else list(sample.paths)
     took = []
@@ -136,7 +137,7 @@ def _say_duration(
         took.append((time.perf_counter() - began) / epochs)
     # Fresh views cost in proportion to the images; a step on cached features costs much the same with any number.
     per_fit = [settings.recipe.epochs_for(k) * took[1] * (1 if settings.recipe.views else k) for k in settings.shots]
-    fits = len(datasets) * len(settings.seeds) * len(settings.n_ctx) * sum(per_fit)
+    fits = len(datasets) * len(settings.seeds) * max(1, len(settings.n_ctx)) * sum(per_fit)
     others = len(datasets) * (4 + 0.2 * len(settings.seeds) * len(settings.shots))
     output.say(f"On this machine it takes about {_duration(fits + others)}, less where results are there already.")
 
@@ -145,8 +146,14 @@ def _figure_note(settings: DemoSettings) -> str:
     """What the numbers in the figure are."""
     return (
         f"accuracy on the test pictures, mean and standard deviation of {len(settings.seeds)} seeds · bundled model · "
-        f"recipe {settings.recipe.name} · {' and '.join(map(str, settings.n_ctx))} context vectors"
+        f"recipe {settings.recipe.name} · {_context(settings.n_ctx)}"
     )
+
+
+def _context(n_ctx: Sequence[int]) -> str:
+    if not n_ctx:
+        return f'the context begins as "{DEFAULT_INIT}"'
+    return f"{' and '.join(map(str, n_ctx))} context vectors that begin at random"
 
 
 def _duration(seconds: float) -> str:

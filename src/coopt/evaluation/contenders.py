@@ -43,14 +43,14 @@ class Contender:
 
 
 def paper_contenders(
-    template: str, recipe: str | dict[str, Any] | Recipe = "fast", n_ctx: Sequence[int] = (16,)
+    template: str, recipe: str | dict[str, Any] | Recipe = "fast", n_ctx: Sequence[int] = ()
 ) -> tuple[Contender, ...]:
     """The methods of the paper's few-shot figure.
 
     Args:
         template: the data set's hand-made prompt; it also joins the seven templates of the ensemble.
         recipe: how CoOp is trained.
-        n_ctx: context lengths, a curve each.
+        n_ctx: lengths of contexts that begin at random, a curve each; none: one curve, of "a photo of a".
     """
     several = len(n_ctx) > 1
     return (
@@ -58,7 +58,10 @@ def paper_contenders(
         Contender(HAND_MADE, ZeroShot(templates=template), "none"),
         Contender(ENSEMBLED, ZeroShot(templates=ensemble_with(template)), "none"),
         Contender(PROBE, LinearProbe(), "linear-probe"),
-        *(Contender(f"CoOp (M={m})" if several else "CoOp", CoOp(n_ctx=m, recipe=recipe)) for m in n_ctx),
+        *(
+            Contender(f"CoOp (M={m})" if m and several else "CoOp", CoOp(n_ctx=m, recipe=recipe))
+            for m in n_ctx or (None,)
+        ),
     )
 
 
