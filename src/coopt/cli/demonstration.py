@@ -39,8 +39,8 @@ from coopt.prompts.words import distance_scale, nearest_words
 from coopt.training.recipe import Recipe
 
 DEFAULT_DATA = ("backgrounds", "left-food", "objects", "animals", "paint")
-"""Of different kinds: the colours of frames and of objects have the same names, and only one of them needs a context;
-much is to gain there, some with the next, and nothing with the last."""
+"""Of different kinds: the colours of backgrounds and of objects have the same names, and only one of them needs a context;
+there much is to gain, some with the left one of two things, little or nothing here; with animals something is lost."""
 
 
 @dataclass(frozen=True)
