@@ -9,7 +9,7 @@ from PIL import Image
 from coopt.errors import ParameterError
 from coopt.report.figures import save_figure
 from coopt.report.suite_plots import bars_figure, gain_figure, suite_figures
-from coopt.suites.catalogue import SUITES, find_suite
+from coopt.suites.catalogue import ALIASES, SUITES, find_suite
 from coopt.suites.places import places_of
 from coopt.suites.plan import plan_of
 from coopt.suites.tables import Scores, table_of
@@ -80,6 +80,12 @@ def test_imagenet_has_its_own_number_of_epochs() -> None:
     }
     assert epochs["imagenet", "CoOp"] == 50 and epochs["dtd", "CoOp"] is None  # by the number of shots
     assert epochs["imagenet", "CoCoOp"] == epochs["dtd", "CoCoOp"] == 10
+
+
+def test_tables_by_their_numbers_in_the_paper() -> None:
+    for alias, name in ALIASES.items():
+        number = alias.replace("table", "table ").replace("figure", "figure ")
+        assert find_suite(alias).name == name and number in find_suite(alias).paper
 
 
 def test_unknown_suite() -> None:

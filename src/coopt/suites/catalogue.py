@@ -53,13 +53,24 @@ SUITES: dict[str, Suite] = {
     )
 }
 
+ALIASES = {
+    "figure3": "coop-few-shot",
+    "table1": "coop-domain",
+    "table2": "coop-ensembles",
+    "table3": "coop-initialisation",
+    "table4": "coop-words",
+    "table5": "coop-fine-tuning",
+}
+"""Suites by the numbers that tables and figures have in CoOp's paper."""
+
 
 def find_suite(name: str) -> Suite:
-    """The suite of that name.
+    """The suite of that name, or of that number in CoOp's paper ("table1").
 
     Raises:
         ParameterError: there is none; names the close ones.
     """
+    name = ALIASES.get(name, name)
     if name in SUITES:
         return SUITES[name]
     close = get_close_matches(name.lower().replace("_", "-"), SUITES, n=3, cutoff=0.5)
