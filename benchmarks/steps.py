@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from coopt.backbones import Backbone, Preprocessing
 from coopt.methods.cocoop import CoCoOp, initial_meta_net
 from coopt.text.encode import Path, Precision, TextEncoder
 from coopt.text.layout import context_prompts
+from coopt.text.memory import Estimate, Memory
 
 PATH_AND_PRECISION: dict[str, tuple[Path, Precision]] = {
     "reference": ("reference", "fp32"),
@@ -20,9 +22,12 @@ PATH_AND_PRECISION: dict[str, tuple[Path, Precision]] = {
 }
 """The ways to take a step."""
 
+UNBOUNDED = "1T"
+"""Memory of the reference way: the published implementation keeps all activations, and computes none twice."""
 
-def random_backbone(model: str) -> Backbone:
-    """An open_clip architecture with random weights."""
+
+def random_backbone(model: str, text: Mapping[str, int] | None = None) -> Backbone:
+    """An open_clip architecture with random weights; `text` changes its text tower ("width", "layers")."""
     import logging
 
     import open_clip
@@ -32,7 +37,11 @@ def random_backbone(model: str) -> Backbone:
 
     logging.disable(logging.WARNING)
     torch.manual_seed(0)
-    clip = open_clip.create_model(model, force_quick_gelu=True)
+    changed: dict[str, Any] = {}
+    if text:
+        config = {**open_clip.get_model_config(model)["text_cfg"], **text}
+        changed["text_cfg"] = {**config, "heads": max(1, config["width"] // 64)}
+    clip = open_clip.create_model(model, force_quick_gelu=True, **changed)
     logging.disable(logging.NOTSET)
     size = clip.visual.image_size
     size = (size, size) if isinstance(size, int) else tuple(size)
@@ -54,6 +63,7 @@ class Step:
         self.prompts = context_prompts(backbone, names, n_ctx)
         self.pixels = torch.randn(batch, 3, *backbone.preprocessing.size, generator=generator).to(where)
         self.labels = (torch.arange(batch) % len(names)).to(where)
+        self.estimate: Estimate | None = None  # of the way that was asked for last
         self.start = (0.02 * torch.randn(n_ctx, backbone.text.width, generator=generator)).to(where)
 
     def take(self, encoder: TextEncoder, features: Callable[[], Tensor]) -> Tensor:
@@ -66,33 +76,40 @@ class Step:
         assert context.grad is not None
         return context.grad
 
-    def way(self, name: str) -> Callable[[], Tensor]:
+    def way(self, name: str, memory: Memory = "auto") -> Callable[[], Tensor]:
         """The step as a function: "reference" (which encodes the images anew), "fp32" or "bf16" (on cached features)."""
         if name == "reference":
-            return self.step(name, lambda: self.backbone.encode_image(self.pixels))
+            return self.step(name, lambda: self.backbone.encode_image(self.pixels), UNBOUNDED)
         drawn = torch.randn(len(self.pixels), self.backbone.embed_dim, generator=torch.Generator().manual_seed(2))
         cached = drawn.to(self.backbone.device)
-        return self.step(name, lambda: cached)
+        return self.step(name, lambda: cached, memory)
 
-    def step(self, name: str, features: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def step(self, name: str, features: Callable[[], Tensor], memory: Memory = "auto") -> Callable[[], Tensor]:
         """The same on given image features; it returns the gradient."""
         path, precision = PATH_AND_PRECISION[name]
-        encoder = TextEncoder(self.backbone, self.prompts, path=path, precision=precision)
+        encoder = TextEncoder(
+            self.backbone, self.prompts, path=path, precision=precision, memory=memory, batch=len(self.pixels)
+        )
+        self.estimate = encoder.estimate()
         return lambda: self.take(encoder, features)
 
 
 class ConditionalStep(Step):
     """The same of CoCoOp, whose images each have class features of their own."""
 
-    def step(self, name: str, features: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def step(self, name: str, features: Callable[[], Tensor], memory: Memory = "auto") -> Callable[[], Tensor]:
         """See `Step.step`; the gradients of all tensors in a row."""
         path, precision = PATH_AND_PRECISION[name]
-        model = CoCoOp(self.backbone, text_path=path, precision=precision)
+        model = CoCoOp(
+            self.backbone, text_path=path, precision=precision, memory=memory, recipe={"batch_size": len(self.pixels)}
+        )
         model._check_parameters()
         model._set_classes(self.backbone, self.names, named=True)
         start = {"context": self.start, **initial_meta_net(self.backbone, 1)}
         learned = {key: tensor.to(self.backbone.device).clone().requires_grad_() for key, tensor in start.items()}
         loss_of = model._objective(learned).loss_of
+        encoder = model._encoder(len(self.start))
+        self.estimate = encoder.estimate(min(encoder.groups_at_once, len(self.pixels)))
         optimizer = torch.optim.SGD(learned.values(), lr=0.0, momentum=0.9)  # the step is repeated from the same start
 
         def run() -> Tensor:

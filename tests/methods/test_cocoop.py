@@ -74,8 +74,7 @@ def test_loss_and_gradients_are_those_of_the_definition(
 ) -> None:
     x, targets = torch.from_numpy(features[:5]), torch.tensor([0, 3, 1, 2, 1])
     model = with_state(backbone, random_state(backbone), text_path=path)
-    encoder = TextEncoder.__init__
-    monkeypatch.setattr(TextEncoder, "__init__", lambda *a, **k: encoder(*a, **k, memory=memory))
+    monkeypatch.setattr("coopt.text.encode.automatic_memory", lambda device: memory)
 
     leaves, theirs = ({k: v.clone().requires_grad_() for k, v in random_state(backbone).items()} for _ in range(2))
     loss = model._objective(leaves).loss_of(x, targets)

@@ -55,9 +55,17 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def compare(backbone: Backbone, prompts: Prompts, context: Tensor, **options: int) -> None:
+def one_by_one(encoder: TextEncoder, groups: int = 1) -> TextEncoder:
+    """The encoder with every class in a chunk of its own."""
+    while encoder.shrink(groups if groups == 1 else encoder.groups_at_once):
+        pass
+    assert encoder.estimate().chunks == len(encoder.prompts)
+    return encoder
+
+
+def compare(backbone: Backbone, prompts: Prompts, context: Tensor, fast: TextEncoder | None = None) -> None:
     reference = TextEncoder(backbone, prompts, path="reference")
-    fast = TextEncoder(backbone, prompts, path="fast", **options)
+    fast = fast or TextEncoder(backbone, prompts, path="fast")
     with torch.no_grad():
         shape = reference(context).shape
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(5))
@@ -110,15 +118,24 @@ def test_chunks_change_nothing(backbone: Backbone, csc: bool) -> None:
     context = context_for(backbone, *((len(NAMES), 4) if csc else (4,)))
     weight = torch.randn(len(NAMES), backbone.embed_dim, generator=torch.Generator().manual_seed(5))
     whole = features_and_gradient(TextEncoder(backbone, prompts), context, weight)
-    chunked = TextEncoder(backbone, prompts, memory=1)
-    assert len(chunked._plan(1)) == len(NAMES)
+    chunked = one_by_one(TextEncoder(backbone, prompts))
     for ours, expected in zip(features_and_gradient(chunked, context, weight), whole, strict=True):
         assert relative(ours, expected) < 1e-6
-    compare(backbone, prompts, context, memory=1)
+    compare(backbone, prompts, context, chunked)
 
 
 def test_chunked_groups_equal_reference(backbone: Backbone) -> None:
-    compare(backbone, context_prompts(backbone, NAMES, 4, "middle"), context_for(backbone, 3, 4), memory=1)
+    prompts = context_prompts(backbone, NAMES, 4, "middle")
+    compare(backbone, prompts, context_for(backbone, 3, 4), one_by_one(TextEncoder(backbone, prompts), groups=3))
+
+
+@pytest.mark.parametrize("csc", [False, True], ids=["unified", "csc"])
+def test_chunks_of_the_reference_path_change_nothing(backbone: Backbone, csc: bool) -> None:
+    prompts = context_prompts(backbone, NAMES, 2, "end", csc)
+    chunked = one_by_one(TextEncoder(backbone, prompts, path="reference"))
+    compare(backbone, prompts, context_for(backbone, *((len(NAMES), 2) if csc else (2,))), chunked)
+    if not csc:
+        compare(backbone, prompts, context_for(backbone, 2, 2), chunked)
 
 
 @settings(max_examples=25, deadline=None)
@@ -157,28 +174,6 @@ def test_work_is_prefix_and_tails_only(backbone: Backbone) -> None:
     assert TextEncoder(backbone, prompts, path="reference").rows == 2 * 77
     # class-specific context shares the start alone
     assert TextEncoder(backbone, context_prompts(backbone, ["cat", "dog"], 16, "end", True)).rows == 1 + 2 * 19
-
-
-def test_activations_fit_the_estimate(backbone: Backbone) -> None:
-    """What autograd keeps stays below the estimate that chunks are cut by, and not far below it."""
-    prompts = context_prompts(backbone, [f"{name} {i}" for i in range(40) for name in ("cat", "red dog")], 4)
-    encoder = TextEncoder(backbone, prompts)
-    frozen = {p.untyped_storage().data_ptr() for p in backbone.model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in frozen:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        features = encoder(context_for(backbone, 4).requires_grad_())
-    from coopt.text.encode import activation_bytes_per_row
-
-    estimate = activation_bytes_per_row(backbone.text, torch.float32) * encoder.rows
-    assert 0.5 * estimate < sum(kept.values()) < 1.1 * estimate
-    del features
 
 
 def test_fast_path_is_refused_where_it_is_not_exact(backbone: Backbone) -> None:

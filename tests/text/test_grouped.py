@@ -39,18 +39,21 @@ def test_value_and_gradient_are_those_of_one_piece(backbone: Backbone, at_once: 
 
 def test_as_many_groups_as_the_memory_holds(backbone: Backbone) -> None:
     prompts = context_prompts(backbone, NAMES, 3)
-    one = TextEncoder(backbone, prompts)._bytes_per_group
-    for memory, expected in ((1, 1), (one, 1), (3 * one, 3), (4 * one - 1, 3)):
+    whole = TextEncoder(backbone, prompts)
+    one = whole.estimate().total
+    for memory, expected in ((whole.least_memory, 1), (one, 1), (3 * one, 3), (4 * one - 1, 3)):
         encode = TextEncoder(backbone, prompts, memory=memory)
         assert encode.groups_at_once == expected
-        assert memory < one or len(encode._plan(expected)) == 1
+        assert encode.estimate(expected).total <= memory
+        assert memory < one or encode.estimate(expected).chunks == 1
     assert TextEncoder(backbone, prompts, path="reference").groups_at_once == 1
 
 
 def test_plans_of_two_sizes_are_kept(backbone: Backbone) -> None:
     """Chunks of one size and a last one of another, again and again."""
     encode = TextEncoder(backbone, context_prompts(backbone, NAMES, 3))
-    four, one = encode._plan(4), encode._plan(1)
-    assert encode._plan(4) is four and encode._plan(1) is one and encode._plan(4) is four
-    encode._plan(2)
-    assert encode._plan(4) is four and len(encode._plans) == KEPT_PLANS
+    kept = encode._pieces_for
+    four, one = kept(4), kept(1)
+    assert kept(4) is four and kept(1) is one and kept(4) is four
+    kept(2)
+    assert kept(4) is four and len(encode._pieces) == KEPT_PLANS

@@ -86,6 +86,49 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
         loop.train({"w": weight}, lambda x, y: (x @ weight.T).sum() * float("nan"), batches, SGD, 2)
 
 
+@pytest.mark.parametrize("recipe", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_step_without_memory_is_taken_again_in_smaller_pieces(recipe: Recipe, where: str) -> None:
+    expected, expected_losses = run(recipe, 3)
+    weight, shrunk = torch.zeros(4, 6).requires_grad_(), []
+    calls = iter(range(1000))
+
+    def loss_of(features: Tensor, targets: Tensor) -> Tensor:
+        loss = torch.nn.functional.cross_entropy(features @ weight.T, targets)
+        return fails(loss, where) if next(calls) == 1 else loss
+
+    batches = batches_of(cached_views(FEATURES, seed=1), TARGETS, recipe, seed=1)
+    losses = loop.train({"w": weight}, loss_of, batches, recipe, 3, shrink=lambda: shrunk.append(1) is None)
+    assert shrunk == [1] and losses == expected_losses and torch.equal(weight, expected)
+
+
+def test_too_little_memory_for_the_smallest_pieces_is_an_error() -> None:
+    weight = torch.zeros(4, 6).requires_grad_()
+    batches = batches_of(cached_views(FEATURES, seed=1), TARGETS, SGD, seed=1)
+    answers = iter([True, True, False])
+    with pytest.raises(TrainingError, match="too little memory for a training step.*batch_size"):
+        loop.train({"w": weight}, lambda x, y: fails(weight.sum(), "forward"), batches, SGD, 1, shrink=answers.__next__)
+    assert not any(answers) and (weight == 0).all() and weight.grad is None
+
+
+def fails(loss: Tensor, where: str) -> Tensor:
+    """A loss whose gradient is half applied when the memory of a GPU ends, or that ends it itself."""
+    error = torch.cuda.OutOfMemoryError("CUDA out of memory")
+    if where == "forward":
+        raise error
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, grad: Tensor) -> Tensor:
+            raise error
+
+    return loss + Fails.apply(loss)  # type: ignore[no-any-return]
+
+
 def test_incomplete_last_batches_are_dropped_unless_they_are_all() -> None:
     assert [len(b) for b in batch_order(20, 0, SGD, seed=1)] == [6, 6, 6]
     assert [len(b) for b in batch_order(4, 0, SGD, seed=1)] == [4]

@@ -43,9 +43,9 @@ class ClipBackbone(Backbone):
         self.device = torch.device(device)
         self.model = frozen(model.to(device=self.device, dtype=torch.float32))
         # Convolutions of many layers run up to half as fast again with the channels last; a ViT's one does not care.
-        convolutions = sum(isinstance(module, nn.Conv2d) for module in self.model.visual.modules())
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in model.visual.modules())
         self._memory_format = torch.channels_last if convolutions > 1 else torch.contiguous_format
-        self.model.visual.to(memory_format=self._memory_format)
+        model.visual.to(memory_format=self._memory_format)
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
         self.text = open_text_tower(self.model, tokenizer, name)

@@ -44,7 +44,7 @@ def run_eval(
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
         images = estimator.image_features(list(chosen.paths), on_bad_image)
-    found = evaluate(estimator, images.features[0], [chosen.labels[i] for i in images.kept])
+    found = evaluate(estimator, images, [chosen.labels[i] for i in images.kept])
     output.say()
     output.table(
         [f"On {found.n} images, %", "accuracy", "macro-F1", "class mean"],

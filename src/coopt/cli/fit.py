@@ -93,6 +93,13 @@ class RecipeType(click.ParamType):
     show_default=True,
     help="How prompts are encoded.",
 )
+@click.option(
+    "--memory",
+    default="auto",
+    show_default=True,
+    metavar="SIZE",
+    help="What learning may hold above the model, such as 4G.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a prompt of another run in DIR.")
 @click.pass_context
 def fit(ctx: click.Context, output: Output, **options: Any) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 from coopt.backbones import Backbone, load_backbone
 from coopt.cli.fit_report import data_sentence, report, result_of, saved_extra
 from coopt.cli.group import Interrupted
-from coopt.cli.output import Output
+from coopt.cli.output import Output, size_of
 from coopt.cli.run_folder import RunFolder
 from coopt.cli.settings import FitSettings
 from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
 from coopt.evaluation import Evaluation, evaluate
 from coopt.methods.base import ClipClassifier
+from coopt.methods.learned import LearnedMethod
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
+
+LARGE = 10**9
+"""Bytes that are worth a sentence before they are taken."""
 
 
 def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None:
@@ -85,6 +89,7 @@ def _zero_shot(
     zero_shot = ZeroShot(
         backbone,
         text_path=settings.text_path,  # type: ignore[arg-type]
+        memory=settings.memory,
         cache=settings.cache,
     ).fit_classes(dataset.class_names)
     held_out = zero_shot.image_features(list(dataset.test.paths), settings.on_bad_image)  # type: ignore[arg-type]
@@ -112,6 +117,8 @@ def _learn(
         on_bad_image=settings.on_bad_image,
         checkpoint=folder.checkpoint,
     )
+    if isinstance(estimator, LearnedMethod) and (needed := estimator.step_bytes(backbone, dataset.class_names)) > LARGE:
+        output.say(f"A training step holds up to {size_of(needed)} above the model; --memory SIZE lowers that.")
     estimator.fit(list(dataset.train.paths), list(dataset.train.labels))
     return estimator
 

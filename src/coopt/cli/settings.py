@@ -26,6 +26,7 @@ _USUAL = {
     "recipe": "fast",
     "precision": "fp32",
     "text_path": "auto",
+    "memory": "auto",
 }
 
 
@@ -54,6 +55,7 @@ class FitSettings:
     download: bool
     overwrite: bool
     root: Path | None = None
+    memory: str = "auto"
 
     def estimator(self, **local: Any) -> ClipClassifier:
         """The method with its parameters, not fitted yet.

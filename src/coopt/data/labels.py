@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -68,7 +69,7 @@ def _checked_names(class_names: Sequence[str] | np.ndarray) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"Class names must be text that is not blank. Got {name!r}.")
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"Class names must differ. Got {twice[0]!r} more than once; give each class its own name.")
     if len(names) < 2:

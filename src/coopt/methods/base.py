@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,9 +27,13 @@ from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS, PRECISIONS, Precision
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names
+from coopt.text.memory import Memory, bytes_of
 
-LOCAL_PARAMETERS = ("backbone", "class_names", "device", "cache", "on_bad_image", "checkpoint", "verbose")
+LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
+
+SCORES_TOGETHER = 1 << 26
+"""Scores (images times classes) that prediction holds at once; bytes are four times as many."""
 
 
 class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
@@ -175,9 +179,14 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Scores before the softmax; a bad image is an error, as every image must have its row."""
         check_is_fitted(self, "class_names_")
+        return np.concatenate(list(self._logits_in_parts(images)))
+
+    def _logits_in_parts(self, images: Any) -> Iterator[Float[np.ndarray, "part classes"]]:
+        """Scores of some images after the other, so that many classes and many images never meet in one table."""
         found = images if isinstance(images, Features) else self.image_features(images)
         with torch.no_grad():
-            return self._logits(found.features[0]).float().cpu().numpy()
+            for part in found.features[0].split(max(1, SCORES_TOGETHER // len(self.class_names_))):
+                yield self._logits(part).float().cpu().numpy()
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Probabilities of the classes in the order of `classes_`."""
@@ -185,8 +194,9 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each image, in the form that labels had when fitting (names or integers)."""
-        scores = self.logits(images)
-        return self.classes_[scores.argmax(axis=1)]
+        check_is_fitted(self, "class_names_")
+        best = [scores.argmax(axis=1) for scores in self._logits_in_parts(images)]
+        return self.classes_[np.concatenate(best)]
 
     def with_classes(self, class_names: Sequence[str]) -> ClipClassifier:
         """The same learned prompt for other classes: a new fitted estimator; this one is unchanged.
@@ -216,9 +226,10 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         self._require("on_bad_image", self.on_bad_image in ("fail", "skip"), "'fail' or 'skip'")
         self._require("cache", isinstance(self.cache, bool | FeatureCache), "True, False or a FeatureCache")
 
-    def _check_text_parameters(self, text_path: TextPath, precision: Precision) -> None:
+    def _check_text_parameters(self, text_path: TextPath, precision: Precision, memory: Memory) -> None:
         self._require("text_path", text_path in PATHS, f"one of {', '.join(PATHS)}")
         self._require("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        bytes_of(memory)
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

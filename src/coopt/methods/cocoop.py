@@ -28,6 +28,7 @@ from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision, TextEncoder
 from coopt.text.grouped import sum_over_groups
 from coopt.text.layout import context_prompts
+from coopt.text.memory import Memory
 from coopt.training.batches import generator_for
 from coopt.training.recipe import COCOOP_RECIPES, Recipe
 
@@ -53,6 +54,8 @@ class CoCoOp(LearnedMethod):
         class_names: the classes in order; needed when labels are integers.
         text_path: "auto" (the fast path where it is exact), "fast" or "reference".
         precision: of the text tower's matrix products: "fp32" or "bf16".
+        memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
+            the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
         device: "auto", "cpu", "cuda" ...
         cache: keep image features on disk (True), or a `FeatureCache`, or nowhere (False).
         on_bad_image: "fail" at an image that cannot be read when fitting, or "skip" it with a warning.
@@ -71,6 +74,7 @@ class CoCoOp(LearnedMethod):
     recipes: ClassVar[dict[str, Recipe]] = COCOOP_RECIPES
     text_path: TextPath
     precision: Precision
+    memory: Memory
 
     context_: Float[Tensor, "n_ctx width"]
     meta_net_: dict[str, Tensor]
@@ -86,6 +90,7 @@ class CoCoOp(LearnedMethod):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -100,6 +105,7 @@ class CoCoOp(LearnedMethod):
         self.class_names = class_names
         self.text_path = text_path
         self.precision = precision
+        self.memory = memory
         self.device = device
         self.cache = cache
         self.on_bad_image = on_bad_image
@@ -111,7 +117,7 @@ class CoCoOp(LearnedMethod):
         if self.n_ctx is not None:
             self._require_int("n_ctx", 1)
         self._require("init", self.init is None or isinstance(self.init, str), "None or words such as 'a photo of a'")
-        self._check_text_parameters(self.text_path, self.precision)
+        self._check_text_parameters(self.text_path, self.precision, self.memory)
 
     def _initial(self) -> dict[str, Tensor]:
         context = initial_context(self.backbone_, self.class_names_, self.n_ctx, False, self.init, self.seed)
@@ -128,11 +134,26 @@ class CoCoOp(LearnedMethod):
 
             return sum_over_groups(summed, image_contexts(learned, images), encode.groups_at_once) / len(targets)
 
-        return Objective(loss_of, self.recipe_.batch_size * encode.operations)
+        batch = self.recipe_.batch_size
+        return Objective(loss_of, batch * encode.operations, lambda: encode.shrink(min(batch, encode.groups_at_once)))
 
-    def _encoder(self, n_ctx: int) -> TextEncoder:
+    def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
+        """See `LearnedMethod.step_bytes`."""
+        other = self._before_fit(backbone, class_names)
+        assert isinstance(other, CoCoOp)
+        encode = other._encoder(len(other._initial()["context"]))
+        return encode.estimate(min(other.recipe_.batch_size, encode.groups_at_once)).total
+
+    def _encoder(self, n_ctx: int, learning: bool = True) -> TextEncoder:
         prompts = context_prompts(self.backbone_, self.class_names_, n_ctx)
-        return TextEncoder(self.backbone_, prompts, path=self.text_path, precision=self.precision)
+        return TextEncoder(
+            self.backbone_,
+            prompts,
+            path=self.text_path,
+            precision=self.precision,
+            memory=self.memory,
+            learning=learning,
+        )
 
     def _scores(
         self, encode: TextEncoder, contexts: Float[Tensor, "n n_ctx width"], images: Float[Tensor, "n dim"]
@@ -143,7 +164,7 @@ class CoCoOp(LearnedMethod):
     def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         images = normalize(features, dim=-1)
         state = {name: tensor.to(images.device) for name, tensor in self._state().items()}
-        encode = self._encoder(len(self.context_))
+        encode = self._encoder(len(self.context_), learning=False)
         chunks = images.split(encode.groups_at_once)
         return torch.cat([self._scores(encode, image_contexts(state, chunk), chunk) for chunk in chunks])
 

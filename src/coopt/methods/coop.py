@@ -25,6 +25,7 @@ from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision, TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
+from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
 
 
@@ -43,6 +44,8 @@ class CoOp(LearnedMethod):
         class_names: the classes in order; needed when labels are integers.
         text_path: "auto" (the fast path where it is exact), "fast" or "reference".
         precision: of the text tower's matrix products while learning: "fp32" or "bf16".
+        memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
+            the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
         device: "auto", "cpu", "cuda" ...
         cache: keep image features on disk (True), or a `FeatureCache`, or nowhere (False).
         on_bad_image: "fail" at an image that cannot be read when fitting, or "skip" it with a warning.
@@ -59,6 +62,7 @@ class CoOp(LearnedMethod):
     position: Position
     text_path: TextPath
     precision: Precision
+    memory: Memory
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class CoOp(LearnedMethod):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -89,6 +94,7 @@ class CoOp(LearnedMethod):
         self.class_names = class_names
         self.text_path = text_path
         self.precision = precision
+        self.memory = memory
         self.device = device
         self.cache = cache
         self.on_bad_image = on_bad_image
@@ -102,7 +108,7 @@ class CoOp(LearnedMethod):
         self._require("csc", isinstance(self.csc, bool), "True or False")
         self._require("position", self.position in POSITIONS, f"one of {', '.join(POSITIONS)}")
         self._require("init", self.init is None or isinstance(self.init, str), "None or words such as 'a photo of a'")
-        self._check_text_parameters(self.text_path, self.precision)
+        self._check_text_parameters(self.text_path, self.precision, self.memory)
 
     def _initial(self) -> dict[str, Tensor]:
         return {
@@ -110,7 +116,7 @@ class CoOp(LearnedMethod):
         }
 
     def _objective(self, learned: dict[str, Tensor]) -> Objective:
-        encode = self._encoder(learned["context"].shape[-2])
+        encode = self._encoder(learned["context"].shape[-2], self.recipe_.batch_size)
         scale = self.backbone_.logit_scale
         penalty = self._penalty()
 
@@ -118,15 +124,30 @@ class CoOp(LearnedMethod):
             text = normalize(encode(learned["context"]), dim=-1)
             return cross_entropy(scale * normalize(features, dim=-1) @ text.T, targets) + penalty(text)
 
-        return Objective(loss_of, encode.operations)
+        return Objective(loss_of, encode.operations, encode.shrink)
 
     def _penalty(self) -> Callable[[Float[Tensor, "classes dim"]], Tensor | float]:
         """What a relative of CoOp adds to the loss, given the normalised text features of the learned prompts."""
         return lambda text: 0.0
 
-    def _encoder(self, n_ctx: int) -> TextEncoder:
+    def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
+        """See `LearnedMethod.step_bytes`."""
+        other = self._before_fit(backbone, class_names)
+        assert isinstance(other, CoOp)
+        return other._encoder(other._initial()["context"].shape[-2], other.recipe_.batch_size).estimate().total
+
+    def _encoder(self, n_ctx: int, batch: int) -> TextEncoder:
+        """For steps of so many images; for none, only features are asked for."""
         prompts = context_prompts(self.backbone_, self.class_names_, n_ctx, self.position, self.csc)
-        return TextEncoder(self.backbone_, prompts, path=self.text_path, precision=self.precision)
+        return TextEncoder(
+            self.backbone_,
+            prompts,
+            path=self.text_path,
+            precision=self.precision,
+            memory=self.memory,
+            batch=batch,
+            learning=batch > 0,
+        )
 
     def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         return self.backbone_.logit_scale * normalize(features, dim=-1) @ self.text_features_.T
@@ -146,7 +167,7 @@ class CoOp(LearnedMethod):
     def _set_state(self, state: dict[str, Tensor]) -> None:
         self.context_ = state["context"].detach().float().cpu()
         with torch.no_grad():
-            encoded = self._encoder(self.context_.shape[-2])(self.context_.to(self.backbone_.device))
+            encoded = self._encoder(self.context_.shape[-2], 0)(self.context_.to(self.backbone_.device))
         self.text_features_ = normalize(encoded, dim=-1)
 
     def with_classes(self, class_names: Sequence[str]) -> CoOp:

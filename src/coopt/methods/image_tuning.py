@@ -51,7 +51,7 @@ class ImageEncoderTuning(TemplatedMethod):
         backbone, templates: see `coopt.ZeroShot`. The backbone itself is not changed.
         recipe: "fast" (here: 20 epochs of Adam at 0.00003, in batches of 32), "paper" (CoOp's, at whose learning rate the
             encoder forgets), a mapping of changed fields, or a `coopt.Recipe`.
-        seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
+        seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
 
     Attributes:
         tower_: the tuned image encoder: pixels (n, 3, h, w) to features (n, D).

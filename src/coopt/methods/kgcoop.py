@@ -21,6 +21,7 @@ from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, templat
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision
 from coopt.text.layout import Position
+from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
 
 
@@ -34,7 +35,7 @@ class KgCoOp(CoOp):
         guide_weight: the paper's lambda; 0 is CoOp.
         templates: the hand-made prompt or prompts, as in `coopt.ZeroShot`.
         backbone, n_ctx, csc, position, init: see `coopt.CoOp`.
-        recipe, seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see
+        recipe, seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see
             `coopt.CoOp`.
 
     Attributes:
@@ -58,6 +59,7 @@ class KgCoOp(CoOp):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -75,6 +77,7 @@ class KgCoOp(CoOp):
             class_names=class_names,
             text_path=text_path,
             precision=precision,
+            memory=memory,
             device=device,
             cache=cache,
             on_bad_image=on_bad_image,
@@ -95,5 +98,6 @@ class KgCoOp(CoOp):
             template_list(self.templates),
             path=self.text_path,
             precision=self.precision,
+            memory=self.memory,
         )
         return lambda text: self.guide_weight * (text - guide).square().sum(dim=1).mean()

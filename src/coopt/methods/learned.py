@@ -5,6 +5,7 @@ Notation: N images, D dimension of the shared embedding space, V cached views.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import abstractmethod
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from coopt.backbones import Backbone
 from coopt.data import extract_features
 from coopt.methods.base import ClipClassifier, is_features, is_pixels
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
@@ -35,10 +37,12 @@ class Objective:
     Attributes:
         loss_of: the loss of a step's (image features (n, D), targets (n,)).
         operations: floating-point operations of one step, roughly: small work is kept on one thread.
+        shrink: makes the steps that follow hold less memory; False where that cannot be.
     """
 
     loss_of: Callable[[Tensor, Tensor], Tensor]
     operations: int
+    shrink: Callable[[], bool] = lambda: False
 
 
 class LearnedMethod(ClipClassifier):
@@ -68,6 +72,21 @@ class LearnedMethod(ClipClassifier):
     @abstractmethod
     def _objective(self, learned: dict[str, Tensor]) -> Objective:
         """What is minimised over `learned`, the tensors of `_initial` as leaves that ask for gradients."""
+
+    def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
+        """Bytes that a training step's text pass will hold above the model, at most; 0 for a method without one.
+
+        Raises:
+            CooptError: see `fit`.
+        """
+        return 0
+
+    def _before_fit(self, backbone: Backbone, class_names: Sequence[str]) -> LearnedMethod:
+        """A copy that knows its classes; this one is unchanged."""
+        other = copy.copy(self)
+        other._check_parameters()
+        other._set_classes(backbone, class_names, named=True)
+        return other
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -161,6 +180,7 @@ class LearnedMethod(ClipClassifier):
                 checkpoint=checkpoint,
                 run=run,
                 observer=observer,
+                shrink=objective.shrink,
             )
         self._set_state({name: tensor.detach() for name, tensor in learned.items()})
 

@@ -21,6 +21,7 @@ from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision
+from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
 
 
@@ -30,7 +31,7 @@ class TemplatedMethod(LearnedMethod):
     Args:
         backbone: a name for `coopt.load_backbone`, or a loaded backbone.
         templates: the hand-made prompt or prompts, as in `coopt.ZeroShot`.
-        recipe, seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see
+        recipe, seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see
             `coopt.CoOp`.
 
     Attributes:
@@ -39,6 +40,7 @@ class TemplatedMethod(LearnedMethod):
 
     text_path: TextPath
     precision: Precision
+    memory: Memory
     template_features_: Tensor
 
     def __init__(
@@ -51,6 +53,7 @@ class TemplatedMethod(LearnedMethod):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -64,6 +67,7 @@ class TemplatedMethod(LearnedMethod):
         self.class_names = class_names
         self.text_path = text_path
         self.precision = precision
+        self.memory = memory
         self.device = device
         self.cache = cache
         self.on_bad_image = on_bad_image
@@ -72,12 +76,17 @@ class TemplatedMethod(LearnedMethod):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._check_text_parameters(self.text_path, self.precision)
+        self._check_text_parameters(self.text_path, self.precision, self.memory)
 
     def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
         super()._set_classes(backbone, names, named)
         self.template_features_ = template_features(
-            backbone, names, template_list(self.templates), path=self.text_path, precision=self.precision
+            backbone,
+            names,
+            template_list(self.templates),
+            path=self.text_path,
+            precision=self.precision,
+            memory=self.memory,
         )
 
 

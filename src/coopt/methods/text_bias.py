@@ -7,6 +7,7 @@ Published: ImageNet, 16 shots, RN50: 60.93 (zero-shot 58.18, CoOp 62.95).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +22,8 @@ from coopt.methods.templated import TextAdapter
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision
-from coopt.training.recipe import Recipe
+from coopt.text.memory import Memory
+from coopt.training.recipe import FAST, PAPER, Recipe
 
 
 class TextBias(TextAdapter):
@@ -34,7 +36,7 @@ class TextBias(TextAdapter):
     Args:
         csc: a bias for each class; these are many numbers, for which `recipe={"lr": 0.0005}` does better.
         backbone, templates: see `coopt.ZeroShot`.
-        recipe, seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see
+        recipe, seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see
             `coopt.CoOp`.
 
     Attributes:
@@ -44,6 +46,7 @@ class TextBias(TextAdapter):
     """
 
     method: ClassVar[str] = "text_bias"
+    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=0.002), "paper": PAPER}
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class TextBias(TextAdapter):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -70,6 +74,7 @@ class TextBias(TextAdapter):
             class_names=class_names,
             text_path=text_path,
             precision=precision,
+            memory=memory,
             device=device,
             cache=cache,
             on_bad_image=on_bad_image,

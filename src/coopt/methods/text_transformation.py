@@ -27,7 +27,7 @@ class TextTransformation(TextAdapter):
     Args:
         backbone, templates: see `coopt.ZeroShot`.
         recipe: as for `coopt.CoOp`, but "fast" learns at 0.0001 here: D x D numbers are many for a few images.
-        seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see
+        seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see
             `coopt.CoOp`.
 
     Attributes:

@@ -27,6 +27,7 @@ from coopt.methods.templated import TemplatedMethod
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision
+from coopt.text.memory import Memory
 from coopt.training.batches import Views
 from coopt.training.recipe import Recipe
 
@@ -54,7 +55,7 @@ class TipAdapter(TemplatedMethod):
         recipe: how keys are made and learned: "fast" (20 epochs of AdamW at 0.001, on the test view of every image),
             "paper" (the same, on fresh augmented views), a mapping of changed fields, or a `coopt.Recipe`.
         backbone, templates: see `coopt.ZeroShot`.
-        seed, class_names, text_path, precision, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
+        seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
 
     A saved file holds every key: it grows with the number of training images (4 D bytes each).
 
@@ -85,6 +86,7 @@ class TipAdapter(TemplatedMethod):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -99,6 +101,7 @@ class TipAdapter(TemplatedMethod):
             class_names=class_names,
             text_path=text_path,
             precision=precision,
+            memory=memory,
             device=device,
             cache=cache,
             on_bad_image=on_bad_image,

@@ -20,6 +20,7 @@ from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import Precision
+from coopt.text.memory import Memory
 
 
 class ZeroShot(ClipClassifier):
@@ -29,12 +30,13 @@ class ZeroShot(ClipClassifier):
         backbone: a name for `coopt.load_backbone`, or a loaded backbone.
         templates: one prompt such as "a photo of a {}, a type of pet.", several (an ensemble: their text features are
             averaged), "ensemble" for the seven that CLIP's authors selected, or "ensemble-80" for all of theirs.
-        class_names, text_path, precision, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
+        class_names, text_path, precision, memory, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
     """
 
     method: ClassVar[str] = "zero_shot"
     text_path: TextPath
     precision: Precision
+    memory: Memory
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class ZeroShot(ClipClassifier):
         class_names: Sequence[str] | None = None,
         text_path: TextPath = "auto",
         precision: Precision = "fp32",
+        memory: Memory = "auto",
         device: str = "auto",
         cache: bool | FeatureCache = True,
         on_bad_image: Literal["fail", "skip"] = "fail",
@@ -54,6 +57,7 @@ class ZeroShot(ClipClassifier):
         self.class_names = class_names
         self.text_path = text_path
         self.precision = precision
+        self.memory = memory
         self.device = device
         self.cache = cache
         self.on_bad_image = on_bad_image
@@ -72,7 +76,7 @@ class ZeroShot(ClipClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._check_text_parameters(self.text_path, self.precision)
+        self._check_text_parameters(self.text_path, self.precision, self.memory)
 
     def _fit(self, features: None, targets: Int[Tensor, " n"]) -> None:
         self._set_state({})
@@ -85,7 +89,12 @@ class ZeroShot(ClipClassifier):
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
         self.text_features_ = template_features(
-            self.backbone_, self.class_names_, self.template_list, path=self.text_path, precision=self.precision
+            self.backbone_,
+            self.class_names_,
+            self.template_list,
+            path=self.text_path,
+            precision=self.precision,
+            memory=self.memory,
         )
 
     @property

@@ -13,6 +13,7 @@ from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
 from coopt.text.encode import Path, Precision, TextEncoder
 from coopt.text.layout import template_prompts
+from coopt.text.memory import Memory
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -51,6 +52,7 @@ def template_features(
     *,
     path: Path = "auto",
     precision: Precision = "fp32",
+    memory: Memory = "auto",
 ) -> Float[Tensor, "classes dim"]:
     """Normalised text features; several templates are normalised one by one, averaged and normalised again.
 
@@ -60,12 +62,13 @@ def template_features(
     """
     if not templates:
         raise ParameterError("The 'templates' parameter must hold at least one template such as 'a photo of a {}.'.")
+
+    def encoded(template: str) -> Tensor:
+        prompts = template_prompts(backbone, class_names, template)
+        return TextEncoder(backbone, prompts, path=path, precision=precision, memory=memory, learning=False)()
+
     with torch.no_grad():
-        features = [
-            normalize(
-                TextEncoder(backbone, template_prompts(backbone, class_names, t), path=path, precision=precision)(),
-                dim=-1,
-            )
-            for t in templates
-        ]
-        return normalize(torch.stack(features).mean(dim=0), dim=-1)
+        total = normalize(encoded(templates[0]), dim=-1)
+        for template in templates[1:]:
+            total += normalize(encoded(template), dim=-1)
+        return normalize(total / len(templates), dim=-1)

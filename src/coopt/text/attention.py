@@ -55,19 +55,19 @@ def make_bucket(lengths: Int[Tensor, " classes"], prefix: int, device: torch.dev
     return Bucket(lengths, F.pad(causal, (prefix, 0)).to(device), F.pad(causal_end, (prefix, 0)).to(device))
 
 
-def make_buckets(lengths: Int[Tensor, " classes"], prefix: int, device: torch.device) -> tuple[Bucket, ...]:
-    """Buckets for tails whose lengths are in ascending order, with the fewest filled places and buckets in all."""
+def bucket_bounds(lengths: Int[Tensor, " classes"]) -> list[tuple[int, int]]:
+    """Which tails (from, to; lengths in ascending order) share a bucket: fewest filled places and buckets in all."""
     sizes, counts = (found.tolist() for found in torch.unique_consecutive(lengths, return_counts=True))
     best: list[tuple[float, int]] = [(0.0, 0)]  # for the first i sizes: the cost, and where the last bucket begins
     for i in range(1, len(sizes) + 1):
         best.append(min((best[j][0] + BUCKET_COST + sizes[i - 1] * sum(counts[j:i]), j) for j in range(i)))
     starts = [0, *torch.tensor(counts).cumsum(0).tolist()]
-    buckets, i = [], len(sizes)
+    bounds, i = [], len(sizes)
     while i:
         j = best[i][1]
-        buckets.append(make_bucket(lengths[starts[j] : starts[i]], prefix, device))
+        bounds.append((starts[j], starts[i]))
         i = j
-    return tuple(reversed(buckets))
+    return bounds[::-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,8 @@ class Layout:
     ) -> Layout:
         """The layout for tails of these (ascending) lengths."""
         first = (make_bucket(torch.tensor([prefix]), 0, device),) if prefix else ()
-        return cls(groups, heads, prefix, (*first, *make_buckets(lengths, prefix, device)), device, dtype)
+        tails = (make_bucket(lengths[start:stop], prefix, device) for start, stop in bucket_bounds(lengths))
+        return cls(groups, heads, prefix, (*first, *tails), device, dtype)
 
     def gather(self, n: int) -> Gather:
         """The indices for rows with `n` things side by side."""
@@ -152,7 +153,9 @@ class Layout:
         back = torch.empty(int(is_real.sum()), dtype=torch.long)
         back[to_places[is_real]] = is_real.nonzero()[:, 0]
         filled = (~is_real).nonzero()[:, 0]
-        return Gather(to_places.to(self.device), back.to(self.device), filled.to(self.device))
+        # These are held for every class as long as training lasts: four bytes each, not eight.
+        to_places, back = (index.to(self.device, torch.int32) for index in (to_places, back))
+        return Gather(to_places, back, filled.to(self.device))
 
     def spread(self, rows: Float[Tensor, "rows features"], n: int) -> Float[Tensor, "places depth"]:
         """Rows at their places."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from coopt.backbones.protocol import Backbone, Block, TextTower
 from coopt.errors import ParameterError
-from coopt.text.fast import FastPass, Plan, chunks, make_plan
+from coopt.text.attention import Layout
+from coopt.text.fast import FastPass, make_plan
 from coopt.text.layout import Prompts
+from coopt.text.memory import Costs, Estimate, Memory, automatic_memory, bytes_of, text_of
 from coopt.text.reference import encode_reference
 
 Path = Literal["auto", "fast", "reference"]
@@ -26,12 +28,21 @@ Precision = Literal["fp32", "bf16"]
 PATHS: tuple[Path, ...] = ("auto", "fast", "reference")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
-DEFAULT_MEMORY = 5 << 28
-"""Bytes that the activations of one chunk may take when nothing else is said: enough for ImageNet's 1000 classes on a
-ViT-B text tower in one piece."""
-
 KEPT_PLANS = 2
 """Plans kept for numbers of groups: images come in chunks of one size, and a last one of another."""
+
+FINER = 1.15
+"""By how much the number of chunks grows until they fit."""
+
+Bounds = list[tuple[int, int]]
+"""Which classes, in order of length, run together: from, to."""
+
+
+class Piece(NamedTuple):
+    """Some of the classes: which, and their features (G, classes, D) under a context."""
+
+    classes: Int[Tensor, " classes"]
+    run: Callable[[Tensor | None], Tensor]
 
 
 class TextEncoder:
@@ -42,12 +53,16 @@ class TextEncoder:
         prompts: C prompts.
         path: "fast" (causal towers), "reference" (any), "auto" (fast where it is exact).
         precision: "fp32", or "bf16" for the matrix products only (LayerNorm, softmax and the result stay in fp32).
-        memory: bytes that activations may take. When all classes together need more, they run in chunks, and each
-            chunk's activations are computed a second time for the gradient instead of being kept. The features are
-            the same; the memory no longer grows with the number of classes.
+        memory: bytes (or a text such as "4G") that a training step may hold above the model; "auto" bounds the
+            activations alone (see `automatic_memory`). When all classes together need more, they run in chunks, and
+            each chunk's activations are computed a second time for the gradient instead of being kept. The features
+            are the same; the memory no longer grows with the number of classes, but for the features themselves.
+        batch: images of a step that the features of one context are compared with.
+        learning: a gradient will be asked for, so activations are kept.
 
     Raises:
-        ParameterError: an unknown path or precision, or "fast" for a tower it is not exact for.
+        ParameterError: an unknown path or precision, "fast" for a tower it is not exact for, or less memory than one
+            class at a time takes.
     """
 
     def __init__(
@@ -57,7 +72,9 @@ class TextEncoder:
         *,
         path: Path = "auto",
         precision: Precision = "fp32",
-        memory: int = DEFAULT_MEMORY,
+        memory: Memory = "auto",
+        batch: int = 1,
+        learning: bool = True,
     ) -> None:
         for name, value, allowed in (("path", path, PATHS), ("precision", precision, PRECISIONS)):
             if value not in allowed:
@@ -73,11 +90,21 @@ class TextEncoder:
         self.prompts = prompts
         self.fast = path != "reference" and fast_path_is_exact(tower)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.memory = memory
-        self._plans: dict[int, tuple[Plan, ...]] = {}  # by number of groups, the most recently used last
+        self.batch = batch
+        self.memory = bytes_of(memory)
+        self._automatic = automatic_memory(backbone.device)
+        self._limit = math.inf  # bytes of a chunk, after the device ran out of memory
+        self._costs = Costs.of(tower, backbone.embed_dim, self.dtype, self.fast, learning)
+        self._pieces: dict[int, tuple[Piece, ...]] = {}  # by number of groups, the most recently used last
         if self.fast:
             self._pass = FastPass.of(tower, _blocks_in(tower, self.dtype), self.dtype)
-            self._inverse = torch.argsort(torch.argsort(prompts.lengths, stable=True)).to(backbone.device)
+            self._order = torch.argsort(prompts.lengths, stable=True)
+            self._tails = (prompts.lengths - prompts.shared)[self._order]
+        else:
+            self._order = torch.arange(len(prompts))
+            self._tails = torch.full((len(prompts),), tower.context_length)
+        self._inverse = torch.argsort(self._order).to(backbone.device)
+        self._refuse_too_little()
 
     def __call__(self, context: Float[Tensor, "*shape width"] | None = None) -> Float[Tensor, "*groups classes dim"]:
         """Features (not normalised, float32) for a context: (M, W), class-specific (C, M, W), or per group (G, M, W).
@@ -85,52 +112,136 @@ class TextEncoder:
         Returns:
             (C, D); for a context per group (G, C, D).
         """
-        grouped = context is not None and context.ndim == 3 and not self.prompts.class_specific
-        if not self.fast:
-            enabled = self.dtype is not torch.float32
-            with torch.autocast(self.tower.positional_embedding.device.type, torch.bfloat16, enabled=enabled):
-                return encode_reference(self.tower, self.prompts, context).float()
-        groups = len(context) if grouped and context is not None else 1
-        parts = [self._part(plan) for plan in self._plan(groups)]
-        if len(parts) == 1 or context is None:
-            features = torch.cat([part(context) for part in parts], dim=1)
+        own = context is not None and self.prompts.class_specific
+        grouped = context is not None and context.ndim == 3 and not own
+        pieces = self._pieces_for(len(context) if grouped and context is not None else 1)
+        if len(pieces) == 1 or context is None:
+            features = torch.cat([piece.run(_context_of(piece, context, own)) for piece in pieces], dim=1)
         else:
-            features = cast(Tensor, _Recomputed.apply(context, parts))
+            features = cast(Tensor, _Recomputed.apply(context, pieces, own))
         features = features[:, self._inverse]
         return features if grouped else features[0]
 
-    def _part(self, plan: Plan) -> Callable[[Tensor | None], Tensor]:
-        return lambda context: self._pass(plan, context, self.prompts.class_specific)
+    def _pieces_for(self, groups: int) -> tuple[Piece, ...]:
+        pieces = self._pieces.pop(groups, None) or self._make_pieces(groups)
+        while len(self._pieces) >= KEPT_PLANS:
+            self._pieces.pop(next(iter(self._pieces)))
+        self._pieces[groups] = pieces
+        return pieces
 
-    def _plan(self, groups: int) -> tuple[Plan, ...]:
-        plans = self._plans.pop(groups, None) or self._make_plans(groups)
-        while len(self._plans) >= KEPT_PLANS:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[groups] = plans
-        return plans
+    def _make_pieces(self, groups: int) -> tuple[Piece, ...]:
+        layouts: dict[tuple[int, ...], Layout] = {}
+        make = self._fast_piece if self.fast else self._reference_piece
+        return tuple(make(self._order[start:stop], groups, layouts) for start, stop in self._cut(groups))
 
-    def _make_plans(self, groups: int) -> tuple[Plan, ...]:
-        cut = chunks(self.prompts, math.ceil(groups * self._bytes_per_group / self.memory))
-        return tuple(make_plan(self.prompts, c, groups, self.tower, self.dtype) for c in cut)
+    def _fast_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
+        plan = make_plan(self.prompts, classes, groups, self.tower, self.dtype, layouts)
+        return Piece(plan.order, lambda context: self._pass(plan, context, self.prompts.class_specific))
+
+    def _reference_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
+        prompts, device = self.prompts[classes], self.tower.positional_embedding.device
+
+        def run(context: Tensor | None) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype is not torch.float32):
+                return encode_reference(self.tower, prompts, context).float().view(groups, len(prompts), -1)
+
+        return Piece(classes.to(device), run)
+
+    def _bounds(self, parts: int) -> Bounds:
+        """About `parts` chunks with equal numbers of tail rows (at least one class in each)."""
+        rows = self._tails.cumsum(0)
+        part = (rows - 1) * parts // rows[-1]
+        stops = torch.unique_consecutive(part, return_counts=True)[1].cumsum(0).tolist()
+        return list(zip([0, *stops], stops, strict=False))
+
+    def _cuts(self, least: int = 1) -> Iterator[Bounds]:
+        """Ever more chunks, from one or at least so many, to one class in each."""
+        parts, bounds = 1, self._bounds(1)
+        while len(bounds) < len(self.prompts):
+            if parts == 1 or parts >= least:
+                yield bounds
+            parts = max(parts + 1, int(parts * FINER))
+            bounds = self._bounds(parts)
+        yield bounds
+
+    def _cut(self, groups: int) -> Bounds:
+        """The fewest chunks that fit into the memory, or nearly; one class in each when no others do."""
+        whole = self._estimate([(0, len(self.prompts))], groups).chunk
+        allowed = min(self._limit, self._automatic if self.memory is None else self.memory)
+        found = self._cuts(least=int(whole / allowed))
+        return next(
+            bounds for bounds in found if len(bounds) == len(self.prompts) or self._fits(self._estimate(bounds, groups))
+        )
+
+    def _fits(self, estimate: Estimate) -> bool:
+        enough = estimate.chunk <= self._automatic if self.memory is None else estimate.total <= self.memory
+        return enough and estimate.chunk <= self._limit
+
+    def _estimate(self, bounds: Bounds, groups: int) -> Estimate:
+        alike = {tuple(self._tails[start:stop].tolist()) for start, stop in bounds}
+        sizes = [self._costs.chunk(torch.tensor(tails), self._prefix, groups) for tails in alike]
+        own = 0
+        if self.prompts.class_specific:  # contexts, their gradients on either side of the chunks, two moments
+            own = 5 * 4 * len(self.prompts) * (int(self.prompts.context_index.max()) + 1) * self.tower.width
+        head, carried = self._costs.head(len(self.prompts), self.batch, groups)
+        places = sum(size.places for size in sizes)
+        return Estimate(
+            chunks=len(bounds),
+            kept=max(size.kept for size in sizes),
+            chunk=max(size.most for size in sizes),
+            head=head + own,
+            carried=carried + own,
+            indices=self._costs.indices(len(bounds), int(self._tails.sum()), places),
+        )
 
     @property
-    def _bytes_per_group(self) -> int:
-        tails = int((self.prompts.lengths - self.prompts.shared).sum())
-        return tails * activation_bytes_per_row(self.tower, self.dtype)
+    def _prefix(self) -> int:
+        return self.prompts.shared if self.fast else 0
+
+    def estimate(self, groups: int = 1) -> Estimate:
+        """What a training step will hold above the model, known before it runs."""
+        return self._estimate(self._cut(groups), groups)
+
+    @property
+    def least_memory(self) -> int:
+        """Bytes that a step with one context takes at least, in chunks as small as it pays."""
+        return min(self._estimate(bounds, 1).total for bounds in self._cuts())
+
+    def _refuse_too_little(self) -> None:
+        if self.memory is None or self._fits(self.estimate()):
+            return
+        raise ParameterError(
+            f"The 'memory' parameter must be at least {text_of(self.least_memory)} here: what a step takes in the "
+            f"smallest chunks ({len(self.prompts)} classes, {self.batch} images compared with them). "
+            f"Got {text_of(self.memory)} instead; give more, or take a smaller batch (the recipe's batch_size)."
+        )
+
+    def shrink(self, groups: int = 1) -> bool:
+        """Halves the chunks, after the device ran out of memory with `groups` contexts at once.
+
+        Returns:
+            False when they are as small as they can be.
+        """
+        bounds = self._cut(groups)
+        if groups == 1 and len(bounds) == len(self.prompts):
+            return False
+        self._limit = self._estimate(bounds, groups).chunk // 2
+        self._pieces.clear()
+        return True
 
     @property
     def groups_at_once(self) -> int:
-        """How many contexts with all their classes fit into `memory` together; at least one."""
+        """How many contexts with all their classes fit into the memory together; at least one."""
         if not self.fast:
             return 1  # a context's prompts at full length fill any matrix product
-        return max(1, self.memory // self._bytes_per_group)
+        one = self._estimate([(0, len(self.prompts))], 1)
+        room = self._automatic // one.chunk if self.memory is None else self.memory // one.total
+        return max(1, int(min(room, self._limit // one.chunk)))
 
     @property
     def rows(self) -> int:
         """Tokens that pass through the blocks for one context: the work of one text pass."""
-        if not self.fast:
-            return len(self.prompts) * self.tower.context_length
-        return sum(len(plan.prefix_ids) + len(plan.tail_ids) for plan in self._plan(1))
+        return len(self._cut(1)) * self._prefix + int(self._tails.sum())
 
     @property
     def operations(self) -> int:
@@ -150,44 +261,41 @@ def fast_path_is_exact(tower: TextTower) -> bool:
     return tower.causal and tower.blocks is not None and tower.pooling != "last" and not tower.padding_matters
 
 
-def activation_bytes_per_row(tower: TextTower, dtype: torch.dtype) -> int:
-    """Bytes of activations that autograd keeps for one token through all blocks (an estimate, checked by a test)."""
-    blocks = tower.blocks or ()
-    hidden = blocks[0].fc.out_features if blocks else 4 * tower.width
-    # Kept in float32: both LayerNorms' inputs and the softmax; in `dtype`: queries (scaled), keys, values and the
-    # activation's input. Frozen linear layers keep nothing.
-    size = torch.finfo(dtype).bits // 8
-    return len(blocks) * (4 * 3 * tower.width + size * (4 * tower.width + hidden))
+def _context_of(piece: Piece, context: Tensor | None, own: bool) -> Tensor | None:
+    """What a piece needs of the context: with class-specific vectors those of its own classes, in its order."""
+    return context[piece.classes] if own and context is not None else context
 
 
 class _Recomputed(torch.autograd.Function):
     """Features chunk by chunk without keeping activations; the backward pass runs each chunk again."""
 
     @staticmethod
-    def forward(ctx, context: Tensor, parts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:  # type: ignore[override]
-        ctx.parts = parts
+    def forward(ctx, context: Tensor, pieces: Sequence[Piece], own: bool) -> Tensor:  # type: ignore[override]
+        ctx.pieces, ctx.own = pieces, own
         ctx.save_for_backward(context)
         features = []
-        for part in parts:
-            features.append(part(context))
+        for piece in pieces:
+            features.append(piece.run(_context_of(piece, context, own)))
             return_freed_memory()
         return torch.cat(features, dim=1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (saved,) = ctx.saved_tensors
-        context = saved.detach().requires_grad_()
-        start = 0
-        with torch.enable_grad():
-            for part in ctx.parts:
-                features = part(context)
-                stop = start + features.shape[1]
-                features.backward(grad[:, start:stop])
-                start = stop
-                del features
-                return_freed_memory()
-        assert context.grad is not None
-        return context.grad, None
+        gathered = torch.zeros_like(saved)
+        grads = grad.split([len(piece.classes) for piece in ctx.pieces], dim=1)
+        for piece, asked in zip(ctx.pieces, grads, strict=True):
+            part = cast(Tensor, _context_of(piece, saved, ctx.own)).detach().requires_grad_()
+            with torch.enable_grad():
+                features = piece.run(part)
+            (found,) = torch.autograd.grad(features, part, asked)
+            if ctx.own:
+                gathered[piece.classes] = found
+            else:
+                gathered += found
+            del features
+            return_freed_memory()
+        return gathered, None, None
 
 
 def return_freed_memory() -> None:

@@ -37,7 +37,7 @@ class Plan:
     Attributes:
         prefix_ids, prefix_context: the prefix's constant tokens and context indices.
         tail_ids, tail_context, tail_position: the same for all tails, packed, with each token's position.
-        tail_class: which class (of the prompts, for class-specific context) a tail row belongs to.
+        tail_class: which of the plan's classes (for class-specific context) a tail row belongs to.
         prefix_slots, tail_slots: which of the rows hold a context vector.
         end_rows: the row of each end token in the whole matrix, for all groups.
         order: the classes in packed order.
@@ -58,20 +58,28 @@ class Plan:
 
 
 def make_plan(
-    prompts: Prompts, classes: Int[Tensor, " classes"], groups: int, tower: TextTower, dtype: torch.dtype
+    prompts: Prompts,
+    classes: Int[Tensor, " classes"],
+    groups: int,
+    tower: TextTower,
+    dtype: torch.dtype,
+    layouts: dict[tuple[int, ...], Layout],
 ) -> Plan:
     """The plan for some of the prompts and G contexts.
 
     Args:
         prompts: all prompts.
-        classes: which; sorted by length (see `chunks`).
+        classes: which; sorted by length.
         groups: G.
         tower: whose device and heads are used.
         dtype: what the matrix products are computed in.
+        layouts: those of other plans for the same groups, by the lengths of their prompts; a new one is added. Classes
+            are many and lengths are few.
     """
     device = tower.positional_embedding.device
     shared = prompts.shared
     lengths = prompts.lengths[classes]
+    key = tuple(lengths.tolist())
     columns = torch.arange(prompts.token_ids.shape[1])
     in_tail = (columns >= shared) & (columns < lengths[:, None])
     row, column = in_tail.nonzero(as_tuple=True)
@@ -80,27 +88,21 @@ def make_plan(
     prefix_context, tail_context = prompts.context_index[0, :shared], prompts.context_index[classes[row], column]
     ends = (lengths - shared).cumsum(0) - 1
     group = torch.arange(groups)[:, None]
+    if key not in layouts:
+        layouts[key] = Layout.of(lengths - shared, shared, groups, tower.heads, device, attention)
     return Plan(
         prefix_ids=prompts.token_ids[0, :shared].to(device),
         prefix_context=prefix_context.to(device),
         tail_ids=prompts.token_ids[classes[row], column].to(device),
         tail_context=tail_context.to(device),
         tail_position=column.to(device),
-        tail_class=classes[row].to(device),
+        tail_class=row.to(device),
         prefix_slots=(prefix_context >= 0).nonzero()[:, 0].to(device),
         tail_slots=(tail_context >= 0).nonzero()[:, 0].to(device),
         end_rows=(groups * shared + group * len(row) + ends).flatten().to(device),
         order=classes.to(device),
-        layout=Layout.of(lengths - shared, shared, groups, tower.heads, device, attention),
+        layout=layouts[key],
     )
-
-
-def chunks(prompts: Prompts, parts: int) -> tuple[Int[Tensor, " classes"], ...]:
-    """Classes in order of length, cut into about `parts` chunks with equal numbers of tail rows (at least one class)."""
-    order = torch.argsort(prompts.lengths, stable=True)
-    rows = (prompts.lengths - prompts.shared)[order].cumsum(0)
-    part = (rows - 1) * parts // rows[-1]
-    return order.split(torch.unique_consecutive(part, return_counts=True)[1].tolist())
 
 
 def _insert(base: Tensor, rows: Tensor, index: Tensor, vectors: Tensor, owner: Tensor | None) -> Tensor:
@@ -123,7 +125,7 @@ def _embed(tower: TextTower, plan: Plan, context: Tensor | None, class_specific:
     tails = constants(plan.tail_ids, plan.tail_context, plan.tail_position)[None]
     if context is None:
         return torch.cat([prefix[0], tails[0]])
-    if class_specific:  # (C, M, W): no group axis, and the prefix holds no context
+    if class_specific:  # (classes, M, W): no group axis, and the prefix holds no context
         return torch.cat([prefix[0], _insert(tails, plan.tail_slots, plan.tail_context, context, plan.tail_class)[0]])
     vectors = context if context.ndim == 3 else context[None]
     groups, width = plan.layout.groups, table.shape[1]
@@ -157,7 +159,7 @@ class FastPass:
     def __call__(
         self, plan: Plan, context: Float[Tensor, "*shape width"] | None, class_specific: bool
     ) -> Float[Tensor, "groups classes dim"]:
-        """Features (not normalised) of the plan's classes, in the plan's order."""
+        """Features (not normalised) of the plan's classes, in the plan's order; so are the rows of a class-specific context."""
         x = _embed(self.tower, plan, context, class_specific)
         for block in self.blocks[:-1]:
             x = self._block(x, block, plan.layout)

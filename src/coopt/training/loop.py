@@ -38,6 +38,7 @@ def train(
     checkpoint: Path | None = None,
     run: str = "",
     observer: Observer | None = None,
+    shrink: Callable[[], bool] | None = None,
 ) -> list[float]:
     """Trains `parameters` in place.
 
@@ -50,15 +51,17 @@ def train(
         checkpoint: where to keep the state; a run that was stopped goes on from there.
         run: identifies the run in its checkpoint.
         observer: is told of every step and epoch.
+        shrink: makes `loss_of` hold less memory, or returns False; asked when a GPU has no more, and the step is repeated.
 
     Returns:
         The mean loss of every epoch.
 
     Raises:
-        TrainingError: a loss is not finite, or the checkpoint is of another run.
+        TrainingError: a loss is not finite, the checkpoint is of another run, or a GPU's memory is too small.
     """
     observer = observer or Observer()
     optimizer = _optimizer(parameters, recipe)
+    gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False))
     rates = recipe.learning_rates(epochs)
     losses: list[float] = []
     if checkpoint is not None and (found := Checkpoint.load(checkpoint, run)) is not None:
@@ -68,7 +71,7 @@ def train(
     try:
         with tracked("learning", epochs) as progress:
             for epoch in range(len(losses), epochs):
-                losses.append(_epoch(optimizer, rates[epoch], loss_of, batches(epoch), observer, epoch))
+                losses.append(_epoch(optimizer, rates[epoch], gradient, batches(epoch), observer, epoch))
                 observer.on_epoch(epoch, parameters)
                 progress.update(epoch + 1, f"loss {losses[-1]:.3f}")
                 if checkpoint is None:
@@ -83,10 +86,39 @@ def train(
     return losses
 
 
+@dataclass(frozen=True)
+class _Gradient:
+    """A step's loss with its gradient, whole: a step that ran out of memory leaves nothing behind."""
+
+    optimizer: torch.optim.Optimizer
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+    shrink: Callable[[], bool]
+
+    def __call__(self, features: Tensor, targets: Tensor) -> Tensor:
+        while (loss := self._attempt(features, targets)) is None:
+            # Only here is the failed attempt's memory free: its error held every tensor that was being worked on.
+            if not self.shrink():
+                raise TrainingError(
+                    "The GPU has too little memory for a training step, even with the classes one by one. "
+                    "Take a smaller batch (recipe batch_size), end what else runs on the GPU, or use device='cpu'."
+                )
+            torch.cuda.empty_cache()
+        return loss
+
+    def _attempt(self, features: Tensor, targets: Tensor) -> Tensor | None:
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self.loss_of(features, targets)
+            loss.backward()
+        except torch.cuda.OutOfMemoryError:
+            return None
+        return loss.detach()
+
+
 def _epoch(
     optimizer: torch.optim.Optimizer,
     rate: float,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
+    gradient: _Gradient,
     steps: Iterable[tuple[Tensor, Tensor]],
     observer: Observer,
     epoch: int,
@@ -95,12 +127,10 @@ def _epoch(
         group["lr"] = rate
     total, count = None, 0
     for features, targets in steps:
-        loss = loss_of(features, targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = gradient(features, targets)
         optimizer.step()
-        observer.on_step(loss.detach())
-        total = loss.detach() if total is None else total + loss.detach()
+        observer.on_step(loss)
+        total = loss if total is None else total + loss
         count += 1
     # One look at the loss per epoch: on a GPU every look waits for all work in flight.
     mean = float(total) / count if total is not None else math.nan

@@ -1,0 +1,229 @@
+"""What a text pass holds in memory, known before it runs.
+
+The figures count what autograd keeps for the gradient and what the hand-written gradients of attention and feed-forward
+layers hold while they run; `tests/text/test_memory.py` holds them against what is really allocated.
+
+Notation: C classes, B images in a step, P prefix tokens, W width, F hidden units, H heads, D output width.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from coopt.backbones.protocol import Block, TextTower
+from coopt.errors import ParameterError
+from coopt.text.attention import bucket_bounds
+from coopt.text.feed_forward import kernel_of
+
+Memory = int | str
+"""Bytes, a text such as "4G" (units of 1000), or "auto"."""
+
+DEFAULT_MEMORY = 5 << 28
+"""Bytes that the activations of one chunk may take when nothing else is said: enough for ImageNet's 1000 classes on a
+ViT-B text tower in one piece."""
+
+LEAST_AUTOMATIC = 1 << 26
+"""Below this many bytes chunks are too small to be worth it, however little is free."""
+
+UNSEEN_LAYERS = 32
+"""Of a tower that cannot be opened: as many as the largest have."""
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def bytes_of(memory: Memory) -> int | None:
+    """A memory parameter in bytes; None for "auto".
+
+    Raises:
+        ParameterError: it is neither bytes, nor a text such as "4G", nor "auto".
+    """
+    if memory == "auto":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", memory.strip().upper()) if isinstance(memory, str) else None
+    value = int(float(found[1]) * _UNITS[found[2]]) if found else memory
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ParameterError(
+            f"The 'memory' parameter must be 'auto', a number of bytes, or a text such as '4G'. Got {memory!r} instead."
+        )
+    return value
+
+
+def text_of(n_bytes: int) -> str:
+    """Bytes as `bytes_of` reads them, rounded up to three digits."""
+    unit = next((unit for unit in "TGM" if n_bytes >= _UNITS[unit]), "K")
+    scaled = n_bytes / _UNITS[unit]
+    digits = max(0, 2 - math.floor(math.log10(max(scaled, 1))))
+    return f"{math.ceil(scaled * 10**digits) / 10**digits:g}{unit}"
+
+
+def automatic_memory(device: torch.device) -> int:
+    """Bytes for the activations of one chunk when nothing is said.
+
+    `DEFAULT_MEMORY`, halved until it is at most half of what is free. So it depends on the moment only where memory is
+    short, and elsewhere every run is cut alike, to the last bit.
+    """
+    free, memory = free_memory(device), DEFAULT_MEMORY
+    while free is not None and memory > max(free // 2, LEAST_AUTOMATIC):
+        memory //= 2
+    return memory
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this device could still give; None where nobody can tell."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    try:
+        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found and device.type == "cpu" else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that a step holds above the model, at most.
+
+    Attributes:
+        chunks: pieces that the classes are cut into.
+        kept: activations of the largest chunk that wait for its gradient.
+        chunk: the most that the largest chunk holds, what is kept included.
+        head: features and logits while they are compared.
+        carried: features and gradients of all classes that are held while a chunk runs.
+        indices: what says which row stands where; they stay from step to step.
+    """
+
+    chunks: int
+    kept: int
+    chunk: int
+    head: int
+    carried: int
+    indices: int
+
+    @property
+    def total(self) -> int:
+        """The most that is held at any moment. One chunk keeps its activations; of several each is computed again."""
+        waiting = self.kept if self.chunks == 1 else 0
+        return self.indices + max(waiting + self.head, self.chunk + self.carried)
+
+
+class ChunkSize(NamedTuple):
+    """Bytes that a chunk of classes keeps for the gradient, the most that it holds, and its places in attention."""
+
+    kept: int
+    most: int
+    places: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a text pass costs in memory.
+
+    Attributes:
+        fast: the fast path; else the reference path, whose figures are rougher.
+        learning: activations are kept for a gradient.
+        width, hidden, heads, layers, dim: of the tower: W, F, H, its blocks, D.
+        size: bytes of a number in the matrix products; `attention_size` in attention.
+        hidden_kept: how many times the hidden units are kept for the gradient.
+        context_length: tokens of a prompt on the reference path.
+    """
+
+    fast: bool
+    learning: bool
+    width: int
+    hidden: int
+    heads: int
+    layers: int
+    dim: int
+    size: int
+    attention_size: int
+    hidden_kept: int
+    context_length: int
+
+    @classmethod
+    def of(cls, tower: TextTower, dim: int, dtype: torch.dtype, fast: bool, learning: bool) -> Costs:
+        """The costs of a tower's text pass."""
+        blocks = tower.blocks or ()
+        size = torch.finfo(dtype).bits // 8
+        on_cpu = tower.positional_embedding.device.type == "cpu"
+        return cls(
+            fast=fast,
+            learning=learning,
+            width=tower.width,
+            hidden=blocks[0].fc.out_features if blocks else 4 * tower.width,
+            heads=tower.heads,
+            layers=len(blocks) or UNSEEN_LAYERS,
+            dim=dim,
+            size=size,
+            attention_size=4 if on_cpu else size,
+            # An activation that torch has no kernel for keeps what each of its operations needs.
+            hidden_kept=1 if blocks and _is_one_operation(blocks[0], fast) else 3,
+            context_length=tower.context_length,
+        )
+
+    def chunk(self, tails: Int[Tensor, " classes"], prefix: int, groups: int) -> ChunkSize:
+        """Bytes of one chunk of classes.
+
+        Args:
+            tails: the lengths of its tails, ascending.
+            prefix: P.
+            groups: contexts that run together.
+        """
+        if not self.fast:
+            return self._reference_chunk(groups * len(tails))
+        w, s, a = self.width, self.size, self.attention_size
+        rows, ends = groups * (prefix + int(tails.sum())), groups * len(tails)
+        shapes = [(stop - start, int(tails[stop - 1])) for start, stop in bucket_bounds(tails)]
+        places = groups * (prefix + sum(count * length for count, length in shapes))
+        scores = [groups * self.heads * count * length * (prefix + length) for count, length in [(1, prefix), *shapes]]
+        end_scores = groups * self.heads * sum(count * (prefix + length) for count, length in shapes)
+        # Both LayerNorms' inputs (float32) and statistics, the activation's input; queries, keys, values; the softmax.
+        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + places * 3 * w * a + sum(scores) * a
+        last = rows * (4 * w + 8) + places * 2 * w * a + end_scores * a
+        last += ends * (12 * w + a * w + s * self.hidden_kept * self.hidden + 4 * self.dim)
+        feed_forward = rows * (2 * self.hidden * s + 12 * w + 2 * w * s)
+        attention = rows * (8 * w + 4 * w * s) + places * 4 * w * a + 3 * max(scores) * a
+        attention -= rows * s * self.hidden  # the feed-forward layers behind it have given theirs back
+        last_block = rows * (16 * w + 3 * w * s) + places * 2 * w * a
+        blocks = (self.layers - 1) * block
+        working = max(feed_forward, attention, 20 * w * rows)
+        if not self.learning:
+            return ChunkSize(0, max(block + working, last + last_block), places)
+        return ChunkSize(blocks + last, blocks + max(last + last_block, working), places)
+
+    def _reference_chunk(self, prompts: int) -> ChunkSize:
+        rows = prompts * self.context_length
+        block = rows * (32 * self.width + 4 * self.hidden_kept * self.hidden + 8 * self.heads * self.context_length)
+        working = rows * (20 * self.width + 8 * self.hidden)
+        kept = self.layers * block if self.learning else 0
+        return ChunkSize(kept, kept + working + (0 if self.learning else block), 0)
+
+    def head(self, classes: int, images: int, groups: int) -> tuple[int, int]:
+        """Bytes of features and logits: while they are compared, and while a chunk runs.
+
+        Args:
+            classes: C.
+            images: B, for each group.
+            groups: contexts, each with features of its own.
+        """
+        features, logits = 4 * groups * classes * self.dim, 4 * groups * classes * images
+        if not self.learning:
+            return 3 * features, 2 * features
+        return 8 * features + 3 * logits + 12 * images * groups * self.dim, 3 * features
+
+    def indices(self, chunks: int, rows: int, places: int) -> int:
+        """Bytes of indices and masks: of every chunk and tail row, and of the places of layouts that differ."""
+        # Six numbers in each direction for every head: queries, keys and values; keys and values; what is attended.
+        return 2048 * chunks + 64 * rows + 4 * 2 * 6 * self.heads * places if self.fast else 0
+
+
+def _is_one_operation(block: Block, fast: bool) -> bool:
+    return isinstance(block.activation, nn.GELU) or (fast and kernel_of(block) is not None)
