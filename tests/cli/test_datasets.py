@@ -46,7 +46,7 @@ class TestList:
         assert (pets["folder"], pets["split_file"]) == ("oxford_pets", "split_zhou_OxfordPets.json")
         assert "state" not in pets and document["root"] is None
         animals = found["bundled:animals"]
-        assert animals["kind"] == "bundled" and animals["classes"] == 16 and animals["images"] > 100
+        assert animals["kind"] == "bundled" and animals["classes"] == 14 and animals["images"] > 100
         text = run("datasets").stdout
         for name in found:
             assert name in text

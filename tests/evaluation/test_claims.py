@@ -96,7 +96,7 @@ def test_one_of_many_succeeds(tmp_path: Path) -> None:
         hosts = [claims_of(tmp_path, Owner(1, 1, f"host {h}"), expire=3600.0) for h in range(8)]
         with ThreadPoolExecutor(8) as pool:
             standings = list(pool.map(lambda claims, name=name: claims.take(name), hosts))
-        assert sorted(standings) == ["elsewhere"] * 7 + ["mine"]
+        assert standings.count("mine") == 1  # to the others it is elsewhere, or just in the making
 
 
 def test_names_that_begin_alike_are_different(tmp_path: Path, living: Owner) -> None:
