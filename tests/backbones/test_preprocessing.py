@@ -11,10 +11,10 @@ from PIL import Image
 
 from coopt.backbones.preprocessing import (
     CLIP_STD,
+    REFERENCE_2021_09,
     Preprocessing,
     _random_box,
     preprocessing_from,
-    reference_2021_09,
     to_rgb,
 )
 from coopt.errors import ParameterError
@@ -108,7 +108,7 @@ def test_train_view_of_extreme_shapes() -> None:
 def test_reference_of_september_2021() -> None:
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-    old = reference_2021_09(Preprocessing())
+    old = Preprocessing().variant(REFERENCE_2021_09)
     assert old == Preprocessing().variant("reference-2021-09") and old.name == "reference-2021-09"
     image = noise(300, 260)
     steps = [Resize(252, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(), Normalize(old.mean, old.std)]

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import coopt
 from coopt.backbones import Backbone
-from coopt.errors import DataError
+from coopt.errors import DataError, ParameterError
 from coopt.evaluation import ClassAccuracy, Confusion, compare, evaluate, summarize
 
 NAMES = ("ant", "bee", "cow", "dog")
@@ -77,3 +78,17 @@ def test_summary_is_the_papers() -> None:
     assert summarize([5.0]).std == 0
     with pytest.raises(DataError):
         summarize([])
+
+
+def test_some_of_the_classes(backbone: Backbone) -> None:
+    """A method that belongs to its classes can still choose among some of them, in any order; not among others."""
+    features = torch.randn(30, backbone.embed_dim, generator=torch.Generator().manual_seed(0))
+    labels = ["cat", "dog", "fox"] * 10
+    probe = coopt.LinearProbe(backbone, C=1.0).fit(features, labels)
+    two = [i for i, label in enumerate(labels) if label != "dog"]
+    found = evaluate(probe, features[two], [labels[i] for i in two], ["fox", "cat"])
+    scores = probe.logits(features[two])[:, [2, 0]]
+    right = [("fox", "cat")[k] == labels[i] for k, i in zip(scores.argmax(axis=1), two, strict=True)]
+    assert found.accuracy == pytest.approx(100 * sum(right) / len(right))
+    with pytest.raises(ParameterError, match="belongs to its classes"):
+        evaluate(probe, features, labels, ["cat", "dog", "fox", "owl"])

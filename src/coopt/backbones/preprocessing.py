@@ -145,11 +145,6 @@ def _normalised_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> Float
     return levels.sub(centre).div_(scale).numpy()
 
 
-def reference_2021_09(preprocessing: Preprocessing) -> Preprocessing:
-    """The transforms of CoOp's code before October 2021: no random crop in training, a tighter crop at test time."""
-    return preprocessing.variant(REFERENCE_2021_09)
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL image as 8-bit RGB.
 

@@ -41,10 +41,12 @@ def run_eval(
     """
     dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root)
     estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
+    fewer = not own_classes and len(dataset.class_names) < len(estimator.class_names_)
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
         images = estimator.image_features(list(chosen.paths), on_bad_image)
-    found = evaluate(estimator, images, [chosen.labels[i] for i in images.kept])
+    labels = [chosen.labels[i] for i in images.kept]
+    found = evaluate(estimator, images, labels, dataset.class_names if fewer else None)
     output.say()
     output.table(
         [f"On {found.n} images, %", "accuracy", "macro-F1", "class mean"],
@@ -75,7 +77,7 @@ def _with_classes_of(dataset: ImageDataset, prompt: Path, where: Where, output: 
     unknown = [name for name in dataset.class_names if name not in estimator.class_names_]
     if not unknown and dataset.fixed_classes and len(dataset.class_names) < len(estimator.class_names_):
         output.say(f"The prompt is applied to the {len(dataset.class_names)} classes of {dataset.name} alone.")
-        return estimator.with_classes(dataset.class_names), False
+        return estimator, False
     if not unknown:
         return estimator, True
     shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")

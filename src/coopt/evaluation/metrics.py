@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from coopt.data import encode_labels
@@ -71,20 +71,35 @@ class Evaluation:
         return values
 
 
-def evaluate(estimator: ClipClassifier, images: Any, labels: Any) -> Evaluation:
+def evaluate(
+    estimator: ClipClassifier, images: Any, labels: Any, class_names: Sequence[str] | None = None
+) -> Evaluation:
     """Lets a fitted estimator predict and compares with the labels.
 
     Args:
         estimator: any method.
         images: whatever `estimator.predict` takes; features that were computed before save the image tower's work.
         labels: one per image, class names or integers.
+        class_names: the classes to choose among; None: the estimator's.
 
     Raises:
-        DataError: a label is not among the estimator's classes, or the numbers of images and labels differ.
+        DataError: a label is not among the classes, or the numbers of images and labels differ.
+        ParameterError: other classes than the estimator's are asked for, and what it learned belongs to its own.
     """
-    scores = estimator.logits(images)
-    targets, names = encode_labels(labels, estimator.class_names_, len(scores))
+    scores, names = _logits_among(estimator, images, estimator.class_names_ if class_names is None else class_names)
+    targets, names = encode_labels(labels, list(names), len(scores))
     return compare(targets, scores.argmax(axis=1), names)
+
+
+def _logits_among(
+    estimator: ClipClassifier, images: Any, class_names: Sequence[str]
+) -> tuple[Float[np.ndarray, "n classes"], tuple[str, ...]]:
+    """Scores of the classes that are asked for: those learned, some of them, or others."""
+    place = {name: i for i, name in enumerate(estimator.class_names_)}
+    if all(name in place for name in class_names):
+        return estimator.logits(images)[:, [place[name] for name in class_names]], tuple(class_names)
+    other = estimator.with_classes(class_names)
+    return other.logits(images), other.class_names_
 
 
 def compare(targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]) -> Evaluation:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from jaxtyping import Float
 from sklearn.base import clone
 from torch import Tensor
 
 from coopt.backbones import Backbone
-from coopt.data import FeatureCache, encode_labels, extract_features
+from coopt.data import FeatureCache, extract_features
 from coopt.errors import ParameterError, SavedFileError
 from coopt.evaluation.contenders import Contender
-from coopt.evaluation.metrics import Evaluation, compare
+from coopt.evaluation.metrics import Evaluation, evaluate
 from coopt.evaluation.protocols import Problem, Target
 from coopt.methods.base import ClipClassifier
 
@@ -259,20 +258,8 @@ class Bench:
         return estimator.fit(list(train.paths), list(train.labels), *validation), len(train)
 
     def _score(self, estimator: ClipClassifier, target: Target) -> Score | None:
+        images = self._images_of(target, estimator)
         try:
-            scores, names = _logits_among(estimator, self._images_of(target, estimator), target.class_names)
+            return Score.of(evaluate(estimator, images, list(target.images.labels), target.class_names))
         except ParameterError:  # what was learned belongs to its classes
             return None
-        targets, _ = encode_labels(list(target.images.labels), list(names), len(scores))
-        return Score.of(compare(targets, scores.argmax(axis=1), names))
-
-
-def _logits_among(
-    estimator: ClipClassifier, images: Any, class_names: Sequence[str]
-) -> tuple[Float[np.ndarray, "n classes"], tuple[str, ...]]:
-    """Scores of the classes that are asked for: those learned, some of them, or others."""
-    place = {name: i for i, name in enumerate(estimator.class_names_)}
-    if all(name in place for name in class_names):
-        return estimator.logits(images)[:, [place[name] for name in class_names]], tuple(class_names)
-    other = estimator.with_classes(class_names)
-    return other.logits(images), other.class_names_
