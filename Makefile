@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install results clean
 
 demo: $(INSTALLED)
 	$(BIN)/coopt demo
@@ -17,6 +17,9 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 install: $(INSTALLED)
+
+results: $(INSTALLED)  # docs/results.md from the runs in results/
+	$(BIN)/coopt suite show --all --markdown > docs/results.md
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "coopt needs Python 3.10 or newer; set PYTHON=...")'

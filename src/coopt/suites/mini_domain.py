@@ -25,5 +25,5 @@ SUITE = Suite(
     derived="shifted",
     shots=(16,),
     seeds=(1, 2, 3, 4, 5),
-    cost="about 3 minutes of one core",
+    cost="about 8 minutes of one core",
 )

@@ -23,5 +23,5 @@ SUITE = Suite(
     ),
     columns="shots",
     seeds=(1, 2, 3, 4, 5),
-    cost="about 6 minutes of one core",
+    cost="about 13 minutes of one core",
 )

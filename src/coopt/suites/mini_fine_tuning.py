@@ -25,5 +25,5 @@ SUITE = Suite(
     ),
     columns="datasets",
     shots=(16,),
-    cost="about 5 minutes of one core",
+    cost="about 6 minutes of one core, nearly all of it for the image encoder",
 )

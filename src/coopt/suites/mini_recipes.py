@@ -21,5 +21,5 @@ SUITE = Suite(
     ),
     columns="shots",
     shots=(1, 4, 16),
-    cost="about 50 minutes of one core, nearly all of it for the paper's fresh views of every image in every epoch",
+    cost="about 80 minutes of one core, nearly all of it for the paper's fresh views of every image in every epoch",
 )
