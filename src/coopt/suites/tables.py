@@ -299,7 +299,7 @@ def _title(plan: Plan, place: Mapping[str, Any]) -> str:
         parts.append(f"{place['shots']} shots")
     if "target" in place:
         parts.append(str(place["target"]))
-    return ", ".join(parts) or plan.places[0].title
+    return ", ".join(parts) or (plan.places[0].title if len(plan.places) == 1 else "accuracy, %")
 
 
 def _column_title(plan: Plan, axis: str, key: Any) -> str:
