@@ -13,7 +13,7 @@ SUITE = Suite(
     protocol="few-shot",
     models=BUNDLED_MODEL,
     datasets=Bundled(every=5),
-    entries=(coop("CoOp", "fast", n_ctx=16), coop("CoOp (CSC)", "fast", n_ctx=16, csc=True)),
+    entries=(coop("CoOp", "fast"), coop("CoOp (CSC)", "fast", csc=True)),
     columns="datasets",
     shots=(16,),
     seeds=(1,),
