@@ -41,12 +41,11 @@ def run_eval(
     """
     dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root)
     estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
-    fewer = not own_classes and len(dataset.class_names) < len(estimator.class_names_)
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
         images = estimator.image_features(list(chosen.paths), on_bad_image)
     labels = [chosen.labels[i] for i in images.kept]
-    found = evaluate(estimator, images, labels, dataset.class_names if fewer else None)
+    found = evaluate(estimator, images, labels, None if own_classes else dataset.class_names)
     output.say()
     output.table(
         [f"On {found.n} images, %", "accuracy", "macro-F1", "class mean"],

@@ -47,14 +47,13 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     dataset = whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
     for line in data_sentence(dataset):
         output.say(line)
-    settings.estimator()  # refuses what the method does not have
+    recipe = getattr(settings.estimator(), "recipe_", None)  # also refuses what the method does not have
     folder = RunFolder(settings.out or default_folder(whole.name), settings.identity(whole.hash), settings.overwrite)
     folder.check()  # before the backbone is loaded, which may take long
     leaks = find_leakage(dataset)
     backbone = load_backbone(settings.backbone, settings.device, settings.download)
     folder.identity["fingerprint"] = backbone.fingerprint
     folder.check()
-    recipe = settings.recipe_
     epochs = 0 if recipe is None else recipe.epochs_for(max(dataset.train.counts.values()))
     try:
         zero_shot, held_out = _zero_shot(settings, backbone, dataset)

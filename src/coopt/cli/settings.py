@@ -12,10 +12,8 @@ import yaml
 from coopt.data import display_name
 from coopt.data.benchmarks.registry import is_name
 from coopt.errors import ParameterError
-from coopt.methods.base import ClipClassifier
-from coopt.methods.learned import LearnedMethod
+from coopt.methods.base import LOCAL_PARAMETERS, ClipClassifier
 from coopt.methods.saving import METHODS
-from coopt.training.recipe import Recipe
 
 # Options that not all methods have, and what they are when nobody asks for them.
 _USUAL = {
@@ -80,24 +78,17 @@ class FitSettings:
 
     def _others(self, known: dict[str, Any]) -> dict[str, Any]:
         """The parameters of `--set`."""
+        free = [name for name in known if name not in LOCAL_PARAMETERS and not hasattr(self, name)]
         others = {}
         for text in self.set:
             name, equals, value = text.partition("=")
-            if not equals or name not in known or name in ("backbone", "class_names", "checkpoint", *_USUAL, "seed"):
-                free = [one for one in known if one not in _USUAL and not hasattr(self, one)]
-                listed = ", ".join(one for one in free if one not in ("class_names", "checkpoint", "verbose")) or "none"
+            if not equals or name not in free:
                 raise ParameterError(
                     f"--set takes NAME=VALUE with a parameter of {self.method!r} that has no option of its own "
-                    f"({listed}). Got {text!r} instead."
+                    f"({', '.join(free) or 'none'}). Got {text!r} instead."
                 )
             others[name] = yaml.safe_load(value)
         return others
-
-    @property
-    def recipe_(self) -> Recipe | None:
-        """The recipe with nothing left open; None for a method that is not trained by one."""
-        method = METHODS[self.method]
-        return Recipe.of(self.recipe, method.recipes) if issubclass(method, LearnedMethod) else None
 
     @property
     def where(self) -> str:

@@ -231,6 +231,11 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         self._require("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         bytes_of(memory)
 
+    def _check_context_parameters(self, n_ctx: int | None, init: str | None) -> None:
+        if n_ctx is not None:
+            self._require_int("n_ctx", 1)
+        self._require("init", init is None or isinstance(init, str), "None or words such as 'a photo of a'")
+
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ParameterError(

@@ -114,9 +114,7 @@ class CoCoOp(LearnedMethod):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if self.n_ctx is not None:
-            self._require_int("n_ctx", 1)
-        self._require("init", self.init is None or isinstance(self.init, str), "None or words such as 'a photo of a'")
+        self._check_context_parameters(self.n_ctx, self.init)
         self._check_text_parameters(self.text_path, self.precision, self.memory)
 
     def _initial(self) -> dict[str, Tensor]:
