@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.steps import UNBOUNDED, ConditionalStep, Step, device, random_backbone
 from coopt.text.encode import TextEncoder
+from coopt.training.heap import kept_heap
 
 OURS = ("fp32", "bf16")
 
@@ -90,7 +91,8 @@ def timed(ways: dict[str, Callable[[], Any]], repeats: int, ours: int) -> dict[s
     for _ in range(repeats):
         times[first].append(seconds(ways[first]))
         for name in others:
-            times[name] += [seconds(ways[name]) for _ in range(ours)]
+            with kept_heap():  # as in training
+                times[name] += [seconds(ways[name]) for _ in range(ours)]
     return times
 
 

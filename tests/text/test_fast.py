@@ -120,7 +120,7 @@ def test_chunks_change_nothing(backbone: Backbone, csc: bool) -> None:
     whole = features_and_gradient(TextEncoder(backbone, prompts), context, weight)
     chunked = one_by_one(TextEncoder(backbone, prompts))
     for ours, expected in zip(features_and_gradient(chunked, context, weight), whole, strict=True):
-        assert relative(ours, expected) < 1e-6
+        assert relative(ours, expected) < 2e-6
     compare(backbone, prompts, context, chunked)
 
 

@@ -53,15 +53,23 @@ def test_tokens_through_the_blocks(backbone: Backbone, calls: Any) -> None:
     assert encoder.rows == 17 + TAILS
 
 
-def test_chunks_run_twice_for_a_gradient_and_once_without(backbone: Backbone, calls: Any) -> None:
+def test_chunks_but_the_last_run_twice_for_a_gradient_and_once_without(backbone: Backbone, calls: Any) -> None:
     encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, NAMES, 4)))
     passes = calls(FastPass, "_last_block")
     features = encoder(context_for(backbone, 4).requires_grad_())
     assert rows(passes) == [5 + 3, 5 + 3, 5 + 4, 5 + 4] and sum(rows(passes)) == encoder.rows
     features.sum().backward()
-    assert len(passes) == 2 * len(NAMES)
+    assert rows(passes)[4:] == [5 + 4, 5 + 3, 5 + 3]
     TextEncoder(backbone, context_prompts(backbone, NAMES, 4))(context_for(backbone, 4).requires_grad_())
-    assert len(passes) == 2 * len(NAMES) + 1
+    assert len(passes) == 2 * len(NAMES)
+
+
+def test_the_last_chunk_runs_twice_where_its_activations_would_not_fit(backbone: Backbone, calls: Any) -> None:
+    encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, NAMES, 4), batch=100_000))
+    assert not encoder.estimate().keeps_last
+    passes = calls(FastPass, "_last_block")
+    encoder(context_for(backbone, 4).requires_grad_()).sum().backward()
+    assert len(passes) == 2 * len(NAMES)
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(4096, 1), (8, 3)])
@@ -79,13 +87,13 @@ def test_class_specific_chunks_touch_their_own_vectors_alone(backbone: Backbone,
     encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, NAMES, 4, "end", True)))
     seen = calls(FastPass, "__call__")
     encoder(context_for(backbone, len(NAMES), 4).requires_grad_()).sum().backward()
-    assert [tuple(arguments[2].shape[:2]) for arguments in seen] == [(1, 4)] * 2 * len(NAMES)
+    assert [tuple(arguments[2].shape[:2]) for arguments in seen] == [(1, 4)] * (2 * len(NAMES) - 1)
 
 
 def test_chunks_of_like_lengths_share_their_indices(backbone: Backbone) -> None:
     names = [f"cat {i}" for i in range(10, 60)]
     encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, names, 4)))
-    plans = [piece.run.__closure__ for piece in encoder._pieces_for(1)]
+    plans = [piece.run.__closure__ for piece in encoder._pieces_for(1)[0]]
     layouts = {
         id(cell.cell_contents.layout)
         for cells in plans

@@ -24,6 +24,7 @@ from coopt.methods.base import ClipClassifier, is_features, is_pixels
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import RECIPES, Recipe
+from coopt.training.heap import kept_heap
 from coopt.training.threads import threads_for
 
 FRESH_VIEWS_TOGETHER = 512
@@ -170,7 +171,7 @@ class LearnedMethod(ClipClassifier):
         device = self.backbone_.device
         learned = {k: v.to(device, torch.float32).clone().requires_grad_() for k, v in initial.items()}
         objective = self._objective(learned)
-        with threads_for(objective.operations):
+        with threads_for(objective.operations), kept_heap():
             self.losses_ = train(
                 learned,
                 objective.loss_of,

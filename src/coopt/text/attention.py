@@ -1,112 +1,140 @@
 """Attention of prefix and tails: each tail sees the whole prefix and, causally, itself.
 
-Tails lie packed, one after the other in order of length. Those of similar length attend together in a *bucket*, where the
-shorter ones are filled up at their end; a filled place comes after all that is real, so no real token ever sees it. The
-prefix is a bucket too: one class, with nothing before it.
+Tails lie packed, one after the other in order of length. Neighbours share a *bin*: a few dozen rows that attend together to
+the prefix and to each other, where a mask hides from each tail what belongs to the others. So a layer's attention is one
+batch of matrix products of one shape, whatever the lengths. A bin that its tails do not fill has fillers at its end, which
+no tail sees. The prefix attends to itself apart from them.
 
 The gradient is written out by hand: autograd would make a matrix of zeros for every slice and a copy for every join, which
 for this few rows costs as much as the arithmetic.
 
-To attend, rows are laid out anew, head by head ("places"): one gather there and one back, for all buckets together.
+To attend, rows are laid out anew, head by head ("places"): one gather there and one back.
 
-Notation: G groups, H heads, C classes, P prefix tokens, S places of a tail in its bucket, K = P + S.
+Notation: G groups, H heads, C classes, P prefix tokens, B bins of T rows and at most E classes, K = P + T keys.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-BUCKET_COST = 100
-"""What one more bucket costs, in filled places: a few dozen small operations against a few rows of memory traffic."""
+BIN_ROWS = 64
+"""Bins are not made larger than that unless a tail is: a row's scores grow with its bin."""
+
+GATHER_COST = 30
+"""What moving a row of a head to its place costs, in scores."""
 
 
-@dataclass(frozen=True, eq=False)
-class Bucket:
-    """Some classes whose tails attend together.
+class Bins(NamedTuple):
+    """How tails, in ascending order of length, share bins.
 
     Attributes:
-        lengths: of the C tails, ascending.
-        causal: what is added to the scores of every token: zero, or minus infinity for what it must not see.
-        causal_end: the same for the end tokens alone.
+        starts: the first class of each bin.
+        rows: T, of the fullest.
+        classes: E, the most in one.
     """
 
-    lengths: Int[Tensor, " classes"]
-    causal: Float[Tensor, "length keys"]
-    causal_end: Float[Tensor, "classes 1 keys"]
+    starts: tuple[int, ...]
+    rows: int
+    classes: int
+
+    @classmethod
+    def of(cls, lengths: Int[Tensor, " classes"], prefix: int) -> Bins:
+        """The cheapest for tails of these lengths behind a prefix."""
+        stops = [0, *lengths.cumsum(0).tolist()]
+        longest = stops[-1] - stops[-2]
+        sizes = [longest, *range(8 * (longest // 8 + 1), BIN_ROWS + 1, 8)]
+        return min((cls._filled(stops, size) for size in sizes), key=lambda bins: bins._cost(prefix))
+
+    @classmethod
+    def _filled(cls, stops: list[int], size: int) -> Bins:
+        """Each bin takes tails as long as they fit into `size` rows; `stops` says where the rows of each class end."""
+        bounds = [0]
+        while bounds[-1] < len(stops) - 1:
+            bounds.append(bisect_right(stops, stops[bounds[-1]] + size) - 1)
+        rows = max(stops[stop] - stops[start] for start, stop in pairwise(bounds))
+        return cls(tuple(bounds[:-1]), rows, max(stop - start for start, stop in pairwise(bounds)))
+
+    def _cost(self, prefix: int) -> int:
+        keys = prefix + self.rows
+        return len(self.starts) * (self.rows * keys + GATHER_COST * (self.rows + 2 * keys))
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """C and S."""
-        return len(self.lengths), len(self.causal)
-
-
-def make_bucket(lengths: Int[Tensor, " classes"], prefix: int, device: torch.device) -> Bucket:
-    """One bucket for tails of these lengths behind a prefix."""
-    place = torch.arange(int(lengths.max()))
-    minus_infinity = torch.tensor(float("-inf"))
-    causal = torch.where(place <= place[:, None], 0.0, minus_infinity)
-    causal_end = torch.where(place < lengths[:, None], 0.0, minus_infinity)[:, None]
-    return Bucket(lengths, F.pad(causal, (prefix, 0)).to(device), F.pad(causal_end, (prefix, 0)).to(device))
-
-
-def bucket_bounds(lengths: Int[Tensor, " classes"]) -> list[tuple[int, int]]:
-    """Which tails (from, to; lengths in ascending order) share a bucket: fewest filled places and buckets in all."""
-    sizes, counts = (found.tolist() for found in torch.unique_consecutive(lengths, return_counts=True))
-    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first i sizes: the cost, and where the last bucket begins
-    for i in range(1, len(sizes) + 1):
-        best.append(min((best[j][0] + BUCKET_COST + sizes[i - 1] * sum(counts[j:i]), j) for j in range(i)))
-    starts = [0, *torch.tensor(counts).cumsum(0).tolist()]
-    bounds, i = [], len(sizes)
-    while i:
-        j = best[i][1]
-        bounds.append((starts[j], starts[i]))
-        i = j
-    return bounds[::-1]
+    def shape(self) -> tuple[int, int, int]:
+        """B, T and E."""
+        return len(self.starts), self.rows, self.classes
 
 
 @dataclass(frozen=True, eq=False)
 class Gather:
-    """Rows with n things side by side (queries, keys, values), to places and back.
+    """Heads of rows to places and back.
 
     Attributes:
-        spread: for every place (bucket by bucket: n, G, H, C, S) the head of a row that stands there.
-        pack: for every head of every row (R, n, H) its place.
-        filled: the places that no row stands at.
+        to_places: for every place the head of a row that stands there.
+        to_rows: for every head of every row its place.
+        filled: the places of fillers.
+        shapes: of the sections that places come in.
+        heads: n * H, side by side in a row.
+        dtype: of places.
     """
 
-    spread: Int[Tensor, " places"]
-    pack: Int[Tensor, " heads"]
+    to_places: Int[Tensor, " places"]
+    to_rows: Int[Tensor, " heads"]
     filled: Int[Tensor, " filled"]
+    shapes: tuple[tuple[int, ...], ...]
+    heads: int
+    dtype: torch.dtype
+
+    def spread(self, rows: Float[Tensor, "rows features"]) -> Float[Tensor, "places depth"]:
+        """Rows at their places."""
+        return rows.to(self.dtype).view(-1, rows.shape[1] // self.heads).index_select(0, self.to_places)
+
+    def pack(self, places: Float[Tensor, "places depth"]) -> Float[Tensor, "rows features"]:
+        """Places back to rows."""
+        return places.index_select(0, self.to_rows).view(-1, self.heads * places.shape[1])
+
+    def views(self, places: Float[Tensor, "places depth"]) -> list[Tensor]:
+        """The sections (*shape, depth)."""
+        parts = places.split([math.prod(shape) for shape in self.shapes])
+        return [part.view(*shape, places.shape[1]) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """How rows map to groups, prefix and tails.
 
-    Rows come in the order: the prefix for each group, then for each group the tails, bucket by bucket.
+    Rows come in the order: the prefix for each group, then for each group the tails. Masks are what is added to scores:
+    zero, or minus infinity for what must not be seen.
 
     Attributes:
         groups: G.
         heads: H.
         prefix: P.
-        buckets: the prefix as a bucket of its own (unless P is zero), then the tails.
-        device: where the indices live.
+        lengths: of the C tails, ascending.
+        bins: which of them attend together.
+        causal: the prefix's mask.
+        mask: the tails'.
+        end_mask: that of their end tokens alone.
         dtype: what attention computes in.
     """
 
     groups: int
     heads: int
     prefix: int
-    buckets: tuple[Bucket, ...]
-    device: torch.device
+    lengths: Int[Tensor, " classes"]
+    bins: Bins
+    causal: Float[Tensor, "prefix prefix"]
+    mask: Float[Tensor, "bins 1 rows keys"]
+    end_mask: Float[Tensor, "bins 1 most keys"]
     dtype: torch.dtype
-    _gathers: dict[int, Gather] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -119,63 +147,97 @@ class Layout:
         dtype: torch.dtype,
     ) -> Layout:
         """The layout for tails of these (ascending) lengths."""
-        first = (make_bucket(torch.tensor([prefix]), 0, device),) if prefix else ()
-        tails = (make_bucket(lengths[start:stop], prefix, device) for start, stop in bucket_bounds(lengths))
-        return cls(groups, heads, prefix, (*first, *tails), device, dtype)
+        bins = Bins.of(lengths, prefix)
+        owner, place = _owners(lengths, bins), torch.arange(bins.rows)
+        within = (owner[:, None] == owner[:, :, None]) & (place <= place[:, None])
+        seen = torch.cat([torch.ones(*owner.shape, prefix, dtype=torch.bool), within], dim=2)
+        ends = _ends(owner, bins).clamp(min=0)
+        by_ends = seen.gather(1, ends[:, :, None].expand(-1, -1, seen.shape[2]))
+        causal = torch.ones(prefix, prefix, dtype=torch.bool).tril()
+        masks = [
+            torch.where(one, 0.0, -math.inf).to(device, dtype) for one in (causal, seen[:, None], by_ends[:, None])
+        ]
+        return cls(groups, heads, prefix, lengths, bins, *masks, dtype)
 
-    def gather(self, n: int) -> Gather:
-        """The indices for rows with `n` things side by side."""
-        if n not in self._gathers:
-            self._gathers[n] = self._make_gather(n)
-        return self._gathers[n]
+    @cached_property
+    def projected(self) -> Gather:
+        """Of rows of queries, keys and values: the prefix's (3, G, H, P), the tails' queries (1, G, B, H, T), and the keys
+        and values that these meet, the prefix's first (2, G, B, H, K)."""
+        prefix, tails, keys = self._sections()
+        return self._gather(3, [((0, 1, 2), *prefix), ((0,), *tails), ((1, 2), *keys)])
 
-    def _make_gather(self, n: int) -> Gather:
-        spread, real = [], []
-        tails = self.buckets[1:] if self.prefix else self.buckets
-        per_group = sum(int(bucket.lengths.sum()) for bucket in tails)
-        part = torch.arange(n)[:, None, None, None, None]
-        head = torch.arange(self.heads)[:, None, None]
+    @cached_property
+    def keys_values(self) -> Gather:
+        """Of rows of keys and values: the prefix's (2, G, H, P), and what the end tokens meet (2, G, B, H, K)."""
+        prefix, _, keys = self._sections()
+        return self._gather(2, [((0, 1), *prefix), ((0, 1), *keys)])
+
+    @cached_property
+    def attended(self) -> Gather:
+        """Of attended rows: the prefix's (1, G, H, P), the tails' (1, G, B, H, T)."""
+        prefix, tails, _ = self._sections()
+        return self._gather(1, [((0,), *prefix), ((0,), *tails)])
+
+    @cached_property
+    def ends(self) -> Gather:
+        """Of rows of end tokens alone, one for each group and class: (1, G, B, H, E)."""
+        owner = _owners(self.lengths, self.bins)
+        ends = _ends(owner, self.bins)
+        stands = ends >= 0
+        classes = torch.where(stands, owner.gather(1, ends.clamp(min=0)), 0)
+        rows = torch.arange(self.groups)[:, None, None] * len(self.lengths) + classes
+        return self._gather(1, [((0,), rows, stands)])
+
+    def _sections(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Which rows stand in a section, and where they do: of the prefix (G, P), tails (G, B, T), their keys (G, B, K)."""
+        owner = _owners(self.lengths, self.bins)
+        stands = owner >= 0
+        within = torch.zeros_like(owner)  # a filler shows some row: nobody looks
+        within[stands] = torch.arange(int(stands.sum()))
         group = torch.arange(self.groups)[:, None, None]
-        start = self.groups * self.prefix
-        for bucket in self.buckets:
-            place = torch.arange(bucket.shape[1])
-            stands = place < bucket.lengths[:, None]
-            first = (bucket.lengths.cumsum(0) - bucket.lengths)[:, None]
-            if self.prefix and bucket is self.buckets[0]:
-                row = group * self.prefix + place
-            else:
-                row = start + group * per_group + first + place
-                start += int(bucket.lengths.sum())
-            row = torch.where(stands, row, 0)  # which row a filled place shows does not matter: nobody sees it
-            spread.append(((row[None, :, None] * n + part) * self.heads + head).flatten())
-            real.append(stands.expand(n, self.groups, self.heads, -1, -1).flatten())
-        to_places, is_real = torch.cat(spread), torch.cat(real)
-        back = torch.empty(int(is_real.sum()), dtype=torch.long)
-        back[to_places[is_real]] = is_real.nonzero()[:, 0]
-        filled = (~is_real).nonzero()[:, 0]
+        prefix = group * self.prefix + torch.arange(self.prefix)
+        tails = self.groups * self.prefix + group * int(self.lengths.sum()) + within
+        copies = torch.zeros(len(owner), self.prefix, dtype=torch.bool)  # a prefix row's place is in its own section
+        keys = torch.cat([prefix.expand(-1, len(owner), -1), tails], dim=2)
+        return (prefix[:, 0], torch.tensor(True)), (tails, stands), (keys, torch.cat([copies, stands], dim=1))
+
+    def _gather(self, n: int, sections: list[tuple[tuple[int, ...], Tensor, Tensor]]) -> Gather:
+        """For rows with `n` things side by side, to sections of some of these."""
+        head = torch.arange(self.heads)[:, None]
+        found, real = [], []
+        for parts, rows, stands in sections:
+            part = torch.tensor(parts).view(-1, *[1] * rows.ndim)
+            found.append((rows * n + part).unsqueeze(-2) * self.heads + head)
+            real.append(stands.unsqueeze(-2 if stands.ndim else 0).expand(found[-1].shape).flatten())
+        to_places, is_real = torch.cat([index.flatten() for index in found]), torch.cat(real)
+        to_rows = torch.empty(int(is_real.sum()), dtype=torch.long)
+        to_rows[to_places[is_real]] = is_real.nonzero()[:, 0]
+        device = self.mask.device
         # These are held for every class as long as training lasts: four bytes each, not eight.
-        to_places, back = (index.to(self.device, torch.int32) for index in (to_places, back))
-        return Gather(to_places, back, filled.to(self.device))
+        indices = [index.to(device, torch.int32) for index in (to_places, to_rows)]
+        filled = (~is_real).nonzero()[:, 0].to(device)
+        return Gather(*indices, filled, tuple(index.shape for index in found), n * self.heads, self.dtype)
 
-    def spread(self, rows: Float[Tensor, "rows features"], n: int) -> Float[Tensor, "places depth"]:
-        """Rows at their places."""
-        depth = rows.shape[1] // (n * self.heads)
-        return rows.to(self.dtype).view(-1, depth).index_select(0, self.gather(n).spread)
 
-    def pack(self, places: Float[Tensor, "places depth"], n: int) -> Float[Tensor, "rows features"]:
-        """Places back to rows."""
-        return places.index_select(0, self.gather(n).pack).view(-1, n * self.heads * places.shape[1])
+def _owners(lengths: Int[Tensor, " classes"], bins: Bins) -> Int[Tensor, "bins rows"]:
+    """The class that each row of a bin belongs to; -1 for fillers."""
+    stops = lengths.cumsum(0)
+    first = torch.tensor(bins.starts)
+    begins = stops[first] - lengths[first]
+    row = begins[:, None] + torch.arange(bins.rows)
+    owner = torch.searchsorted(stops, row, right=True)
+    following = torch.tensor([*bins.starts[1:], len(lengths)])
+    return torch.where(owner < following[:, None], owner, -1)
 
-    def views(self, places: Float[Tensor, "places depth"], n: int) -> list[Tensor]:
-        """Each bucket's places: (n, G, H, C, S, depth)."""
-        shapes = [(n, self.groups, self.heads, *bucket.shape) for bucket in self.buckets]
-        parts = places.split([math.prod(shape) for shape in shapes])
-        return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
-    def by_bucket(self, ends: Float[Tensor, "ends width"]) -> list[Float[Tensor, "groups classes width"]]:
-        """Rows of end tokens (G * C, W), by bucket of tails (views)."""
-        tails = self.buckets[1:] if self.prefix else self.buckets
-        return list(ends.view(self.groups, -1, ends.shape[1]).split([bucket.shape[0] for bucket in tails], dim=1))
+def _ends(owner: Int[Tensor, "bins rows"], bins: Bins) -> Int[Tensor, "bins most"]:
+    """Where in each bin the end tokens stand, in order; -1 where there are no more."""
+    following = torch.nn.functional.pad(owner[:, 1:], (0, 1), value=-1)
+    is_end = (owner >= 0) & (owner != following)
+    ends = torch.full((len(owner), bins.classes), -1)
+    row, place = is_end.nonzero(as_tuple=True)
+    ends[row, owner[row, place] - torch.tensor(bins.starts)[row]] = place
+    return ends
 
 
 class Attention(torch.autograd.Function):
@@ -183,145 +245,89 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
-        places = layout.spread(rows, 3)
-        attended = places.new_empty(len(places) // 3, places.shape[1])
-        before, saved = None, []
-        for i, (bucket, own, out) in enumerate(
-            zip(layout.buckets, layout.views(places, 3), layout.views(attended, 1), strict=True)
-        ):
-            saved.append(_attend(own[0], own[1:], before, bucket.causal, out[0]))
-            if i == 0 and layout.prefix:
-                before = own[1:, :, :, 0]
-        ctx.save_for_backward(places, *saved)
+        places = layout.projected.spread(rows)
+        prefix, (queries,), (keys, values) = layout.projected.views(places)
+        attended = places.new_empty(len(layout.attended.to_places), places.shape[1])
+        (of_prefix,), (of_tails,) = layout.attended.views(attended)
+        own = _attend(*prefix, layout.causal, of_prefix)
+        ctx.save_for_backward(places, own, _attend(queries, keys, values, layout.mask, of_tails))
         ctx.layout, ctx.dtype = layout, rows.dtype
-        return layout.pack(attended, 1).to(rows.dtype)
+        return layout.attended.pack(attended).to(rows.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         layout: Layout = ctx.layout
-        places, *weights = ctx.saved_tensors
-        given = layout.spread(grad.contiguous(), 1).index_fill_(0, layout.gather(1).filled, 0.0)
+        places, own, weights = ctx.saved_tensors
+        given = layout.attended.spread(grad.contiguous()).index_fill_(0, layout.attended.filled, 0.0)
+        (to_prefix,), (to_tails,) = layout.attended.views(given)
+        prefix, (queries,), (keys, values) = layout.projected.views(places)
         grads = torch.empty_like(places)
-        before = grad_before = None
-        parts = zip(layout.views(places, 3), layout.views(given, 1), layout.views(grads, 3), weights, strict=True)
-        for i, (own, asked, out, weight) in enumerate(parts):
-            _attend_backward(asked[0], own[0], own[1:], weight, before, grad_before, out[0], out[1:])
-            if i == 0 and layout.prefix:
-                before, grad_before = own[1:, :, :, 0], out[1:, :, :, 0]
-        return layout.pack(grads, 3).to(ctx.dtype), None
+        grad_prefix, (grad_queries,), grad_seen = layout.projected.views(grads)
+        _attend_backward(to_prefix, *prefix, own, *grad_prefix)
+        _attend_backward(to_tails, queries, keys, values, weights, grad_queries, *grad_seen)
+        grad_prefix[1:] += grad_seen[..., : layout.prefix, :].sum(2)
+        return layout.projected.pack(grads).to(ctx.dtype), None
 
 
 class EndAttention(torch.autograd.Function):
     """Attended rows of the end tokens alone (G * C, W), from their queries and everybody's keys and values (R, 2 W)."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, queries: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
-        places = layout.spread(rows, 2)
-        views = layout.views(places, 2)
-        before = views.pop(0)[:, :, :, 0] if layout.prefix else None
-        attended, saved = torch.empty_like(queries), []
-        tails = layout.buckets[len(layout.buckets) - len(views) :]
-        for bucket, own, asked, out in zip(
-            tails, views, layout.by_bucket(queries), layout.by_bucket(attended), strict=True
-        ):
-            query = _ends_to_heads(asked, layout)
-            result = torch.empty_like(query)
-            saved += [query, _attend(query, own, before, bucket.causal_end, result)]
-            out.copy_(_ends_to_rows(result))
-        ctx.save_for_backward(places, *saved)
+    def forward(ctx, rows: Tensor, asked: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
+        places, asking = layout.keys_values.spread(rows), layout.ends.spread(asked)
+        _, (keys, values) = layout.keys_values.views(places)
+        ((queries,),) = layout.ends.views(asking)
+        attended = torch.empty_like(asking)
+        ((out,),) = layout.ends.views(attended)
+        ctx.save_for_backward(places, asking, _attend(queries, keys, values, layout.end_mask, out))
         ctx.layout, ctx.dtype = layout, rows.dtype
-        return attended
+        return layout.ends.pack(attended).to(rows.dtype)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         layout: Layout = ctx.layout
-        places, *saved = ctx.saved_tensors
-        grads, grad_queries, grad = torch.empty_like(places), torch.empty_like(grad), grad.contiguous()
-        views, grad_views = layout.views(places, 2), layout.views(grads, 2)
-        before = grad_before = None
-        if layout.prefix:
-            before, grad_before = views.pop(0)[:, :, :, 0], grad_views.pop(0).zero_()[:, :, :, 0]
-        parts = zip(views, grad_views, layout.by_bucket(grad), layout.by_bucket(grad_queries), strict=True)
-        for i, (own, grad_own, asked, out) in enumerate(parts):
-            query, weights = saved[2 * i : 2 * i + 2]
-            grad_query = torch.empty_like(query)
-            given = _ends_to_heads(asked, layout)
-            _attend_backward(given, query, own, weights, before, grad_before, grad_query, grad_own)
-            out.copy_(_ends_to_rows(grad_query))
-        return layout.pack(grads, 2).to(ctx.dtype), grad_queries, None
+        places, asking, weights = ctx.saved_tensors
+        _, (keys, values) = layout.keys_values.views(places)
+        given = layout.ends.spread(grad.contiguous()).index_fill_(0, layout.ends.filled, 0.0)
+        grads, grad_asking = torch.empty_like(places), torch.empty_like(asking)
+        grad_prefix, grad_seen = layout.keys_values.views(grads)
+        ((queries,), (to_ends,), (grad_queries,)) = (layout.ends.views(one)[0] for one in (asking, given, grad_asking))
+        _attend_backward(to_ends, queries, keys, values, weights, grad_queries, *grad_seen)
+        torch.sum(grad_seen[..., : layout.prefix, :], 2, out=grad_prefix)
+        back = layout.keys_values.pack(grads), layout.ends.pack(grad_asking)
+        return back[0].to(ctx.dtype), back[1].to(ctx.dtype), None
 
 
 def _attend(
-    query: Float[Tensor, "groups heads classes queries depth"],
-    own: Float[Tensor, "2 groups heads classes tokens depth"],
-    before: Float[Tensor, "2 groups heads prefix depth"] | None,
-    mask: Float[Tensor, "*classes queries keys"],
-    out: Float[Tensor, "groups heads classes queries depth"],
-) -> Float[Tensor, "groups heads classes queries keys"]:
-    """Writes the attended queries; returns the attention weights.
-
-    Args:
-        query: who asks.
-        own: keys and values of each class.
-        before: the prefix's keys and values. Their scores are one matrix product for all classes: they are never repeated.
-        mask: what is added to the scores.
-        out: where the result goes.
-    """
-    scores = query @ own[0].transpose(-1, -2)
-    if before is not None:
-        scores = torch.cat([_per_class(_flat(query) @ before[0].transpose(-1, -2), query), scores], dim=-1)
-    weights = torch.add(mask, scores, alpha=query.shape[-1] ** -0.5).softmax(dim=-1).to(own.dtype)
-    prefix = weights.shape[-1] - own.shape[-2]
-    torch.matmul(weights[..., prefix:], own[1], out=out)
-    if before is not None:
-        out += _per_class(_flat(weights[..., :prefix]) @ before[1], query)
+    query: Float[Tensor, "*batch queries depth"],
+    key: Float[Tensor, "*batch keys depth"],
+    value: Float[Tensor, "*batch keys depth"],
+    mask: Float[Tensor, "*some queries keys"],
+    out: Float[Tensor, "*batch queries depth"],
+) -> Float[Tensor, "*batch queries keys"]:
+    """Writes the attended queries; returns the attention weights."""
+    weights = torch.add(mask, query @ key.mT, alpha=query.shape[-1] ** -0.5).softmax(dim=-1)
+    torch.matmul(weights, value, out=out)
     return weights
 
 
 def _attend_backward(
-    grad: Float[Tensor, "groups heads classes queries depth"],
-    query: Float[Tensor, "groups heads classes queries depth"],
-    own: Float[Tensor, "2 groups heads classes tokens depth"],
-    weights: Float[Tensor, "groups heads classes queries keys"],
-    before: Float[Tensor, "2 groups heads prefix depth"] | None,
-    grad_before: Float[Tensor, "2 groups heads prefix depth"] | None,
-    grad_query: Float[Tensor, "groups heads classes queries depth"],
-    grad_own: Float[Tensor, "2 groups heads classes tokens depth"],
+    grad: Float[Tensor, "*batch queries depth"],
+    query: Float[Tensor, "*batch queries depth"],
+    key: Float[Tensor, "*batch keys depth"],
+    value: Float[Tensor, "*batch keys depth"],
+    weights: Float[Tensor, "*batch queries keys"],
+    grad_query: Float[Tensor, "*batch queries depth"],
+    grad_key: Float[Tensor, "*batch keys depth"],
+    grad_value: Float[Tensor, "*batch keys depth"],
 ) -> None:
-    """Writes the gradients of the query and of its own keys and values; adds those of `before` to `grad_before`.
+    """Writes the gradients of queries, keys and values.
 
     With scores s = scale * q k', weights w = softmax(s), attended o = w v:
     dv = w' do, dw = do v', ds = w * (dw - sum(w * dw)), dq = scale * ds k, dk = scale * ds' q.
     """
-    prefix = weights.shape[-1] - own.shape[-2]
-    grad_weights = grad @ own[1].transpose(-1, -2)
-    if before is not None:
-        to_prefix = _per_class(_flat(grad) @ before[1].transpose(-1, -2), grad)
-        grad_weights = torch.cat([to_prefix, grad_weights], dim=-1)
-    scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+    scores = torch._softmax_backward_data(grad @ value.mT, weights, -1, weights.dtype)
     scores *= query.shape[-1] ** -0.5
-    torch.matmul(scores[..., prefix:], own[0], out=grad_query)
-    torch.matmul(scores[..., prefix:].transpose(-1, -2), query, out=grad_own[0])
-    torch.matmul(weights[..., prefix:].transpose(-1, -2), grad, out=grad_own[1])
-    if before is not None and grad_before is not None:
-        to_prefix = _flat(scores[..., :prefix])
-        grad_query += _per_class(to_prefix @ before[0], query)
-        grad_before[0] += to_prefix.transpose(-1, -2) @ _flat(query)
-        grad_before[1] += _flat(weights[..., :prefix]).transpose(-1, -2) @ _flat(grad)
-
-
-def _flat(x: Float[Tensor, "groups heads classes queries last"]) -> Float[Tensor, "groups heads rows last"]:
-    return x.flatten(2, 3)
-
-
-def _per_class(x: Float[Tensor, "groups heads rows last"], like: Tensor) -> Tensor:
-    return x.unflatten(2, like.shape[2:4])
-
-
-def _ends_to_heads(ends: Float[Tensor, "groups classes width"], layout: Layout) -> Tensor:
-    split = ends.unflatten(2, (layout.heads, -1)).transpose(1, 2)
-    return split.to(layout.dtype).contiguous()[:, :, :, None]
-
-
-def _ends_to_rows(ends: Float[Tensor, "groups heads classes 1 depth"]) -> Tensor:
-    return ends[:, :, :, 0].transpose(1, 2).flatten(2)
+    torch.matmul(scores, key, out=grad_query)
+    torch.matmul(scores.mT, query, out=grad_key)
+    torch.matmul(weights.mT, grad, out=grad_value)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -95,7 +93,7 @@ class TextEncoder:
         self._automatic = automatic_memory(backbone.device)
         self._limit = math.inf  # bytes of a chunk, after the device ran out of memory
         self._costs = Costs.of(tower, backbone.embed_dim, self.dtype, self.fast, learning)
-        self._pieces: dict[int, tuple[Piece, ...]] = {}  # by number of groups, the most recently used last
+        self._pieces: dict[int, tuple[tuple[Piece, ...], bool]] = {}  # by number of groups, the most recently used last
         if self.fast:
             self._pass = FastPass.of(tower, _blocks_in(tower, self.dtype), self.dtype)
             self._order = torch.argsort(prompts.lengths, stable=True)
@@ -114,29 +112,34 @@ class TextEncoder:
         """
         own = context is not None and self.prompts.class_specific
         grouped = context is not None and context.ndim == 3 and not own
-        pieces = self._pieces_for(len(context) if grouped and context is not None else 1)
+        pieces, keep = self._pieces_for(len(context) if grouped and context is not None else 1)
         if len(pieces) == 1 or context is None:
             features = torch.cat([piece.run(_context_of(piece, context, own)) for piece in pieces], dim=1)
         else:
-            features = cast(Tensor, _Recomputed.apply(context, pieces, own))
+            features = cast(Tensor, _Recomputed.apply(context, pieces, own, keep))
         features = features[:, self._inverse]
         return features if grouped else features[0]
 
-    def _pieces_for(self, groups: int) -> tuple[Piece, ...]:
+    def _pieces_for(self, groups: int) -> tuple[tuple[Piece, ...], bool]:
+        """The chunks, and whether the last one's activations are kept."""
         pieces = self._pieces.pop(groups, None) or self._make_pieces(groups)
         while len(self._pieces) >= KEPT_PLANS:
             self._pieces.pop(next(iter(self._pieces)))
         self._pieces[groups] = pieces
         return pieces
 
-    def _make_pieces(self, groups: int) -> tuple[Piece, ...]:
+    def _make_pieces(self, groups: int) -> tuple[tuple[Piece, ...], bool]:
         layouts: dict[tuple[int, ...], Layout] = {}
         make = self._fast_piece if self.fast else self._reference_piece
-        return tuple(make(self._order[start:stop], groups, layouts) for start, stop in self._cut(groups))
+        bounds = self._cut(groups)
+        pieces = tuple(make(self._order[start:stop], groups, layouts) for start, stop in bounds)
+        return pieces, self._estimate(bounds, groups).keeps_last
 
     def _fast_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
-        plan = make_plan(self.prompts, classes, groups, self.tower, self.dtype, layouts)
-        return Piece(plan.order, lambda context: self._pass(plan, context, self.prompts.class_specific))
+        plan, own = make_plan(self.prompts, classes, groups, self.tower, self.dtype, layouts), self.prompts.class_specific
+        lasting = self._costs.learning and len(classes) == len(self.prompts)  # of chunks it would add up
+        constant = self._pass.constant(plan) if lasting else None
+        return Piece(plan.order, lambda context: self._pass(plan, context, own, constant))
 
     def _reference_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
         prompts, device = self.prompts[classes], self.tower.positional_embedding.device
@@ -184,14 +187,13 @@ class TextEncoder:
         if self.prompts.class_specific:  # contexts, their gradients on either side of the chunks, two moments
             own = 5 * 4 * len(self.prompts) * (int(self.prompts.context_index.max()) + 1) * self.tower.width
         head, carried = self._costs.head(len(self.prompts), self.batch, groups)
-        places = sum(size.places for size in sizes)
         return Estimate(
             chunks=len(bounds),
             kept=max(size.kept for size in sizes),
             chunk=max(size.most for size in sizes),
             head=head + own,
             carried=carried + own,
-            indices=self._costs.indices(len(bounds), int(self._tails.sum()), places),
+            indices=self._costs.plans(len(bounds), int(self._tails.sum()), groups) + sum(size.indices for size in sizes),
         )
 
     @property
@@ -267,48 +269,41 @@ def _context_of(piece: Piece, context: Tensor | None, own: bool) -> Tensor | Non
 
 
 class _Recomputed(torch.autograd.Function):
-    """Features chunk by chunk without keeping activations; the backward pass runs each chunk again."""
+    """Features chunk by chunk without keeping activations, but for the last chunk's where there is room for them; the
+    backward pass runs the other chunks again."""
 
     @staticmethod
-    def forward(ctx, context: Tensor, pieces: Sequence[Piece], own: bool) -> Tensor:  # type: ignore[override]
+    def forward(ctx, context: Tensor, pieces: Sequence[Piece], own: bool, keep: bool) -> Tensor:  # type: ignore[override]
         ctx.pieces, ctx.own = pieces, own
         ctx.save_for_backward(context)
-        features = []
-        for piece in pieces:
-            features.append(piece.run(_context_of(piece, context, own)))
-            return_freed_memory()
+        *others, last = pieces
+        features = [piece.run(_context_of(piece, context, own)) for piece in others]
+        ctx.last = _run(last, context, own) if keep and ctx.needs_input_grad[0] else None
+        features.append(last.run(_context_of(last, context, own)) if ctx.last is None else ctx.last[1].detach())
         return torch.cat(features, dim=1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (saved,) = ctx.saved_tensors
-        gathered = torch.zeros_like(saved)
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (context,) = ctx.saved_tensors
+        gathered = torch.zeros_like(context)
         grads = grad.split([len(piece.classes) for piece in ctx.pieces], dim=1)
-        for piece, asked in zip(ctx.pieces, grads, strict=True):
-            part = cast(Tensor, _context_of(piece, saved, ctx.own)).detach().requires_grad_()
-            with torch.enable_grad():
-                features = piece.run(part)
+        for piece, asked in zip(ctx.pieces[::-1], grads[::-1], strict=True):
+            (part, features), ctx.last = ctx.last or _run(piece, context, ctx.own), None
             (found,) = torch.autograd.grad(features, part, asked)
             if ctx.own:
                 gathered[piece.classes] = found
             else:
                 gathered += found
             del features
-            return_freed_memory()
-        return gathered, None, None
+        return gathered, None, None, None
 
 
-def return_freed_memory() -> None:
-    """Gives what the last chunk freed back to the system.
+def _run(piece: Piece, context: Tensor, own: bool) -> tuple[Tensor, Tensor]:
+    """What the piece needs of the context, as a new leaf, and its features, with activations for the gradient."""
+    part = cast(Tensor, _context_of(piece, context, own)).detach().requires_grad_()
+    with torch.enable_grad():
+        return part, piece.run(part)
 
-    glibc keeps freed blocks, and as chunks differ a little in size, it would gather more of them with every chunk.
-    """
-    trim = getattr(_C_LIBRARY, "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-_C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 _CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, tuple[Block, ...]]] = WeakKeyDictionary()
 

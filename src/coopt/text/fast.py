@@ -17,7 +17,7 @@ P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -105,37 +105,52 @@ def make_plan(
     )
 
 
-def _insert(base: Tensor, rows: Tensor, index: Tensor, vectors: Tensor, owner: Tensor | None) -> Tensor:
-    """Adds to `rows` of base (G, R, W) the vectors that `index` names; `owner` names the class where it matters."""
-    if not len(rows):
-        return base
-    chosen = vectors[owner[rows], index[rows]][None] if owner is not None else vectors[:, index[rows]]
-    return base.index_add(1, rows, chosen)
+def _embed_prefix(tower: TextTower, plan: Plan, context: Tensor | None) -> Tensor:
+    """The prefix's input rows (G * P, W) in float32."""
+    positions = torch.arange(len(plan.prefix_ids), device=plan.prefix_ids.device)
+    base = _embed(tower, plan.prefix_ids, plan.prefix_context, positions)
+    vectors = context if context is None or context.ndim == 3 else context[None]
+    if vectors is None or not len(plan.prefix_slots):
+        return base.repeat(plan.layout.groups, 1)
+    return _insert(base.expand(len(vectors), -1, -1), plan.prefix_slots, vectors[:, plan.prefix_context[plan.prefix_slots]])
 
 
-def _embed(tower: TextTower, plan: Plan, context: Tensor | None, class_specific: bool) -> Tensor:
-    """Input rows (R, W) in float32, groups outermost within prefix and tails."""
-    table, positions = tower.token_embedding.weight, tower.positional_embedding
-
-    def constants(ids: Tensor, index: Tensor, position: Tensor) -> Tensor:
-        return table[ids] * (index < 0)[:, None] + positions[position]
-
-    shared = len(plan.prefix_ids)
-    prefix = constants(plan.prefix_ids, plan.prefix_context, torch.arange(shared, device=table.device))[None]
-    tails = constants(plan.tail_ids, plan.tail_context, plan.tail_position)[None]
-    if context is None:
-        return torch.cat([prefix[0], tails[0]])
-    if class_specific:  # (classes, M, W): no group axis, and the prefix holds no context
-        return torch.cat([prefix[0], _insert(tails, plan.tail_slots, plan.tail_context, context, plan.tail_class)[0]])
+def _embed_tails(tower: TextTower, plan: Plan, context: Tensor | None, class_specific: bool) -> Tensor:
+    """The tails' input rows (G * sum of S, W) in float32."""
+    base, slots = _embed(tower, plan.tail_ids, plan.tail_context, plan.tail_position), plan.tail_slots
+    if context is None or not len(slots):
+        return base.repeat(plan.layout.groups, 1)
+    index = plan.tail_context[slots]
+    if class_specific:  # (classes, M, W): no group axis
+        return _insert(base[None], slots, context[plan.tail_class[slots], index][None])
     vectors = context if context.ndim == 3 else context[None]
-    groups, width = plan.layout.groups, table.shape[1]
-    prefix = _insert(prefix.expand(groups, -1, -1), plan.prefix_slots, plan.prefix_context, vectors, None)
-    tails = _insert(tails.expand(groups, -1, -1), plan.tail_slots, plan.tail_context, vectors, None)
-    return torch.cat([prefix.reshape(-1, width), tails.reshape(-1, width)])
+    return _insert(base.expand(len(vectors), -1, -1), slots, vectors[:, index])
+
+
+def _embed(tower: TextTower, ids: Tensor, context: Tensor, positions: Tensor) -> Tensor:
+    """What is constant of input rows: zero instead of a token where a context vector stands."""
+    return tower.token_embedding.weight[ids] * (context < 0)[:, None] + tower.positional_embedding[positions]
+
+
+def _insert(base: Float[Tensor, "groups rows width"], slots: Tensor, vectors: Tensor) -> Float[Tensor, "all width"]:
+    """Adds vectors to the rows that `slots` names, in every group."""
+    return base.index_add(1, slots, vectors).flatten(0, 1)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return F.linear(x.to(dtype), weight, bias)
+
+
+class Constant(NamedTuple):
+    """What training does not change in tails that hold no context vector.
+
+    Attributes:
+        rows: their input.
+        qkv: what the first block projects it to.
+    """
+
+    rows: Float[Tensor, "rows width"]
+    qkv: Float[Tensor, "rows features"]
 
 
 @dataclass(frozen=True)
@@ -156,16 +171,41 @@ class FastPass:
         """The pass over `blocks`, the tower's blocks with weights in `dtype`."""
         return cls(tower, blocks, dtype, kernel_of(blocks[0]))
 
+    def constant(self, plan: Plan) -> Constant | None:
+        """What need not be computed again at every step; None where all tails depend on the context."""
+        if len(plan.tail_slots):
+            return None
+        with torch.no_grad():
+            rows = _embed_tails(self.tower, plan, None, False)
+            return Constant(rows, self._project(rows, self.blocks[0]))
+
     def __call__(
-        self, plan: Plan, context: Float[Tensor, "*shape width"] | None, class_specific: bool
+        self,
+        plan: Plan,
+        context: Float[Tensor, "*shape width"] | None,
+        class_specific: bool,
+        constant: Constant | None = None,
     ) -> Float[Tensor, "groups classes dim"]:
-        """Features (not normalised) of the plan's classes, in the plan's order; so are the rows of a class-specific context."""
-        x = _embed(self.tower, plan, context, class_specific)
-        for block in self.blocks[:-1]:
-            x = self._block(x, block, plan.layout)
+        """Features (not normalised) of the plan's classes, in the plan's order; so are the rows of a class-specific context.
+
+        Args:
+            plan: what to compute.
+            context: see `TextEncoder`.
+            class_specific: the context has a class axis.
+            constant: what `constant` returned for this plan, if it was kept.
+        """
+        prefix = _embed_prefix(self.tower, plan, None if class_specific else context)
+        tails = _embed_tails(self.tower, plan, context, class_specific) if constant is None else constant.rows
+        x = torch.cat([prefix, tails])
+        for i, block in enumerate(self.blocks[:-1]):
+            x = self._block(x, block, plan.layout, constant if i == 0 else None)
         x = self._last_block(x, self.blocks[-1], plan)
         features = self.tower.projection(self.tower.ln_final(x))
         return features.view(plan.layout.groups, len(plan.order), -1)
+
+    def _project(self, x: Tensor, block: Block) -> Tensor:
+        """Queries, keys and values."""
+        return _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
 
     def _rest(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
         """What follows attention in a block: its projection and the feed-forward layers, both added to the stream."""
@@ -176,8 +216,13 @@ class FastPass:
             x = x + block.scale_1(out(attended))
         return feed_forward(x, block.ln_2(x).to(self.dtype), block, self.kernel)
 
-    def _block(self, x: Float[Tensor, "rows width"], block: Block, layout: Layout) -> Float[Tensor, "rows width"]:
-        qkv = _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
+    def _block(
+        self, x: Float[Tensor, "rows width"], block: Block, layout: Layout, known: Constant | None
+    ) -> Float[Tensor, "rows width"]:
+        if known is None:
+            qkv = self._project(x, block)
+        else:
+            qkv = torch.cat([self._project(x[: -len(known.qkv)], block), known.qkv])
         attended = cast(Tensor, Attention.apply(qkv, layout))
         return self._rest(x, attended, block)
 

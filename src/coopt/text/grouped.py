@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coopt.text.encode import return_freed_memory
-
 LossOf = Callable[[Tensor, slice], Tensor]
 
 
@@ -46,7 +44,6 @@ class _SumOverGroups(torch.autograd.Function):
             (grad[where],) = torch.autograd.grad(loss, part)
             total += loss.detach()
             del loss
-            return_freed_memory()
         ctx.save_for_backward(grad)
         return total
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from coopt.backbones.protocol import Block, TextTower
 from coopt.errors import ParameterError
-from coopt.text.attention import bucket_bounds
+from coopt.text.attention import Bins
 from coopt.text.feed_forward import kernel_of
 
 Memory = int | str
@@ -98,7 +98,7 @@ class Estimate:
         chunk: the most that the largest chunk holds, what is kept included.
         head: features and logits while they are compared.
         carried: features and gradients of all classes that are held while a chunk runs.
-        indices: what says which row stands where; they stay from step to step.
+        indices: what says which row stands where, and constants; they stay from step to step.
     """
 
     chunks: int
@@ -109,18 +109,23 @@ class Estimate:
     indices: int
 
     @property
+    def keeps_last(self) -> bool:
+        """Several chunks are each computed again for their gradient; the last one is not where that takes no more memory."""
+        return self.chunks == 1 or self.kept + self.head <= self.chunk + self.carried
+
+    @property
     def total(self) -> int:
-        """The most that is held at any moment. One chunk keeps its activations; of several each is computed again."""
-        waiting = self.kept if self.chunks == 1 else 0
+        """The most that is held at any moment."""
+        waiting = self.kept if self.keeps_last else 0
         return self.indices + max(waiting + self.head, self.chunk + self.carried)
 
 
 class ChunkSize(NamedTuple):
-    """Bytes that a chunk of classes keeps for the gradient, the most that it holds, and its places in attention."""
+    """Bytes that a chunk of classes keeps for the gradient, the most that it holds, and those of its layout's indices."""
 
     kept: int
     most: int
-    places: int
+    indices: int
 
 
 @dataclass(frozen=True)
@@ -181,23 +186,27 @@ class Costs:
             return self._reference_chunk(groups * len(tails))
         w, s, a = self.width, self.size, self.attention_size
         rows, ends = groups * (prefix + int(tails.sum())), groups * len(tails)
-        shapes = [(stop - start, int(tails[stop - 1])) for start, stop in bucket_bounds(tails)]
-        places = groups * (prefix + sum(count * length for count, length in shapes))
-        scores = [groups * self.heads * count * length * (prefix + length) for count, length in [(1, prefix), *shapes]]
-        end_scores = groups * self.heads * sum(count * (prefix + length) for count, length in shapes)
+        bins, width, most = Bins.of(tails, prefix).shape
+        keys, asking = prefix + width, groups * bins * most
+        attended, seen = groups * (prefix + bins * width), 2 * groups * bins * keys
+        places, last_places = 2 * groups * prefix + attended + seen, 2 * groups * prefix + seen
+        scores, end_scores = groups * self.heads * (prefix**2 + bins * width * keys), self.heads * asking * keys
         # Both LayerNorms' inputs (float32) and statistics, the activation's input; queries, keys, values; the softmax.
-        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + places * 3 * w * a + sum(scores) * a
-        last = rows * (4 * w + 8) + places * 2 * w * a + end_scores * a
-        last += ends * (12 * w + a * w + s * self.hidden_kept * self.hidden + 4 * self.dim)
+        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + (places * w + scores) * a
+        last = rows * (4 * w + 8) + ((last_places + asking) * w + end_scores) * a
+        last += ends * (12 * w + s * self.hidden_kept * self.hidden + 4 * self.dim)
         feed_forward = rows * (2 * self.hidden * s + 12 * w + 2 * w * s)
-        attention = rows * (8 * w + 4 * w * s) + places * 4 * w * a + 3 * max(scores) * a
+        attention = rows * (8 * w + 4 * w * s) + ((places + attended) * w + 3 * scores) * a
         attention -= rows * s * self.hidden  # the feed-forward layers behind it have given theirs back
-        last_block = rows * (16 * w + 3 * w * s) + places * 2 * w * a
+        last_block = rows * (16 * w + 3 * w * s) + (last_places + 2 * asking) * w * a
         blocks = (self.layers - 1) * block
         working = max(feed_forward, attention, 20 * w * rows)
+        # In either direction, for every head, of what is projected, of keys and values, of what is attended, of the ends.
+        indices = 4 * self.heads * (places + last_places + attended + asking + 6 * rows + ends)
+        indices += a * (prefix**2 + bins * (width + most) * keys)
         if not self.learning:
-            return ChunkSize(0, max(block + working, last + last_block), places)
-        return ChunkSize(blocks + last, blocks + max(last + last_block, working), places)
+            return ChunkSize(0, max(block + working, last + last_block), indices)
+        return ChunkSize(blocks + last, blocks + max(last + last_block, working), indices)
 
     def _reference_chunk(self, prompts: int) -> ChunkSize:
         rows = prompts * self.context_length
@@ -219,10 +228,10 @@ class Costs:
             return 3 * features, 2 * features
         return 8 * features + 3 * logits + 12 * images * groups * self.dim, 3 * features
 
-    def indices(self, chunks: int, rows: int, places: int) -> int:
-        """Bytes of indices and masks: of every chunk and tail row, and of the places of layouts that differ."""
-        # Six numbers in each direction for every head: queries, keys and values; keys and values; what is attended.
-        return 2048 * chunks + 64 * rows + 4 * 2 * 6 * self.heads * places if self.fast else 0
+    def plans(self, chunks: int, rows: int, groups: int) -> int:
+        """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk."""
+        constant = groups * rows * self.width * (4 + 3 * self.size) if chunks == 1 and self.learning else 0
+        return 2048 * chunks + 64 * rows + constant if self.fast else 0
 
 
 def _is_one_operation(block: Block, fast: bool) -> bool:
