@@ -15,6 +15,7 @@ from jaxtyping import install_import_hook
 _HOOK = install_import_hook("coopt", "beartype.beartype")
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,19 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def arithmetics(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """How the image features were computed that were looked up in a cache since the test began."""
+    from coopt.data import FeatureCache
+
+    seen: set[str] = set()
+    original = FeatureCache.get_many
+
+    def recorded(self: FeatureCache, keys: Any) -> Any:
+        seen.update(key.precision for key in keys)
+        return original(self, keys)
+
+    monkeypatch.setattr(FeatureCache, "get_many", recorded)
+    return seen

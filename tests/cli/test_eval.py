@@ -92,6 +92,18 @@ class TestEval:
         assert other["preprocessing"] == "reference-2021-09"
         assert coopt.load_backbone(clip).preprocessing == before
 
+    def test_precision(
+        self, learned: tuple[Path, Path], clip: str, backbone: Backbone, tmp_path: Path, arithmetics: set[str]
+    ) -> None:
+        data = make_photos(tmp_path / "data", 3)
+        prompts = [(learned[0],), (REFERENCE, "--backbone", clip)]
+        prompts.append((save_checkpoint(tmp_path, recorded_cocoop()), "--backbone", clip))
+        for prompt, *options in prompts:
+            for given, name, seen in (((), "fp32", "cpu"), (("--precision", "bf16"), "bf16", "cpu+bf16")):
+                arithmetics.clear()
+                document = run_json("eval", prompt, data, *options, *given)
+                assert (document["precision"], arithmetics) == (name, {seen})
+
     def test_reference_checkpoint_of_cocoop(self, clip: str, backbone: Backbone, tmp_path: Path) -> None:
         data, prompt = make_photos(tmp_path / "data", 3), save_checkpoint(tmp_path, recorded_cocoop())
         document = run_json("eval", prompt, data, "--no-cache", "--backbone", clip)
@@ -135,6 +147,13 @@ class TestZeroShot:
         document = run_json("zero-shot", photos, "--backbone", clip, "--ensemble", "--out", tmp_path / "saved")
         assert run_json("eval", tmp_path / "saved", photos)["accuracy"] == document["accuracy"]
         assert run("predict", tmp_path / "saved", photos).exit_code == 0
+
+    def test_precision(self, photos: Path, clip: str, tmp_path: Path, arithmetics: set[str]) -> None:
+        given = ("zero-shot", photos, "--backbone", clip)
+        assert run_json(*given)["precision"] == "fp32" and arithmetics == {"cpu"}
+        arithmetics.clear()
+        assert run_json(*given, "--precision", "bf16", "--out", tmp_path / "saved")["precision"] == "bf16"
+        assert run_json("eval", tmp_path / "saved", photos)["precision"] == "bf16" and arithmetics == {"cpu+bf16"}
 
     @pytest.mark.parametrize("template", ["a photo", "{} and {}"])
     def test_bad_template(self, template: str, photos: Path, clip: str) -> None:

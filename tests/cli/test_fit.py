@@ -122,6 +122,21 @@ def test_every_method_is_fitted_saved_and_used(method: str, photos: Path, clip: 
     assert again["metrics"]["learned"] == document["metrics"]["learned"]
 
 
+@pytest.mark.parametrize("method", ["coop", "tip_adapter"])
+def test_precision_is_of_every_image(
+    method: str, photos: Path, short: Path, clip: str, tmp_path: Path, arithmetics: set[str]
+) -> None:
+    given = ["fit", photos, "--backbone", clip, "--method", method, "--out", tmp_path / "out"]
+    given += ["--config", short] if method == "coop" else []
+    document = run_json(*given, "--precision", "bf16")
+    assert arithmetics == {"cpu+bf16"}  # those held out too, and what the hand-made prompt is measured on
+    assert document["settings"]["precision"] == "bf16"
+    run_json("fit", "--config", tmp_path / "out" / "config.yaml", "--overwrite")
+    assert arithmetics == {"cpu+bf16"}
+    run_json(*given, "--overwrite")
+    assert arithmetics == {"cpu+bf16", "cpu"}
+
+
 def test_methods_are_those_that_can_be_saved() -> None:
     from coopt.methods import saving
 

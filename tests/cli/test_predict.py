@@ -150,6 +150,26 @@ def test_the_same_weights_elsewhere_and_other_weights(
     assert json.loads(other.stdout)["error"]["type"] == "BackboneMismatchError"
 
 
+def test_precision(learned: tuple[Path, Path], mixed: Path, arithmetics: set[str]) -> None:
+    exact = run_json("predict", learned[0], mixed)
+    assert arithmetics == {"cpu"}
+    arithmetics.clear()
+    rough = run_json("predict", learned[0], mixed, "--precision", "bf16")
+    assert arithmetics == {"cpu+bf16"}
+    read = [row for row in rough["predictions"] if row.get("class") is not None]
+    expected = coopt.load(learned[0], precision="bf16").predict_proba([row["path"] for row in read]).max(axis=1)
+    assert [row["probability"] for row in read] == expected.tolist()
+    assert exact["predictions"] != rough["predictions"]
+
+
+def test_precision_of_a_method_without_one(photos: Path, clip: str, tmp_path: Path) -> None:
+    out = tmp_path / "probe"
+    run_json("fit", photos, "--backbone", clip, "--method", "linear_probe", "--out", out)
+    result = run("predict", out, photos, "--precision", "bf16")
+    assert result.exit_code == 1
+    assert "The method 'linear_probe' has no precision: it predicts in fp32." in " ".join(result.stderr.split())
+
+
 def test_a_prompt_that_was_changed_is_refused(learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
     for name, change in (
         ("prompt.safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1])),

@@ -15,6 +15,7 @@ import coopt
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split, few_shot, linear_probe_indices, load_dataset
 from coopt.errors import DataError, ParameterError, SavedFileError
+from coopt.evaluation.contenders import Contender
 from coopt.evaluation.few_shot import (
     AVERAGE,
     RunResult,
@@ -23,6 +24,7 @@ from coopt.evaluation.few_shot import (
     paper_contenders,
     summarise,
 )
+from coopt.evaluation.protocols import few_shot_problem
 from coopt.evaluation.results import ResultFile
 from coopt.evaluation.runs import Bench, Score, Setting
 from coopt.prompts.templates import ENSEMBLE
@@ -114,6 +116,26 @@ def test_nothing_is_encoded_twice(dataset: ImageDataset, backbone: Backbone, tmp
     cache = CountingCache(tmp_path)
     runs(dataset, backbone, cache=cache)
     assert len(cache.kept) == len(set(cache.kept)) > 18
+
+
+def test_a_contender_in_bf16_leaves_the_others_in_fp32(
+    dataset: ImageDataset, backbone: Backbone, arithmetics: set[str]
+) -> None:
+    bench = Bench(few_shot_problem(dataset), backbone)
+    exact, rough = (
+        Contender(precision, coopt.CoOp(n_ctx=2, recipe=RECIPE, precision=precision)) for precision in ("fp32", "bf16")
+    )
+    alone = bench.run(exact, 1, 1).scores
+    assert arithmetics == {"cpu"}
+    assert bench.run(Contender("probe", coopt.LinearProbe(C=1.0)), 1, 1).scores and arithmetics == {"cpu"}
+    found = bench.run(rough, 1, 1)
+    assert arithmetics == {"cpu", "cpu+bf16"}
+    assert dataset.test is not None and found.estimator is not None
+    test = (list(dataset.test.paths), list(dataset.test.labels))
+    assert found.accuracy == pytest.approx(100 * found.estimator.score(*test))
+    features = {precision: bench._features["test", precision] for precision in ("fp32", "bf16")}
+    assert (features["bf16"] == found.estimator.image_features(test[0]).features[0]).all()
+    assert bench.run(exact, 1, 1).scores == alone and (features["fp32"] != features["bf16"]).any()
 
 
 def test_goes_on_where_it_stopped(

@@ -17,6 +17,13 @@ def test_one_epoch_is_the_warm_up() -> None:
     assert PAPER.learning_rates(1) == [1e-5]
 
 
+def test_without_warm_up_the_first_epoch_is_like_the_second() -> None:
+    assert FAST.warmup_lr is None and FAST.learning_rates(3)[:2] == [FAST.lr, FAST.lr]
+    assert Recipe(lr=0.01).learning_rates(1) == [0.01]
+    with pytest.raises(ParameterError, match="'warmup_lr' parameter of a recipe must be a number >= 0"):
+        Recipe(warmup_lr=-1.0)
+
+
 def test_a_mapping_changes_the_recipe_it_names() -> None:
     assert Recipe.of({"name": "paper", "epochs": 50}).lr == PAPER.lr
     assert Recipe.of({"lr": 0.1}) == Recipe.of({"name": "fast", "lr": 0.1})

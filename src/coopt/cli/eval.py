@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, DATA, PROMPT, ROOT, SPLIT, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, DATA, PROMPT, ROOT, SPLIT, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
 
 
@@ -26,6 +27,7 @@ from coopt.cli.output import Output, command
 )
 @on_bad_image("fail")
 @CACHE
+@precision(None)
 def eval(
     output: Output,
     prompt: Path,
@@ -39,6 +41,7 @@ def eval(
     preprocess: str | None,
     on_bad_image: str,
     cache: bool,
+    precision: Literal["fp32", "bf16"] | None,
 ) -> None:
     """Measure a learned prompt on labelled images.
 
@@ -56,5 +59,5 @@ def eval(
     from coopt.cli.evaluating import run_eval
     from coopt.cli.loading import Where
 
-    where = Where(backbone, device, download, position)
+    where = Where(backbone, device, download, position, precision)
     run_eval(prompt, data, root, split, where, preprocess, on_bad_image, cache, output)

@@ -62,6 +62,7 @@ def run_eval(
             "split": split,
             "classes_of": "prompt" if own_classes else "data",
             "preprocessing": preprocess or "standard",
+            "precision": estimator.image_precision,
             **found.to_dict(),
             "skipped": [list(one) for one in images.skipped],
         }
@@ -137,7 +138,8 @@ def run_zero_shot(
     backbone = load_backbone(where.backbone or "bundled", where.device, where.download)
 
     def classifier(used: str | list[str]) -> ZeroShot:
-        return ZeroShot(backbone, templates=used, cache=cache).fit_classes(dataset.class_names)
+        found = ZeroShot(backbone, templates=used, precision=where.precision or "fp32", cache=cache)
+        return found.fit_classes(dataset.class_names)
 
     together = classifier(singles)  # every template is checked before images are encoded
     images = together.image_features(list(chosen.paths), on_bad_image)
@@ -160,7 +162,7 @@ def run_zero_shot(
         save(together, out, {"accuracy": {"images": whole.n, "zero_shot": whole.accuracy}})
         output.say()
         output.say(f"Saved to '{display_name(out)}'; use it as `coopt predict {display_name(out)} IMAGES...`.")
-    output.result(_zero_shot_document(data, split, dataset, backbone.name, singles, rows, whole, out, images.skipped))
+    output.result(_zero_shot_document(data, split, dataset, together, singles, rows, whole, out, images.skipped))
 
 
 def _meant(template: str, dataset: ImageDataset) -> Sequence[str]:
@@ -178,7 +180,7 @@ def _zero_shot_document(
     data: Path,
     split: str,
     dataset: ImageDataset,
-    backbone: str,
+    together: ZeroShot,
     singles: list[str],
     rows: Sequence[tuple[str, Evaluation]],
     whole: Evaluation,
@@ -186,7 +188,8 @@ def _zero_shot_document(
     skipped: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     return {
-        "backbone": backbone,
+        "backbone": together.backbone_.name,
+        "precision": together.image_precision,
         "data": display_name(data),
         "dataset_hash": dataset.hash,
         "split": split,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coopt.cli.config import config_option
-from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
 from coopt.errors import ParameterError
 
@@ -79,13 +79,7 @@ class RecipeType(click.ParamType):
 @config_option("fit")
 @on_bad_image("fail")
 @CACHE
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Of the text tower's matrix products.",
-)
+@precision("fp32")
 @click.option(
     "--text-path",
     type=click.Choice(["auto", "fast", "reference"]),

@@ -88,6 +88,7 @@ def _zero_shot(
     zero_shot = ZeroShot(
         backbone,
         text_path=settings.text_path,  # type: ignore[arg-type]
+        precision=settings.precision,  # type: ignore[arg-type]
         memory=settings.memory,
         cache=settings.cache,
     ).fit_classes(dataset.class_names)

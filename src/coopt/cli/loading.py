@@ -16,23 +16,26 @@ from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 from coopt.methods.saving import describe, load
+from coopt.text.encode import Precision
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where the prompt's backbone is and runs.
+    """Where the prompt's backbone is, and how it runs.
 
     Attributes:
         backbone: another name for it; None: the one it was saved with.
         device: see `coopt.load`.
         download: see `coopt.load`.
         position: of the class name in a reference checkpoint, which does not say it.
+        precision: another than the prompt was learned with; None: that one.
     """
 
     backbone: str | None
     device: str
     download: bool
     position: str | None = None
+    precision: Precision | None = None
 
 
 def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = None) -> ClipClassifier:
@@ -44,14 +47,20 @@ def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = 
     if is_reference_checkpoint(prompt):
         position: Any = where.position or "end"
         return load_reference_checkpoint(
-            prompt, where.backbone, class_names, where.device, where.download, position=position
+            prompt,
+            where.backbone,
+            class_names,
+            where.device,
+            where.download,
+            position=position,
+            precision=where.precision or "fp32",
         )
     if where.position is not None:
         raise ParameterError(
             f"'{display_name(prompt)}' says itself where the class name stands. Leave out --position, which is for "
             "checkpoints of the reference implementation."
         )
-    return load(prompt, where.backbone, where.device, class_names, where.download)
+    return load(prompt, where.backbone, where.device, class_names, where.download, where.precision)
 
 
 def load_split(

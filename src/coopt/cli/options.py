@@ -41,6 +41,17 @@ def on_bad_image(default: str) -> Callable[[_Function], _Function]:
     )
 
 
+def precision(default: str | None) -> Callable[[_Function], _Function]:
+    """`--precision`; without a default it is the one that the prompt was learned with."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default=default,
+        show_default=True if default else "the prompt's",
+        help="Of both towers' matrix products; bf16 is faster where the hardware knows it.",
+    )
+
+
 def backbone_options(default: str | None) -> Callable[[_Function], _Function]:
     """`--backbone`, `--device` and `--download`; without a default the backbone is the one that the prompt names."""
     help_text = (

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, PROMPT, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, PROMPT, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
 
 
@@ -30,6 +30,7 @@ from coopt.cli.output import Output, command
 @backbone_options(None)
 @on_bad_image("skip")
 @CACHE
+@precision(None)
 def predict(
     output: Output,
     prompt: Path,
@@ -47,6 +48,7 @@ def predict(
     download: bool,
     on_bad_image: str,
     cache: bool,
+    precision: Literal["fp32", "bf16"] | None,
 ) -> None:
     """Classify images with a learned prompt.
 
@@ -73,7 +75,7 @@ def predict(
     from coopt.cli.predicting import Request, read_class_names, run_predict
 
     names = read_class_names(classes, classes_file)
-    where = Where(backbone, device, download)
+    where = Where(backbone, device, download, precision=precision)
     skip = on_bad_image == "skip"
     run_predict(
         Request(prompt, images, from_list, topk, form, names, where, skip, cache, out, overwrite),

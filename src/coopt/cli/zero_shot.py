@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, DATA, ROOT, SPLIT, backbone_options, on_bad_image
+from coopt.cli.options import CACHE, DATA, ROOT, SPLIT, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
 
 
@@ -26,6 +27,7 @@ from coopt.cli.output import Output, command
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Save it, for `coopt predict`.")
 @on_bad_image("fail")
 @CACHE
+@precision("fp32")
 def zero_shot(
     output: Output,
     data: Path,
@@ -39,6 +41,7 @@ def zero_shot(
     out: Path | None,
     on_bad_image: str,
     cache: bool,
+    precision: Literal["fp32", "bf16"],
 ) -> None:
     """Measure hand-made prompts on labelled images.
 
@@ -55,5 +58,5 @@ def zero_shot(
     from coopt.cli.evaluating import run_zero_shot
     from coopt.cli.loading import Where
 
-    where = Where(backbone, device, download)
+    where = Where(backbone, device, download, precision=precision)
     run_zero_shot(data, root, split, templates, ensemble, where, out, on_bad_image, cache, output)

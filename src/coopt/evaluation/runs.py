@@ -21,6 +21,7 @@ from coopt.evaluation.contenders import Contender
 from coopt.evaluation.metrics import Evaluation, evaluate
 from coopt.evaluation.protocols import Problem, Target
 from coopt.methods.base import ClipClassifier
+from coopt.text.encode import Precision
 
 NUMBERS = 1
 """Raised when the same setting gives other numbers than it gave before: results of earlier versions are redone then."""
@@ -191,7 +192,7 @@ class Bench:
     def __init__(self, problem: Problem, backbone: Backbone, cache: bool | FeatureCache = True) -> None:
         self.problem, self.backbone = problem, backbone
         self.cache: Literal[False] | FeatureCache = FeatureCache() if cache is True else cache
-        self._features: dict[str, Float[Tensor, "n dim"]] = {}
+        self._features: dict[tuple[str, Precision], Float[Tensor, "n dim"]] = {}
 
     def setting(self, contender: Contender, shots: int, seed: int | None) -> Setting:
         """What decides the numbers of a run."""
@@ -231,13 +232,14 @@ class Bench:
         return RunResult(self.setting(contender, shots, seed), scores, n_train, seconds, estimator)
 
     def _images_of(self, target: Target, estimator: ClipClassifier) -> Any:
-        return self._features_of(target) if estimator.uses_features else list(target.images.paths)
-
-    def _features_of(self, target: Target) -> Float[Tensor, "n dim"]:
-        if target.name not in self._features:
-            found = extract_features(self.backbone, list(target.images.paths), cache=self.cache or None)
-            self._features[target.name] = found.features[0].to(self.backbone.device)
-        return self._features[target.name]
+        paths = list(target.images.paths)
+        if not estimator.uses_features:
+            return paths
+        which = target.name, estimator.image_precision
+        if which not in self._features:
+            found = extract_features(self.backbone, paths, cache=self.cache or None, precision=which[1])
+            self._features[which] = found.features[0].to(self.backbone.device)
+        return self._features[which]
 
     def _fitted(
         self, contender: Contender, shots: int, seed: int | None, checkpoint: Path | None

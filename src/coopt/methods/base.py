@@ -55,6 +55,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     cache: bool | FeatureCache
     on_bad_image: Literal["fail", "skip"]
     verbose: bool
+    precision: Precision = "fp32"
 
     # Fitted attributes
     backbone_: Backbone
@@ -89,6 +90,11 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide what is learned, ready for JSON."""
         return {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+
+    @property
+    def image_precision(self) -> Precision:
+        """Of the image tower's matrix products: `precision`; "fp32" for a method without such a parameter."""
+        return self.precision
 
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.
@@ -162,6 +168,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
                 views=views,
                 cache=cache,
                 on_bad_image=on_bad_image or self.on_bad_image,  # type: ignore[arg-type]
+                precision=self.image_precision,
                 progress=lambda done, total: progress.update(done),
             )
         return Features(found.features.to(backbone.device), found.kept, found.skipped)

@@ -32,6 +32,7 @@ from coopt.errors import DataError, SavedFileError
 from coopt.methods.base import is_features
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
+from coopt.text.encode import Precision
 from coopt.training.batches import batch_order, generator_for
 from coopt.training.recipe import PAPER, Recipe
 
@@ -44,6 +45,8 @@ class ImageEncoderTuning(TemplatedMethod):
     It needs images: features that the frozen backbone made before mean nothing to an encoder that has changed, so they
     are refused, and its own are never kept in the feature cache. The statistics of batch normalisation stay those of
     pre-training. Images are decoded anew for every step, because the pixels of all seldom fit in memory.
+
+    `precision` is of the text tower alone: the image encoder learns and predicts in fp32.
 
     A saved file holds the whole tuned image encoder: 345 MB for ViT-B/16.
 
@@ -93,6 +96,11 @@ class ImageEncoderTuning(TemplatedMethod):
 
         size = sum(tensor.numel() for tensor in learned.values())
         return Objective(loss_of, 6 * size * self.recipe_.batch_size)  # at least: most weights meet many positions
+
+    @property
+    def image_precision(self) -> Precision:
+        """Always "fp32": the encoder predicts as it learned."""
+        return "fp32"
 
     def _image_encoder(self) -> tuple[Backbone, FeatureCache | None]:
         return self.backbone_.with_image_tower(self.tower_), None

@@ -22,9 +22,9 @@ from coopt.backbones import Backbone
 from coopt.data import extract_features
 from coopt.methods.base import ClipClassifier, is_features, is_pixels
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
+from coopt.training.heap import kept_heap
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import RECIPES, Recipe
-from coopt.training.heap import kept_heap
 from coopt.training.threads import threads_for
 
 FRESH_VIEWS_TOGETHER = 512
@@ -126,7 +126,7 @@ class LearnedMethod(ClipClassifier):
                 first = epoch - epoch % together
                 block = range(first, min(first + together, epochs))
                 seeds = [int(torch.randint(2**31, (), generator=generator_for(self.seed, e, 2))) for e in block]
-                found = extract_features(self.backbone_, images, views=seeds)
+                found = extract_features(self.backbone_, images, views=seeds, precision=self.image_precision)
                 known.update(zip(block, found.features.to(self.backbone_.device), strict=True))
             return known[epoch]
 

@@ -18,6 +18,7 @@ from coopt.errors import ParameterError, SavedFileError
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.safe_pickle import load_tensors
+from coopt.text.encode import Precision
 from coopt.text.layout import Position
 
 META_NET = "meta_net."
@@ -73,6 +74,7 @@ def load_reference_checkpoint(
     device: str = "auto",
     download: bool = False,
     position: Position = "end",
+    precision: Precision = "fp32",
 ) -> CoOp | CoCoOp:
     """A fitted CoOp, or CoCoOp where there is a meta-net, from a reference checkpoint.
 
@@ -83,6 +85,7 @@ def load_reference_checkpoint(
         device: see `coopt.load`.
         download: see `coopt.load`.
         position: where the class name stood; in CoCoOp always at the end.
+        precision: see `coopt.CoOp`.
 
     Raises:
         ParameterError: `backbone` or `class_names` is missing, or CoCoOp's class name is not at the end.
@@ -107,6 +110,7 @@ def load_reference_checkpoint(
         "n_ctx": context.shape[-2],
         "init": None,
         "recipe": "paper",
+        "precision": precision,
         "class_names": list(class_names),
         "device": device,
     }

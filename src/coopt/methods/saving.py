@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
-from coopt.errors import BackboneError, BackboneMismatchError, SavedFileError
+from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, SavedFileError
 from coopt.files import write_bytes, write_json
 from coopt.methods.base import ClipClassifier
 from coopt.methods.cocoop import CoCoOp
@@ -33,6 +33,7 @@ from coopt.methods.text_bias import TextBias
 from coopt.methods.text_transformation import TextTransformation
 from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
+from coopt.text.encode import PRECISIONS, Precision
 from coopt.training.recipe import Recipe
 
 FORMAT = 1
@@ -112,6 +113,7 @@ def load(
     device: str = "auto",
     class_names: Sequence[str] | None = None,
     download: bool = False,
+    precision: Precision | None = None,
 ) -> ClipClassifier:
     """Loads a saved prompt, ready to predict.
 
@@ -123,8 +125,10 @@ def load(
         device: "auto", "cpu", "cuda" ...
         class_names: other classes than the saved ones; needed for a reference checkpoint.
         download: may fetch the backbone's weights from the network.
+        precision: of both towers' matrix products; None: as it was saved ("fp32" for a reference checkpoint).
 
     Raises:
+        ParameterError: a precision for a method that has none, or an unknown one.
         SavedFileError: missing, damaged or changed files.
         BackboneMismatchError: the backbone is not the one that the prompt was learned with.
         WeightsNotFoundError: the backbone's weights are not on this machine.
@@ -132,7 +136,9 @@ def load(
     from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 
     if is_reference_checkpoint(Path(path)):
-        return load_reference_checkpoint(Path(path), backbone, class_names, device, download)
+        return load_reference_checkpoint(
+            Path(path), backbone, class_names, device, download, precision=precision or "fp32"
+        )
     description = describe(path)
     tensors = _read_tensors(_json_file(Path(path)).with_name(TENSORS_NAME), description.get("tensors_sha256"))
     found = _matching_backbone(description["backbone"], backbone, device, download)
@@ -140,6 +146,8 @@ def load(
     try:
         names = description["class_names"]
         estimator = cls(backbone=found, device=device, class_names=names, **description["parameters"])
+        if precision is not None:
+            _set_precision(estimator, precision)
         estimator._set_classes(found, names, named=description["labels"] == "names")
         if isinstance(estimator, LearnedMethod):
             estimator.recipe_ = Recipe.of(estimator.recipe, estimator.recipes)
@@ -148,6 +156,16 @@ def load(
     except (TypeError, KeyError) as error:
         raise SavedFileError(f"{path} does not fit the method {description['method']!r}: {error}.") from error
     return estimator if class_names is None else estimator.with_classes(class_names)
+
+
+def _set_precision(estimator: ClipClassifier, precision: Precision) -> None:
+    if "precision" not in estimator.get_params(deep=False):
+        raise ParameterError(
+            f"The method {estimator.method!r} has no precision: it predicts in fp32. Leave out precision={precision!r} "
+            "(on the command line: --precision)."
+        )
+    estimator.set_params(precision=precision)
+    estimator._require("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
 
 
 def _json_file(path: Path) -> Path:

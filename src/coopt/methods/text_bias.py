@@ -46,7 +46,7 @@ class TextBias(TextAdapter):
     """
 
     method: ClassVar[str] = "text_bias"
-    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=0.002), "paper": PAPER}
+    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=0.002, warmup_lr=1e-5, epochs=100), "paper": PAPER}
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class TextTransformation(TextAdapter):
     """
 
     method: ClassVar[str] = "text_transformation"
-    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=1e-4), "paper": PAPER}
+    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=1e-4, warmup_lr=1e-5, epochs=100), "paper": PAPER}
 
     def _initial(self) -> dict[str, Tensor]:
         return {"matrix": torch.eye(self.backbone_.embed_dim)}

@@ -101,10 +101,11 @@ class Gather:
         """Places back to rows."""
         return places.index_select(0, self.to_rows).view(-1, self.heads * places.shape[1])
 
-    def views(self, places: Float[Tensor, "places depth"]) -> list[Tensor]:
-        """The sections (*shape, depth)."""
+    def views(self, places: Float[Tensor, "places depth"]) -> list[tuple[Tensor, ...]]:
+        """What lies side by side in a row, for each section: (*shape[1:], depth) as often as shape[0] says."""
         parts = places.split([math.prod(shape) for shape in self.shapes])
-        return [part.view(*shape, places.shape[1]) for part, shape in zip(parts, self.shapes, strict=True)]
+        sections = zip(parts, self.shapes, strict=True)
+        return [part.view(*shape, places.shape[1]).unbind() for part, shape in sections]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,10 +155,9 @@ class Layout:
         ends = _ends(owner, bins).clamp(min=0)
         by_ends = seen.gather(1, ends[:, :, None].expand(-1, -1, seen.shape[2]))
         causal = torch.ones(prefix, prefix, dtype=torch.bool).tril()
-        masks = [
-            torch.where(one, 0.0, -math.inf).to(device, dtype) for one in (causal, seen[:, None], by_ends[:, None])
-        ]
-        return cls(groups, heads, prefix, lengths, bins, *masks, dtype)
+        masks = causal, seen[:, None], by_ends[:, None]
+        causal, mask, end_mask = (torch.where(one, 0.0, -math.inf).to(device, dtype) for one in masks)
+        return cls(groups, heads, prefix, lengths, bins, causal, mask, end_mask, dtype)
 
     @cached_property
     def projected(self) -> Gather:
@@ -214,9 +214,9 @@ class Layout:
         to_rows[to_places[is_real]] = is_real.nonzero()[:, 0]
         device = self.mask.device
         # These are held for every class as long as training lasts: four bytes each, not eight.
-        indices = [index.to(device, torch.int32) for index in (to_places, to_rows)]
+        to_places, to_rows = (index.to(device, torch.int32) for index in (to_places, to_rows))
         filled = (~is_real).nonzero()[:, 0].to(device)
-        return Gather(*indices, filled, tuple(index.shape for index in found), n * self.heads, self.dtype)
+        return Gather(to_places, to_rows, filled, tuple(index.shape for index in found), n * self.heads, self.dtype)
 
 
 def _owners(lengths: Int[Tensor, " classes"], bins: Bins) -> Int[Tensor, "bins rows"]:
@@ -246,10 +246,10 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
         places = layout.projected.spread(rows)
-        prefix, (queries,), (keys, values) = layout.projected.views(places)
+        (own_queries, own_keys, own_values), (queries,), (keys, values) = layout.projected.views(places)
         attended = places.new_empty(len(layout.attended.to_places), places.shape[1])
         (of_prefix,), (of_tails,) = layout.attended.views(attended)
-        own = _attend(*prefix, layout.causal, of_prefix)
+        own = _attend(own_queries, own_keys, own_values, layout.causal, of_prefix)
         ctx.save_for_backward(places, own, _attend(queries, keys, values, layout.mask, of_tails))
         ctx.layout, ctx.dtype = layout, rows.dtype
         return layout.attended.pack(attended).to(rows.dtype)
@@ -260,12 +260,13 @@ class Attention(torch.autograd.Function):
         places, own, weights = ctx.saved_tensors
         given = layout.attended.spread(grad.contiguous()).index_fill_(0, layout.attended.filled, 0.0)
         (to_prefix,), (to_tails,) = layout.attended.views(given)
-        prefix, (queries,), (keys, values) = layout.projected.views(places)
+        of_prefix, of_tails, seen = layout.projected.views(places)
         grads = torch.empty_like(places)
-        grad_prefix, (grad_queries,), grad_seen = layout.projected.views(grads)
-        _attend_backward(to_prefix, *prefix, own, *grad_prefix)
-        _attend_backward(to_tails, queries, keys, values, weights, grad_queries, *grad_seen)
-        grad_prefix[1:] += grad_seen[..., : layout.prefix, :].sum(2)
+        grad_prefix, grad_tails, grad_seen = layout.projected.views(grads)
+        _attend_backward(to_prefix, own, of_prefix, grad_prefix)
+        _attend_backward(to_tails, weights, (*of_tails, *seen), (*grad_tails, *grad_seen))
+        for grad_own, grad_copies in zip(grad_prefix[1:], grad_seen, strict=True):
+            grad_own += grad_copies[..., : layout.prefix, :].sum(1)
         return layout.projected.pack(grads).to(ctx.dtype), None
 
 
@@ -287,13 +288,14 @@ class EndAttention(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         layout: Layout = ctx.layout
         places, asking, weights = ctx.saved_tensors
-        _, (keys, values) = layout.keys_values.views(places)
+        _, seen = layout.keys_values.views(places)
         given = layout.ends.spread(grad.contiguous()).index_fill_(0, layout.ends.filled, 0.0)
         grads, grad_asking = torch.empty_like(places), torch.empty_like(asking)
         grad_prefix, grad_seen = layout.keys_values.views(grads)
-        ((queries,), (to_ends,), (grad_queries,)) = (layout.ends.views(one)[0] for one in (asking, given, grad_asking))
-        _attend_backward(to_ends, queries, keys, values, weights, grad_queries, *grad_seen)
-        torch.sum(grad_seen[..., : layout.prefix, :], 2, out=grad_prefix)
+        queries, (to_ends,), grad_queries = (layout.ends.views(one)[0] for one in (asking, given, grad_asking))
+        _attend_backward(to_ends, weights, (*queries, *seen), (*grad_queries, *grad_seen))
+        for grad_own, grad_copies in zip(grad_prefix, grad_seen, strict=True):
+            torch.sum(grad_copies[..., : layout.prefix, :], 1, out=grad_own)
         back = layout.keys_values.pack(grads), layout.ends.pack(grad_asking)
         return back[0].to(ctx.dtype), back[1].to(ctx.dtype), None
 
@@ -313,19 +315,16 @@ def _attend(
 
 def _attend_backward(
     grad: Float[Tensor, "*batch queries depth"],
-    query: Float[Tensor, "*batch queries depth"],
-    key: Float[Tensor, "*batch keys depth"],
-    value: Float[Tensor, "*batch keys depth"],
     weights: Float[Tensor, "*batch queries keys"],
-    grad_query: Float[Tensor, "*batch queries depth"],
-    grad_key: Float[Tensor, "*batch keys depth"],
-    grad_value: Float[Tensor, "*batch keys depth"],
+    asked: tuple[Tensor, ...],
+    out: tuple[Tensor, ...],
 ) -> None:
-    """Writes the gradients of queries, keys and values.
+    """Writes the gradients of queries, keys and values (`asked`) to `out`.
 
     With scores s = scale * q k', weights w = softmax(s), attended o = w v:
     dv = w' do, dw = do v', ds = w * (dw - sum(w * dw)), dq = scale * ds k, dk = scale * ds' q.
     """
+    (query, key, value), (grad_query, grad_key, grad_value) = asked, out
     scores = torch._softmax_backward_data(grad @ value.mT, weights, -1, weights.dtype)
     scores *= query.shape[-1] ** -0.5
     torch.matmul(scores, key, out=grad_query)

@@ -136,10 +136,10 @@ class TextEncoder:
         return pieces, self._estimate(bounds, groups).keeps_last
 
     def _fast_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
-        plan, own = make_plan(self.prompts, classes, groups, self.tower, self.dtype, layouts), self.prompts.class_specific
-        lasting = self._costs.learning and len(classes) == len(self.prompts)  # of chunks it would add up
+        plan = make_plan(self.prompts, classes, groups, self.tower, self.dtype, layouts)
+        lasting = self._costs.learning and len(classes) == len(self.prompts)  # of many chunks it would add up
         constant = self._pass.constant(plan) if lasting else None
-        return Piece(plan.order, lambda context: self._pass(plan, context, own, constant))
+        return Piece(plan.order, lambda context: self._pass(plan, context, self.prompts.class_specific, constant))
 
     def _reference_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
         prompts, device = self.prompts[classes], self.tower.positional_embedding.device
@@ -187,13 +187,15 @@ class TextEncoder:
         if self.prompts.class_specific:  # contexts, their gradients on either side of the chunks, two moments
             own = 5 * 4 * len(self.prompts) * (int(self.prompts.context_index.max()) + 1) * self.tower.width
         head, carried = self._costs.head(len(self.prompts), self.batch, groups)
+        plans = self._costs.plans(len(bounds), int(self._tails.sum()), groups)
         return Estimate(
             chunks=len(bounds),
             kept=max(size.kept for size in sizes),
             chunk=max(size.most for size in sizes),
             head=head + own,
             carried=carried + own,
-            indices=self._costs.plans(len(bounds), int(self._tails.sum()), groups) + sum(size.indices for size in sizes),
+            indices=plans + sum(size.indices for size in sizes),
+            weights=self._costs.weights,
         )
 
     @property

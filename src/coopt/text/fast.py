@@ -109,10 +109,9 @@ def _embed_prefix(tower: TextTower, plan: Plan, context: Tensor | None) -> Tenso
     """The prefix's input rows (G * P, W) in float32."""
     positions = torch.arange(len(plan.prefix_ids), device=plan.prefix_ids.device)
     base = _embed(tower, plan.prefix_ids, plan.prefix_context, positions)
-    vectors = context if context is None or context.ndim == 3 else context[None]
-    if vectors is None or not len(plan.prefix_slots):
+    if context is None or not len(plan.prefix_slots):
         return base.repeat(plan.layout.groups, 1)
-    return _insert(base.expand(len(vectors), -1, -1), plan.prefix_slots, vectors[:, plan.prefix_context[plan.prefix_slots]])
+    return _insert(base, plan.prefix_slots, _by_group(context)[:, plan.prefix_context[plan.prefix_slots]])
 
 
 def _embed_tails(tower: TextTower, plan: Plan, context: Tensor | None, class_specific: bool) -> Tensor:
@@ -122,9 +121,8 @@ def _embed_tails(tower: TextTower, plan: Plan, context: Tensor | None, class_spe
         return base.repeat(plan.layout.groups, 1)
     index = plan.tail_context[slots]
     if class_specific:  # (classes, M, W): no group axis
-        return _insert(base[None], slots, context[plan.tail_class[slots], index][None])
-    vectors = context if context.ndim == 3 else context[None]
-    return _insert(base.expand(len(vectors), -1, -1), slots, vectors[:, index])
+        return _insert(base, slots, context[plan.tail_class[slots], index][None])
+    return _insert(base, slots, _by_group(context)[:, index])
 
 
 def _embed(tower: TextTower, ids: Tensor, context: Tensor, positions: Tensor) -> Tensor:
@@ -132,9 +130,15 @@ def _embed(tower: TextTower, ids: Tensor, context: Tensor, positions: Tensor) ->
     return tower.token_embedding.weight[ids] * (context < 0)[:, None] + tower.positional_embedding[positions]
 
 
-def _insert(base: Float[Tensor, "groups rows width"], slots: Tensor, vectors: Tensor) -> Float[Tensor, "all width"]:
-    """Adds vectors to the rows that `slots` names, in every group."""
-    return base.index_add(1, slots, vectors).flatten(0, 1)
+def _by_group(context: Tensor) -> Float[Tensor, "groups n_ctx width"]:
+    return context if context.ndim == 3 else context[None]
+
+
+def _insert(
+    base: Float[Tensor, "rows width"], slots: Int[Tensor, " slots"], vectors: Float[Tensor, "groups slots width"]
+) -> Float[Tensor, "all width"]:
+    """The rows once for every group, vectors added to those that `slots` names."""
+    return base.expand(len(vectors), -1, -1).index_add(1, slots, vectors).flatten(0, 1)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

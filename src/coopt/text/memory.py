@@ -26,9 +26,12 @@ from coopt.text.feed_forward import kernel_of
 Memory = int | str
 """Bytes, a text such as "4G" (units of 1000), or "auto"."""
 
-DEFAULT_MEMORY = 5 << 28
+DEFAULT_MEMORY = 9 << 27
 """Bytes that the activations of one chunk may take when nothing else is said: enough for ImageNet's 1000 classes on a
 ViT-B text tower in one piece."""
+
+ALLOCATOR = 1.4
+"""What a process holds for each byte of its tensors: between them, the heap has holes (`benchmarks/memory.py`)."""
 
 LEAST_AUTOMATIC = 1 << 26
 """Below this many bytes chunks are too small to be worth it, however little is free."""
@@ -99,6 +102,7 @@ class Estimate:
         head: features and logits while they are compared.
         carried: features and gradients of all classes that are held while a chunk runs.
         indices: what says which row stands where, and constants; they stay from step to step.
+        weights: copies of the tower's weights in the working precision; none in float32.
     """
 
     chunks: int
@@ -107,6 +111,7 @@ class Estimate:
     head: int
     carried: int
     indices: int
+    weights: int
 
     @property
     def keeps_last(self) -> bool:
@@ -114,10 +119,15 @@ class Estimate:
         return self.chunks == 1 or self.kept + self.head <= self.chunk + self.carried
 
     @property
-    def total(self) -> int:
-        """The most that is held at any moment."""
+    def tensors(self) -> int:
+        """The most that a step's tensors take at any moment."""
         waiting = self.kept if self.keeps_last else 0
         return self.indices + max(waiting + self.head, self.chunk + self.carried)
+
+    @property
+    def total(self) -> int:
+        """The most by which the process grows."""
+        return math.ceil(ALLOCATOR * self.tensors) + self.weights
 
 
 class ChunkSize(NamedTuple):
@@ -227,6 +237,12 @@ class Costs:
         if not self.learning:
             return 3 * features, 2 * features
         return 8 * features + 3 * logits + 12 * images * groups * self.dim, 3 * features
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the weights of linear layers in the working precision, where they are copies."""
+        per_block = 4 * self.width**2 + 2 * self.width * self.hidden
+        return self.layers * per_block * self.size if self.fast and self.size < 4 else 0
 
     def plans(self, chunks: int, rows: int, groups: int) -> int:
         """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk."""
