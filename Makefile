@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint install results clean
+.PHONY: demo test lint install results benchmarks clean
 
 demo: $(INSTALLED)
 	$(BIN)/coopt demo
@@ -20,6 +20,9 @@ install: $(INSTALLED)
 
 results: $(INSTALLED)  # docs/results.md from the runs in results/
 	$(BIN)/coopt suite show --all --markdown > docs/results.md
+
+benchmarks: $(INSTALLED)  # docs/benchmarks.md from the JSON in benchmarks/results/
+	$(BIN)/python benchmarks/page.py > docs/benchmarks.md
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "coopt needs Python 3.10 or newer; set PYTHON=...")'

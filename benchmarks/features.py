@@ -1,6 +1,6 @@
 """Images to features: coopt against the ways they are usually made.
 
-    python benchmarks/features.py [--json] [--model ViT-B-32] [--images 64] [--repeats 3] [--clip-benchmark DIR]
+    python benchmarks/features.py [--model ViT-B-32] [--images 64] [--repeats 3] [--clip-benchmark DIR] [--json FILE]
 
 The same JPEG files (500x375, made here), the same model with random weights (nothing is downloaded), batches of 32, one
 process, the contenders in turn. `open_clip` is its own usual loop: its transform in a torch DataLoader with a worker per
@@ -12,6 +12,10 @@ and full.
 A rate is images per second, the median of the repeats, with the slowest and the fastest. Where other programs run on the
 machine, images per second of processor time (workers included) compare better. Peak memory is that of a process of its
 own for each contender, without the loader's workers.
+
+Below that, without any model: files to batches of pixels by coopt's own reading and transform, in two threads (as
+`extract_features(..., workers=2)` does it) and in a DataLoader's two worker processes, made anew for every pass, as usual,
+and kept from pass to pass.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import resource
 import statistics
@@ -27,7 +30,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +44,16 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measuring import forget_peak, peak_bytes
+from benchmarks.report import add_json_option, aligned, report
 from benchmarks.steps import random_backbone
-from coopt.backbones import Backbone
+from coopt.backbones import Backbone, Preprocessing
 from coopt.data import FeatureCache, extract_features
+from coopt.data.sources import BadContent, decode_views, ordered_map, read_content
 
 BATCH = 32
+WORKERS = 2
+"""Threads or processes that decode where these are compared."""
 
 
 def make_images(folder: Path, count: int) -> list[Path]:
@@ -128,6 +138,40 @@ def contenders(backbone: Backbone, paths: list[Path], caches: Path) -> dict[str,
     return ways
 
 
+class OurFiles(Dataset):
+    """Images as `extract_features` prepares them: read, hashed, decoded, transformed."""
+
+    def __init__(self, paths: list[Path], preprocessing: Preprocessing) -> None:
+        self.paths, self.preprocessing = paths, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        content = read_content((index, self.paths[index]))
+        found = content if isinstance(content, BadContent) else decode_views(content, self.preprocessing, ["test"])
+        if isinstance(found, BadContent):
+            raise found.error
+        return found[0]
+
+
+def decoders(files: OurFiles) -> dict[str, Callable[[], int]]:
+    """Ways from files to batches of pixels; each returns how many images there were."""
+
+    def threads() -> Iterator[Tensor]:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            pixels = ordered_map(pool, files.__getitem__, range(len(files)), window=WORKERS + BATCH)
+            while batch := list(islice(pixels, BATCH)):
+                yield torch.stack(batch)
+
+    kept = DataLoader(files, BATCH, num_workers=WORKERS, persistent_workers=True)
+    return {
+        f"{WORKERS} threads (coopt)": lambda: sum(map(len, threads())),
+        f"{WORKERS} processes": lambda: sum(map(len, DataLoader(files, BATCH, num_workers=WORKERS))),
+        f"{WORKERS} processes, kept": lambda: sum(map(len, kept)),
+    }
+
+
 def find_clip_benchmark() -> bool:
     """Whether CLIP_benchmark can be imported."""
     from importlib.util import find_spec
@@ -146,88 +190,106 @@ def cosine(features: Tensor, expected: Tensor) -> float:
     return float(torch.cosine_similarity(features.float(), expected.float()).min())
 
 
-def peak_memory(name: str, arguments: argparse.Namespace) -> float:
-    """GB that a process needs at most for one way."""
-    options = [f"--model={arguments.model}", f"--images={arguments.images}"]
+def peak_memory(name: str, folder: Path, arguments: argparse.Namespace) -> float:
+    """GB that a process of its own needs at most for one way, with the images and the full cache in `folder`."""
+    options = [f"--model={arguments.model}", f"--images={arguments.images}", f"--folder={folder}"]
     if arguments.clip_benchmark:
         options.append(f"--clip-benchmark={arguments.clip_benchmark}")
     command = [sys.executable, __file__, "--memory-of", name, *options]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def spread(rates: Sequence[float]) -> dict[str, float]:
+    """What repeats say of the machine."""
+    return {"slowest": min(rates), "median": statistics.median(rates), "fastest": max(rates)}
+
+
+def in_turn(
+    ways: dict[str, Callable[[], Any]], arguments: argparse.Namespace
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Images per second of every way, and images per second of processor time."""
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(arguments.repeats):
+        for name, run in ways.items():
+            start, spent = time.perf_counter(), processor_seconds()
+            run()
+            walls[name].append(arguments.images / (time.perf_counter() - start))
+            processor[name].append(arguments.images / (processor_seconds() - spent))
+    medians = {name: statistics.median(values) for name, values in processor.items()}
+    return {name: spread(values) for name, values in walls.items()}, medians
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything, in one run."""
-    with prepared(arguments) as (backbone, ways):
-        features = {
-            name: run() for name, run in ways.items()
-        }  # first calls allocate, choose kernels and fill the cache
-        walls: dict[str, list[float]] = {name: [] for name in ways}
-        processor: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(arguments.repeats):
-            for name, run in ways.items():
-                start, spent = time.perf_counter(), processor_seconds()
-                run()
-                walls[name].append(arguments.images / (time.perf_counter() - start))
-                processor[name].append(arguments.images / (processor_seconds() - spent))
+    with prepared(arguments) as (backbone, folder, paths, ways):
+        # First calls allocate, choose kernels and fill the cache.
+        features = {name: run() for name, run in ways.items()}
+        rates, per_processor = in_turn(ways, arguments)
+        decoding = decoders(OurFiles(paths, backbone.preprocessing))
+        decoded = {name: run() for name, run in decoding.items()}
+        assert set(decoded.values()) == {arguments.images}, decoded
+        decoding_rates, _ = in_turn(decoding, arguments)
+        peaks = {name: peak_memory(name, folder, arguments) for name in ways} if arguments.memory else {}
     return {
         "what": f"{arguments.model}, {arguments.images} JPEGs of 500x375, batch {BATCH}, {backbone.device.type}",
         "threads": torch.get_num_threads(),
-        "images_per_s": {name: statistics.median(values) for name, values in walls.items()},
-        "spread": {name: [min(values), max(values)] for name, values in walls.items()},
-        "images_per_processor_s": {name: statistics.median(values) for name, values in processor.items()},
+        "images_per_s": rates,
+        "images_per_processor_s": per_processor,
         "least_cosine": {name: cosine(one, features["open_clip fp32"]) for name, one in features.items()},
-        "peak_memory_gb": {name: peak_memory(name, arguments) for name in ways} if arguments.memory else {},
+        "peak_memory_gb": peaks,
+        "decoded_images_per_s": decoding_rates,
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    times = ["slowest", "median", "fastest"]
+    rows = [["images / s", *times, "per CPU s", "cosine", "peak GB"]]
+    for name, rate in result["images_per_s"].items():
+        per_cpu, same = result["images_per_processor_s"][name], result["least_cosine"][name]
+        peak = f"{result['peak_memory_gb'][name]:.2f}" if result["peak_memory_gb"] else ""
+        rows.append([name, *(f"{rate[one]:.1f}" for one in times), f"{per_cpu:.1f}", f"{same:.6f}", peak])
+    decoding = [["images decoded / s", *times]]
+    for name, rate in result["decoded_images_per_s"].items():
+        decoding.append([name, *(f"{rate[one]:.1f}" for one in times)])
+    above = f"images to features, {result['what']}, {result['threads']} threads"
+    return f"{above}\n{aligned(rows)}\n\n{aligned(decoding)}"
+
+
 @contextlib.contextmanager
-def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Backbone, dict[str, Callable[[], Tensor]]]]:
-    """The model, and the ways over images that exist for as long as this lasts."""
-    with tempfile.TemporaryDirectory() as folder:
+def prepared(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[Backbone, Path, list[Path], dict[str, Callable[[], Tensor]]]]:
+    """The model, and a folder with images in it and the ways over them; a new folder exists for as long as this lasts."""
+    given = arguments.folder
+    with contextlib.nullcontext(given) if given else tempfile.TemporaryDirectory() as folder:
         backbone = random_backbone(arguments.model)
         paths = make_images(Path(folder) / "images", arguments.images)
-        yield backbone, contenders(backbone, paths, Path(folder))
-
-
-def peak_bytes() -> int:
-    """The most that this process (on a GPU: its tensors there) has held so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would report the parent's peak where that was higher
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        yield backbone, Path(folder), paths, contenders(backbone, paths, Path(folder))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     parser.add_argument("--model", default="ViT-B-32", help="an open_clip architecture")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure peak memory")
     parser.add_argument("--clip-benchmark", metavar="DIR", help="where CLIP_benchmark is installed")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.clip_benchmark:
         sys.path.append(arguments.clip_benchmark)
     if arguments.memory_of:
-        with prepared(arguments) as (_, ways):
+        with prepared(arguments) as (_, _, _, ways):
+            forget_peak()
             ways[arguments.memory_of]()
             print(peak_bytes() / 1e9)
         return
     result = measure(arguments)
-    if arguments.json:
-        print(json.dumps(result, indent=1))
-        return
-    print(f"images to features, {result['what']}, {result['threads']} threads")
-    print(f"{'':22}{'images/s':>10}{'slowest':>9}{'fastest':>9}{'per CPU s':>11}{'cosine':>10}{'peak GB':>9}")
-    for name, rate in result["images_per_s"].items():
-        low, high = result["spread"][name]
-        peak = result["peak_memory_gb"].get(name, float("nan"))
-        per_cpu, same = result["images_per_processor_s"][name], result["least_cosine"][name]
-        print(f"{name:22}{rate:10.1f}{low:9.1f}{high:9.1f}{per_cpu:11.1f}{same:10.6f}{peak:9.2f}")
+    report(result, table(result), arguments)
 
 
 if __name__ == "__main__":

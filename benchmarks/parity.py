@@ -1,6 +1,6 @@
 """Parity with numbers recorded from the reference implementation.
 
-    python benchmarks/parity.py tests/golden [--json]
+    python benchmarks/parity.py tests/golden [--json FILE]
 
 Runs every case of a folder in the format of `tests/golden`: whole trainings of CoOp (`coop_*`) and CoCoOp (`cocoop_*`),
 zero-shot, linear probe, few-shot sampling, tokens, learning rates and the test transform, each training on the reference
@@ -29,6 +29,7 @@ from torch.nn.functional import normalize
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.golden import pixels, small_clip
+from benchmarks.report import add_json_option, report
 from coopt.backbones import Backbone, Preprocessing
 from coopt.backbones.tokenizers import ClipTokenizer
 from coopt.data import base_and_new, few_shot_indices, linear_probe_indices
@@ -274,22 +275,27 @@ def run(folder: Path) -> dict[str, Any]:
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """`run` for people: a line for each case on each path."""
+    lines = [
+        f"{name:18} {path:10} " + "  ".join(f"{what} {value:.1e}" for what, value in errors.items())
+        for name, paths in result["cases"].items()
+        for path, errors in paths.items()
+    ]
+    failed = ", ".join(result["failed"] or ["none"])
+    return "\n".join([*lines, f"worst relative error {result['worst_err']:.1e}; failed: {failed}"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="GOLDEN_DIR", help="recorded cases, e.g. tests/golden")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     arguments = parser.parse_args()
     if not (arguments.folder / "clip_small.json").is_file():
         parser.error(f"{arguments.folder} holds no clip_small.json; expected a folder such as tests/golden")
     torch.set_num_threads(1)  # as recorded; and for models this small more threads are slower
     result = run(arguments.folder)
-    if arguments.json:
-        print(json.dumps(result, indent=1))
-    else:
-        for name, paths in result["cases"].items():
-            for path, errors in paths.items():
-                print(f"{name:18} {path:10}", "  ".join(f"{what} {value:.1e}" for what, value in errors.items()))
-        print(f"worst relative error {result['worst_err']:.1e};", "failed: " + ", ".join(result["failed"] or ["none"]))
+    report(result, table(result), arguments)
     return 1 if result["failed"] else 0
 
 

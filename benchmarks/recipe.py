@@ -1,20 +1,19 @@
 """What a recipe costs and what it reaches, on all bundled data sets: recipes are chosen here, on the validation parts.
 
     python benchmarks/recipe.py --on val --set 'fast: {}' --set 'longer: {epochs: 200}'
-    python benchmarks/recipe.py --on test --set 'fast: {}' --set 'paper: {recipe: paper}' --seeds 1 2 3
+    python benchmarks/recipe.py --on test --set 'fast: {}' --set 'paper: {recipe: paper}' --seeds 1 2 3 [--json FILE]
 
 Every candidate is a name and the parameters of `CoOp` that it changes (`n_ctx`, `init`, `recipe` ...; the fields of a
 recipe may stand beside them). It is fitted on the few-shot sample of each seed. The cost is counted, not timed: a step is
-one text pass, whatever its batch.
+one text pass, whatever its batch. `--json FILE` keeps every fit, and each candidate's accuracy and text passes over all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.report import add_json_option, aligned, report
 from coopt import CoOp, Recipe, ZeroShot, load_backbone
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split, extract_features, few_shot
@@ -83,24 +83,46 @@ class Task:
         return Row(name, self.described.name, shots, seed, 100 * model.score(self.features, self.labels), passes)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Mean over data sets and, over seeds, mean and standard deviation of that; one line per candidate."""
-    shots = sorted({row.shots for row in rows if row.shots})
-    lines = [f"{'candidate':24}" + "".join(f"{k:>14}" for k in shots) + f"{'mean':>9}{'text passes':>13}"]
+def summary(rows: Sequence[Row], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each candidate over data sets: accuracy with its deviation over seeds, by shots and in all, and text passes.
+
+    Args:
+        rows: of all candidates and prompts written by hand.
+        parameters: of the candidates; None for a prompt.
+    """
+    found = []
     for name in dict.fromkeys(row.candidate for row in rows):
         mine = [row for row in rows if row.candidate == name]
-        if not mine[0].shots:
-            lines.append(f"{name:24}{np.mean([row.accuracy for row in mine]):>14.1f}")
-            continue
-        cells, overall = "", []
-        for k in shots:
-            seeds = sorted({row.seed for row in mine})
-            means = [np.mean([r.accuracy for r in mine if r.shots == k and r.seed == seed]) for seed in seeds]
-            overall.append(np.mean(means))
-            cells += f"{np.mean(means):>8.1f} ±{np.std(means):4.1f}"
-        passes = np.mean([row.text_passes for row in mine])
-        lines.append(f"{name:24}{cells}{np.mean(overall):>9.2f}{passes:>13.0f}")
-    return "\n".join(lines)
+        passes = [row.text_passes for row in mine]
+        by_shots = {str(k): _over_seeds([row for row in mine if row.shots == k]) for k in _shots(mine)}
+        fitted = {"by_shots": by_shots, "text_passes": {"total": sum(passes), "mean": float(np.mean(passes))}}
+        one = {"name": name, "parameters": parameters.get(name), "accuracy": _over_seeds(mine)}
+        found.append({**one, **(fitted if by_shots else {})})
+    return found
+
+
+def _shots(rows: Sequence[Row]) -> list[int]:
+    return sorted({row.shots for row in rows if row.shots})
+
+
+def _over_seeds(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean and standard deviation, over seeds, of the mean over all else."""
+    means = [np.mean([row.accuracy for row in rows if row.seed == seed]) for seed in sorted({row.seed for row in rows})]
+    return {"mean": float(np.mean(means)), "std": float(np.std(means))}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Mean over data sets and, over seeds, mean and standard deviation of that; one line per candidate."""
+    shots = [str(k) for k in result["shots"]]
+    rows = [["candidate", *shots, "mean", "text passes"]]
+    for one in result["candidates"]:
+        if "by_shots" in one:
+            cells = [f"{cell['mean']:.1f} ±{cell['std']:4.1f}" for cell in one["by_shots"].values()]
+            passes = f"{one['text_passes']['mean']:.0f}"
+        else:
+            cells, passes = [""] * len(shots), ""
+        rows.append([one["name"], *cells, f"{one['accuracy']['mean']:.2f}", passes])
+    return f"accuracy on {result['on']} in %, mean over {result['data_sets']} data sets\n{aligned(rows)}"
 
 
 def main() -> None:
@@ -110,7 +132,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--only", nargs="+", default=[], metavar="DATASET")
-    parser.add_argument("--json", type=Path, help="write all rows to this file")
+    add_json_option(parser)
     arguments = parser.parse_args()
     candidates = [parameters_of(text) for text in arguments.sets]
     backbone, cache = load_backbone("bundled"), FeatureCache()
@@ -124,10 +146,15 @@ def main() -> None:
         for name, parameters in candidates:
             rows += [task.row(name, parameters, k, seed) for k in arguments.shots for seed in arguments.seeds]
         print(f"{described.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    print(f"accuracy on {arguments.on} in %, mean over {len({row.dataset for row in rows})} data sets")
-    print(table(rows))
+    result = {
+        "on": arguments.on,
+        "shots": arguments.shots,
+        "seeds": arguments.seeds,
+        "data_sets": len({row.dataset for row in rows}),
+        "candidates": summary(rows, dict(candidates)),
+        "rows": [asdict(row) for row in rows],
+    }
+    report(result, table(result), arguments)
 
 
 if __name__ == "__main__":

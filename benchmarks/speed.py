@@ -1,13 +1,13 @@
 """One training step: the way without shared work against ours.
 
-    python benchmarks/speed.py [--json] [--model ViT-B-16] [--classes 100] [--n-ctx 16] [--batch 32] [--repeats 3]
-    python benchmarks/speed.py --method cocoop [--json] [--model ViT-B-16] [--classes 100] [--n-ctx 4] [--batches 1,8,32]
+    python benchmarks/speed.py [--model ViT-B-16] [--classes 100] [--n-ctx 16] [--batch 32] [--repeats 3] [--json FILE]
+    python benchmarks/speed.py --method cocoop [--model ViT-B-16] [--classes 100] [--n-ctx 4] [--batches 1,8,32]
 
 The reference way computes what the published implementation computes: every prompt at all 77 tokens, and the images of
 the batch through the image tower, at every step. Ours trains on cached image features through the fast text path. Both
 run here, in one process, in turn, on the class names of Caltech101 (100 classes), for CoOp again of ImageNet, on a model
 with random weights (nothing is downloaded). Seconds are the fastest of the repeats (what else runs on a machine only ever
-adds time), and ratios are theirs; `spread` holds the median and the slowest. Peak memory is measured in a process of its
+adds time), and ratios are theirs; median and slowest say how much the machine moved. Peak memory is measured in a process of its
 own for each way: the most that the whole process holds, model and libraries included. CoCoOp's reference way takes one
 image in a step; ours takes several batch sizes, and ratios are those of the time per image.
 `matmul_peak_share` is the text pass's matrix products per second, as a share of what this machine reaches on one large
@@ -17,12 +17,8 @@ product in the same precision.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,28 +27,22 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measuring import matmul_peak, peak_bytes, seconds, spread
 from benchmarks.names import class_names, imagenet_names
+from benchmarks.report import add_json_option, aligned, report
 from benchmarks.steps import UNBOUNDED, ConditionalStep, Step, device, random_backbone
 from coopt.text.encode import TextEncoder
 from coopt.training.heap import kept_heap
 
 OURS = ("fp32", "bf16")
 
+LONGER = ", ImageNet's names"
+"""What a way is called that runs with the first names of ImageNet, which are longer than Caltech101's."""
 
-def seconds(run: Callable[[], Any]) -> float:
-    """How long one call takes, work in flight on a GPU included."""
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+TIMES = ("fastest s", "median s", "slowest s")
 
-
-def matmul_peak(dtype: torch.dtype, size: int = 2048) -> float:
-    """Floating-point operations per second of one large matrix product, the best of several."""
-    a, b = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
-    seconds(lambda: a @ b)
-    return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(8))
+PRODUCTS_PER_LAYER = 2
+"""Of a linear layer in a step: forward and backward; frozen weights need no gradient."""
 
 
 def gradient_error(step: Step) -> float:
@@ -60,17 +50,6 @@ def gradient_error(step: Step) -> float:
     features = step.backbone.encode_image(step.pixels)
     theirs, ours = (step.step(name, lambda: features, UNBOUNDED)() for name in ("reference", "fp32"))
     return float((ours - theirs).norm() / theirs.norm())
-
-
-def peak_bytes() -> int:
-    """The most that this process (on a GPU: its tensors there) has held so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would report the parent's peak where that was higher
-        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def peak_memory(name: str, batch: int, arguments: argparse.Namespace) -> float:
@@ -96,6 +75,11 @@ def timed(ways: dict[str, Callable[[], Any]], repeats: int, ours: int) -> dict[s
     return times
 
 
+def peaks() -> dict[str, float]:
+    """Operations per second of one large matrix product in each of our precisions."""
+    return {"fp32": matmul_peak(torch.float32), "bf16": matmul_peak(torch.bfloat16)}
+
+
 def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
     """CoCoOp: the reference way with one image, ours with several."""
     backbone, names = random_backbone(arguments.model), class_names(arguments.classes)
@@ -105,7 +89,8 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
     ways = {"reference": steps[1].way("reference")}
     ways |= {f"{name}, batch {batch}": steps[batch].way(name) for name, batch in cases}
     times = timed(ways, arguments.repeats, 2)
-    reference = min(times["reference"])
+    reference, reached = min(times["reference"]), peaks()
+    encoder = TextEncoder(backbone, steps[1].prompts)
     rows = []
     for name, batch in cases:
         best = min(times[f"{name}, batch {batch}"])
@@ -116,6 +101,7 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
                 "step_s": best,
                 "image_s": best / batch,
                 "ratio": reference * batch / best,
+                "matmul_peak_share": PRODUCTS_PER_LAYER * batch * encoder.operations / best / reached[name],
                 "peak_memory_gb": peak_memory(name, batch, arguments),
             }
         )
@@ -124,22 +110,25 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "reference": {"step_s": reference, "peak_memory_gb": peak_memory("reference", 1, arguments)},
         "ours": rows,
-        "tokens": {"reference": 77 * arguments.classes, "ours": TextEncoder(backbone, steps[1].prompts).rows},
-        "spread": {name: [statistics.median(values), max(values)] for name, values in times.items()},
+        "tokens": {"reference": 77 * arguments.classes, "ours": encoder.rows},
+        "spread": {name: spread(values) for name, values in times.items()},
         "gradient_rel_err": gradient_error(steps[1]),
+        "matmul_peak_gflops": {name: peak / 1e9 for name, peak in reached.items()},
     }
 
 
-def print_cocoop(result: dict[str, Any]) -> None:
-    """The table of `measure_cocoop`."""
-    print(f"one training step, {result['what']}, {result['threads']} threads")
-    print(f"{'':12}{'batch':>6}{'seconds':>10}{'s / image':>11}{'ratio':>8}{'peak GB':>9}")
+def cocoop_table(result: dict[str, Any]) -> str:
+    """`measure_cocoop` for people."""
+    rows = [["", "batch", *TIMES, "s / image", "ratio", "of matmul peak", "peak GB"]]
     one = result["reference"]
-    print(f"{'reference':12}{1:6}{one['step_s']:10.3f}{one['step_s']:11.3f}{1:8.1f}{one['peak_memory_gb']:9.2f}")
+    numbers = f"{one['step_s']:.3f}", "1.0", "", f"{one['peak_memory_gb']:.2f}"
+    rows.append(["reference", "1", *times_of(result, "reference"), *numbers])
     for row in result["ours"]:
-        numbers = f"{row['step_s']:10.3f}{row['image_s']:11.3f}{row['ratio']:8.1f}{row['peak_memory_gb']:9.2f}"
-        print(f"{'ours ' + row['precision']:12}{row['batch']:6}{numbers}")
-    print(f"relative error of the gradient (fp32): {result['gradient_rel_err']:.1e}")
+        times = times_of(result, f"{row['precision']}, batch {row['batch']}")
+        numbers = f"{row['image_s']:.3f}", f"{row['ratio']:.1f}", f"{row['matmul_peak_share']:.0%}"
+        peak = f"{row['peak_memory_gb']:.2f}"
+        rows.append([f"ours {row['precision']}", str(row["batch"]), *times, *numbers, peak])
+    return framed(result, rows)
 
 
 def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -147,50 +136,66 @@ def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
     step = Step(random_backbone(arguments.model), class_names(arguments.classes), arguments.n_ctx, arguments.batch)
     ways = {name: step.way(name) for name in ("reference", *OURS)}
     longer = Step(step.backbone, imagenet_names(arguments.classes), arguments.n_ctx, arguments.batch)
-    ways |= {f"{name}, ImageNet's names": longer.way(name) for name in OURS}
+    ways |= {name + LONGER: longer.way(name) for name in OURS}
     times = timed(ways, arguments.repeats, 5)
     best = {name: min(values) for name, values in times.items()}
-    peaks = {"fp32": matmul_peak(torch.float32), "bf16": matmul_peak(torch.bfloat16)}
-    # Forward and backward; frozen weights need one product each.
-    operations = 2 * TextEncoder(step.backbone, step.prompts).operations
-    share = {name: operations / best[name] / peaks[name] for name in OURS}
+    reached = peaks()
+    encoder, its = (TextEncoder(one.backbone, one.prompts) for one in (step, longer))
+    share, longer_share = (
+        {name: PRODUCTS_PER_LAYER * one.operations / best[name + names] / reached[name] for name in OURS}
+        for one, names in ((encoder, ""), (its, LONGER))
+    )
     return {
         "what": f"{arguments.model}, {arguments.classes} classes, M={arguments.n_ctx}, batch {arguments.batch}, {device()}",
         "threads": torch.get_num_threads(),
         "reference_s": best["reference"],
         "ours_s": {name: best[name] for name in OURS},
         "ratio": {name: best["reference"] / best[name] for name in OURS},
-        "tokens": {"reference": 77 * arguments.classes, "ours": TextEncoder(step.backbone, step.prompts).rows},
+        "tokens": {"reference": 77 * arguments.classes, "ours": encoder.rows},
         "with_imagenet_names": {
-            "tokens": TextEncoder(longer.backbone, longer.prompts).rows,
-            "ours_s": {name: best[f"{name}, ImageNet's names"] for name in OURS},
-            "ratio": {name: best["reference"] / best[f"{name}, ImageNet's names"] for name in OURS},
+            "tokens": its.rows,
+            "ours_s": {name: best[name + LONGER] for name in OURS},
+            "ratio": {name: best["reference"] / best[name + LONGER] for name in OURS},
+            "matmul_peak_shares": longer_share,
         },
-        "spread": {name: [statistics.median(values), max(values)] for name, values in times.items()},
+        "spread": {name: spread(values) for name, values in times.items()},
         "gradient_rel_err": gradient_error(step),
         "peak_memory_gb": {name: peak_memory(name, arguments.batch, arguments) for name in ("reference", *OURS)},
-        "matmul_peak_gflops": {name: peak / 1e9 for name, peak in peaks.items()},
+        "matmul_peak_gflops": {name: peak / 1e9 for name, peak in reached.items()},
         "matmul_peak_share": share["fp32"],
         "matmul_peak_shares": share,
     }
 
 
-def print_coop(result: dict[str, Any]) -> None:
-    """The table of `measure_coop`."""
-    print(f"one training step, {result['what']}, {result['threads']} threads")
-    print(f"{'':12}{'seconds':>10}{'ratio':>8}{'peak GB':>9}{'of matmul peak':>16}")
-    print(f"{'reference':12}{result['reference_s']:10.3f}{1:8.1f}{result['peak_memory_gb']['reference']:9.2f}")
+def coop_table(result: dict[str, Any]) -> str:
+    """`measure_coop` for people."""
+    rows = [["", *TIMES, "ratio", "of matmul peak", "peak GB"]]
+    peak, longer = result["peak_memory_gb"], result["with_imagenet_names"]
+    rows.append(["reference", *times_of(result, "reference"), "1.0", "", f"{peak['reference']:.2f}"])
     for name in OURS:
-        row = result["ours_s"][name], result["ratio"][name], result["peak_memory_gb"][name]
-        print(f"{'ours ' + name:12}{row[0]:10.3f}{row[1]:8.1f}{row[2]:9.2f}{result['matmul_peak_shares'][name]:16.0%}")
-    ratios = result["with_imagenet_names"]["ratio"]
-    print(f"with ImageNet's longer names: ratio {ratios['fp32']:.1f} (fp32), {ratios['bf16']:.1f} (bf16)")
-    print(f"relative error of the gradient (fp32): {result['gradient_rel_err']:.1e}")
+        numbers = f"{result['ratio'][name]:.1f}", f"{result['matmul_peak_shares'][name]:.0%}", f"{peak[name]:.2f}"
+        rows.append([f"ours {name}", *times_of(result, name), *numbers])
+    for name in OURS:
+        numbers = f"{longer['ratio'][name]:.1f}", f"{longer['matmul_peak_shares'][name]:.0%}", ""
+        rows.append([f"ours {name}{LONGER}", *times_of(result, name + LONGER), *numbers])
+    return framed(result, rows)
+
+
+def times_of(result: dict[str, Any], way: str) -> list[str]:
+    """The cells under `TIMES`."""
+    return [f"{value:.3f}" for value in result["spread"][way].values()]
+
+
+def framed(result: dict[str, Any], rows: list[list[str]]) -> str:
+    """The rows between what was measured and how well the gradients agree."""
+    above = f"one training step, {result['what']}, {result['threads']} threads"
+    below = f"relative error of the gradient (fp32): {result['gradient_rel_err']:.1e}"
+    return "\n".join([above, aligned(rows), below])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json_option(parser)
     parser.add_argument("--method", choices=("coop", "cocoop"), default="coop")
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip architecture")
     parser.add_argument("--classes", type=int, default=100)
@@ -210,10 +215,7 @@ def main() -> None:
         print(peak_bytes() / 1e9)
         return
     result = measure_coop(arguments) if coop else measure_cocoop(arguments)
-    if arguments.json:
-        print(json.dumps(result, indent=1))
-    else:
-        (print_coop if coop else print_cocoop)(result)
+    report(result, coop_table(result) if coop else cocoop_table(result), arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""Whether the memory promise is kept: what a step was allowed to hold, and what the process did hold.
+
+    python benchmarks/memory.py [--classes 1000] [--memory 250M,500M,1G,2G,auto] [--precisions fp32] [--json FILE]
+    python benchmarks/memory.py --method cocoop --classes 100
+
+Every promise has a process of its own, as in `scale.py`, on a model with random weights. With a number, the step may hold
+that much above the model; "auto" bounds the activations of a chunk, and what is promised is the estimate that is made before
+the first step. `times_unbounded` is the price of cutting the classes into chunks: the step's time as a multiple of that of a
+step that keeps everything. Exits with 1 when a process held more than was promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.report import add_json_option, aligned, report
+from benchmarks.scale import add_options, in_own_process
+from benchmarks.steps import UNBOUNDED
+from coopt.text.memory import bytes_of
+
+
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every precision and promise, each behind a step without a bound."""
+    rows = []
+    for precision in arguments.precisions.split(","):
+        unbounded = None
+        for memory in (UNBOUNDED, *arguments.memory.split(",")):
+            given = argparse.Namespace(**{**vars(arguments), "memory": memory})
+            row = in_own_process(arguments.classes, precision, given)
+            unbounded = unbounded or row["step_s"]
+            rows.append({"memory": memory, **judged(row, memory), "times_unbounded": row["step_s"] / unbounded})
+    return rows
+
+
+def judged(row: dict[str, Any], memory: str) -> dict[str, Any]:
+    """A row of `scale.py` with the promise, and whether it was kept; without a bound nothing is promised but the estimate."""
+    allowed = None if memory == UNBOUNDED else bytes_of(memory)
+    promised = row["estimate_mb"] if allowed is None else allowed / 1e6
+    return {**row, "promised_mb": promised, "kept": row["above_model_mb"] <= promised}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    rows = [
+        ["", "memory", "promised MB", "chunks", "estimated MB", "above model MB", "step s", "times unbounded", "kept"]
+    ]
+    for row in result["rows"]:
+        sizes = f"{row['estimate_mb']:.0f}", f"{row['above_model_mb']:.0f}", f"{row['step_s']:.2f}"
+        cells = row["memory"], f"{row['promised_mb']:.0f}", str(row["chunks"]), *sizes, f"{row['times_unbounded']:.2f}"
+        rows.append([row["precision"], *cells, "yes" if row["kept"] else "NO"])
+    return f"{result['model']}, {result['classes']} classes, {result['method']}\n{aligned(rows)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_json_option(parser)
+    add_options(parser)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--memory", default="250M,500M,1G,2G,auto", help="promises")
+    parser.add_argument("--precisions", default="fp32")
+    parser.add_argument("--repeats", type=int, default=2, help="measured steps")
+    arguments = parser.parse_args()
+    rows = measure(arguments)
+    result = {"method": arguments.method, "model": arguments.model, "classes": arguments.classes, "rows": rows}
+    report(result, table(result), arguments)
+    return 0 if all(row["kept"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,334 @@
+"""The sections of docs/benchmarks.md: each makes Markdown of one benchmark's numbers, and draws conclusions from them alone.
+
+A section is a list of paragraphs. The first says what is measured; the command and the machine follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Result = Mapping[str, Any]
+Paragraphs = list[str]
+
+TIMES = ("fastest", "median", "slowest")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [[f" {cell} " if cell else " " for cell in row] for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
+def listed(names: Sequence[str]) -> str:
+    """A, B and C."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def parity(result: Result) -> Paragraphs:
+    """Errors against recorded numbers."""
+    trainings = {name: paths for name, paths in result["cases"].items() if "loss_err" in next(iter(paths.values()))}
+    shown = ("loss_err", "context_err", "logits_err", "meta_net_err", "batch_err")
+    rows = [
+        [name, path, *(f"{errors[what]:.1e}" if what in errors else "" for what in shown)]
+        for name, paths in trainings.items()
+        for path, errors in paths.items()
+    ]
+    header = ["training", "text path", "losses", "context", "logits", "meta-net", "batch against its images"]
+    flat = [errors for paths in result["cases"].values() for errors in paths.values()]
+    unequal = sum(value for errors in flat for what, value in errors.items() if what.endswith("mismatches"))
+    pixels = max((errors["pixel_err"] for errors in flat if "pixel_err" in errors), default=0.0)
+    failed = f"Not reproduced: {listed(result['failed'])}." if result["failed"] else "Everything is reproduced."
+    about = (
+        f"{len(trainings)} whole trainings recorded from the reference implementation, on the reference path and on the fast "
+        "path; zero-shot, linear probe, few-shot sampling, tokens, learning rates and the test transform besides. Errors are "
+        "relative to the largest recorded value of the same array."
+    )
+    conclusion = (
+        f"{failed} The worst relative error of all is {result['worst_err']:.1e}. Of what must be identical (tokens, samples, "
+        f"halves, nearest words) {unequal:.0f} differ. Pixels of the test transform are within {pixels:.1e} of their range "
+        "(the recorded ones are float16)."
+    )
+    return [about, markdown(header, rows), conclusion]
+
+
+def coop_step(result: Result) -> Paragraphs:
+    """One step of CoOp."""
+    longer, peak = result["with_imagenet_names"], result["peak_memory_gb"]
+    rows = [["reference way", *_times(result, "reference"), "1", "", f"{peak['reference']:.2f}"]]
+    for name in result["ours_s"]:
+        share = f"{result['matmul_peak_shares'][name]:.0%}"
+        rows.append(
+            [f"ours, {name}", *_times(result, name), f"{result['ratio'][name]:.1f}", share, f"{peak[name]:.2f}"]
+        )
+    for name in longer["ours_s"]:
+        way, share = f"{name}, ImageNet's names", f"{longer['matmul_peak_shares'][name]:.0%}"
+        rows.append([f"ours, {way}", *_times(result, way), f"{longer['ratio'][name]:.1f}", share, ""])
+    header = ["", "fastest s", "median s", "slowest s", "ratio", "of the matrix-product peak", "peak GB"]
+    tokens = result["tokens"]
+    about = (
+        f"{result['what']}, random weights. The reference way runs all 77 tokens of every prompt and encodes the images anew; "
+        "ours runs the fast text path on cached image features."
+    )
+    conclusion = (
+        f"Ours passes {tokens['ours']:,} tokens through the tower instead of {tokens['reference']:,}, and {longer['tokens']:,} "
+        f"with as many of ImageNet's names (the last rows). {_agreement(result)}"
+    )
+    return [about, markdown(header, rows), conclusion]
+
+
+def cocoop_step(result: Result) -> Paragraphs:
+    """One step of CoCoOp."""
+    one = result["reference"]
+    numbers = f"{one['step_s']:.3f}", "1", "", f"{one['peak_memory_gb']:.2f}"
+    rows = [["reference way", "1", *_times(result, "reference"), *numbers]]
+    for row in result["ours"]:
+        times = _times(result, f"{row['precision']}, batch {row['batch']}")
+        numbers = f"{row['image_s']:.3f}", f"{row['ratio']:.1f}", f"{row['matmul_peak_share']:.0%}"
+        rows.append([f"ours, {row['precision']}", str(row["batch"]), *times, *numbers, f"{row['peak_memory_gb']:.2f}"])
+    header = ["", "batch", "fastest s", "median s", "slowest s", "s / image", "ratio per image"]
+    header += ["of the matrix-product peak", "peak GB"]
+    about = (
+        f"{result['what']}, random weights. Every image of a batch costs a text pass of its own; the reference way takes one "
+        "image in a step."
+    )
+    return [about, markdown(header, rows), _agreement(result)]
+
+
+def _times(result: Result, way: str) -> list[str]:
+    return [f"{result['spread'][way][name]:.3f}" for name in TIMES]
+
+
+def _agreement(result: Result) -> str:
+    peaks = listed([f"{peak:,.0f} GFLOP/s in {name}" for name, peak in result["matmul_peak_gflops"].items()])
+    return (
+        f"The gradient differs from the reference path's by {result['gradient_rel_err']:.1e} (relative, fp32). The "
+        f"matrix-product peak is that of one 2048 x 2048 x 2048 product: {peaks}. Peak memory is that of a whole process."
+    )
+
+
+def scale(result: Result) -> Paragraphs:
+    """Ever more classes."""
+    rows = []
+    for row in result["rows"]:
+        times = f"{row['plan_s']:.2f}", f"{row['step_s']:.2f}", f"{row['class_ms']:.2f}", str(row["chunks"])
+        sizes = f"{row['estimate_mb']:,.0f}", f"{row['above_model_mb']:,.0f}", f"{row['overshoot']:.2f}"
+        rows.append([row["precision"], f"{row['classes']:,}", *times, *sizes])
+    header = ["", "classes", "planning s", "s / step", "ms / class", "chunks"]
+    header += ["estimated MB", "above the model MB", "held / estimated"]
+    about = (
+        f'{result["model"]}, {result["method"]}, `memory="{result["memory"]}"`, random weights, a process for each row. "Above '
+        'the model" is what the process held at most beyond what it held before the encoder was made; "estimated" is what '
+        "was said before the first step. Beyond 100 classes names are ImageNet's, numbered on after the first 1,000."
+    )
+    held = [row["overshoot"] for row in result["rows"]]
+    return [
+        about,
+        markdown(header, rows),
+        f"Processes held {min(held):.2f} to {max(held):.2f} times what was estimated. {_price_of_chunks(result)}".strip(),
+    ]
+
+
+def _price_of_chunks(result: Result) -> str:
+    """What computing twice costs each class, in the precision measured first."""
+    mine = [row for row in result["rows"] if row["precision"] == result["rows"][0]["precision"]]
+    whole, cut = ([row for row in mine if (row["chunks"] > 1) == chunked] for chunked in (False, True))
+    if not whole or not cut:
+        return ""
+    first = min(cut, key=lambda row: row["classes"])
+    most = max(whole, key=lambda row: row["classes"])
+    return (
+        f"With {first['classes']:,} classes they run in {first['chunks']} chunks, whose activations are computed twice: "
+        f"{first['class_ms']:.2f} ms for each class, where the {most['classes']:,} in one piece take {most['class_ms']:.2f} "
+        f"({first['precision']})."
+    )
+
+
+def memory(result: Result) -> Paragraphs:
+    """Promises and what was held."""
+    rows = []
+    for row in result["rows"]:
+        sizes = f"{row['promised_mb']:,.0f}", f"{row['estimate_mb']:,.0f}", f"{row['above_model_mb']:,.0f}"
+        numbers = str(row["chunks"]), f"{row['step_s']:.2f}", f"{row['times_unbounded']:.2f}"
+        rows.append([row["precision"], row["memory"], *sizes, *numbers, "yes" if row["kept"] else "**no**"])
+    header = ["", "`memory`", "promised MB", "estimated MB", "above the model MB", "chunks", "s / step"]
+    header += ["times the unbounded step", "kept"]
+    about = (
+        f"{result['model']}, {result['classes']:,} classes, {result['method']}, random weights, a process for each row. A "
+        'number bounds what the process may hold above the model; "auto" bounds the activations alone, and what is promised is '
+        "the estimate, as it is without a bound (1T)."
+    )
+    broken = [f"{row['memory']} ({row['precision']})" for row in result["rows"] if not row["kept"]]
+    least = min(result["rows"], key=lambda row: row["promised_mb"])
+    conclusion = (
+        f"{f'Not kept: {listed(broken)}.' if broken else 'Every promise was kept.'} The tightest, {least['memory']}, takes "
+        f"{least['times_unbounded']:.2f} times as long as a step without a bound, in {least['chunks']} chunks ({least['precision']})."
+    )
+    return [about, markdown(header, rows), conclusion]
+
+
+def whole(result: Result) -> Paragraphs:
+    """A whole run of many classes."""
+    rows = [
+        [
+            row["precision"],
+            f"{row['seconds']:.1f}",
+            str(row["steps"]),
+            f"{row['step_s']:.2f}",
+            f"{row['above_model_mb']:,.0f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["", "seconds", "steps", "s / step", "above the model MB"]
+    about = (
+        f"{result['what']}: all that `CoOp.fit` does with its default recipe, from class names to the learned context, on random "
+        "image features and a model with random weights."
+    )
+    return [about, markdown(header, rows)]
+
+
+def features(result: Result) -> Paragraphs:
+    """Images to features, and to pixels."""
+    rates, rows = result["images_per_s"], []
+    for name, rate in rates.items():
+        peak = f"{result['peak_memory_gb'][name]:.2f}" if result["peak_memory_gb"] else ""
+        per_cpu, same = f"{result['images_per_processor_s'][name]:.1f}", f"{result['least_cosine'][name]:.6f}"
+        rows.append([name, *_rates(rate), per_cpu, same, peak])
+    header = [
+        "",
+        "images / s, slowest",
+        "median",
+        "fastest",
+        "per CPU second",
+        "least cosine to open_clip in fp32",
+        "peak GB",
+    ]
+    decoding = [[name, *_rates(rate)] for name, rate in result["decoded_images_per_s"].items()]
+    usual = rates["open_clip fp32"]["median"]
+    fp32, bf16 = (rates[f"coopt {name}"]["median"] / usual for name in ("fp32", "bf16"))
+    about = (
+        f"{result['what']}, random weights. open_clip is its own usual loop: its transform in a DataLoader with a worker for each "
+        "core. `cold` and `warm` are coopt with its feature cache, empty and full. CLIP_benchmark takes part after "
+        "`pip install --target DIR --no-deps clip-benchmark`."
+    )
+    return [
+        about,
+        markdown(header, rows),
+        f"By the medians coopt makes {fp32:.2f} times as many features as open_clip in fp32, and {bf16:.2f} times in bf16.",
+        "Decoding and transforming alone, without a model:",
+        markdown(["", "images / s, slowest", "median", "fastest"], decoding),
+    ]
+
+
+def _rates(rate: Mapping[str, float]) -> list[str]:
+    return [f"{rate[name]:,.1f}" for name in ("slowest", "median", "fastest")]
+
+
+def recipe(result: Result) -> Paragraphs:
+    """Candidates over all data sets."""
+    fitted = [one for one in result["candidates"] if "by_shots" in one]
+    best = max(fitted, key=lambda one: one["accuracy"]["mean"])
+    counted = all("text_passes" in one for one in fitted)
+    rows = []
+    for one in fitted:
+        cells = [_accuracy(one["by_shots"][str(shots)]) for shots in result["shots"]]
+        passes = [f"{one['text_passes']['mean']:.0f}"] if counted else []
+        name = f"{one['name']} (the defaults)" if one["parameters"] == {} else one["name"]
+        rows.append([name, *cells, _accuracy(one["accuracy"]), *passes])
+    header = ["", *(f"{shots} shot{'s' * (shots > 1)}" for shots in result["shots"]), "mean"]
+    header += ["text passes for a fit"] if counted else []
+    seeds = len(result["seeds"])
+    part = {"val": "validation", "test": "test"}[result["on"]]
+    about = (
+        f"Mean accuracy in % over the *{part}* parts of {result['data_sets']} bundled data sets over {seeds} "
+        f"seed{'s' * (seeds > 1)}, ± its standard deviation over seeds "
+        f"([all rows](../benchmarks/results/recipe-{result['on']}.json))."
+    )
+    by_hand = listed(
+        [f"{one['name']} {one['accuracy']['mean']:.1f}" for one in result["candidates"] if "by_shots" not in one]
+    )
+    conclusion = (
+        f"The best mean is that of {best['name']!r}, {best['accuracy']['mean']:.1f}. For scale, prompts that were not learned: "
+        f"{by_hand}."
+    )
+    return [about, markdown(header, rows), conclusion]
+
+
+def _accuracy(one: Mapping[str, float]) -> str:
+    return f"{one['mean']:.1f} ± {one['std']:.1f}"
+
+
+def end_to_end(speed: Result, recipes: Result) -> Paragraphs:
+    """The paper's recipe in the reference way against the fast one in ours; computed, not timed."""
+    by_parameters = {str(one["parameters"]): one for one in recipes["candidates"] if "by_shots" in one}
+    fast, paper = by_parameters.get("{}"), by_parameters.get(str({"recipe": "paper"}))
+    if fast is None or paper is None:
+        return []
+    ways = (
+        ("paper, reference way", paper, speed["reference_s"]),
+        ("fast, ours in fp32", fast, speed["ours_s"]["fp32"]),
+    )
+    costs = [one["text_passes"]["mean"] * step for _, one, step in ways]
+    rows = [
+        [name, f"{one['text_passes']['mean']:.0f}", f"{step:.3f}", f"{cost:,.1f}", _accuracy(one["accuracy"])]
+        for (name, one, step), cost in zip(ways, costs, strict=True)
+    ]
+    header = [
+        "recipe and way",
+        "text passes for a fit, mean",
+        "s / step",
+        "seconds for a fit, computed",
+        "mean accuracy",
+    ]
+    about = (
+        f"Computed, not timed: the steps of a fit, counted on the bundled data sets (mean over {recipes['data_sets']} data sets, "
+        f"all shots and seeds), times the fastest step measured above ({speed['what']}). Accuracies are those of the test parts, "
+        "with the bundled model."
+    )
+    conclusion = (
+        f"The paper's recipe in the reference way costs {costs[0] / costs[1]:,.0f} times as much: "
+        f"{ways[0][2] / ways[1][2]:.1f} times for the step and {costs[0] / costs[1] / ways[0][2] * ways[1][2]:.1f} times for the "
+        "number of steps. Left out on ours: encoding every image once, before the first step; on the paper's: reading and "
+        "augmenting the images, at every step."
+    )
+    return [about, markdown(header, rows), conclusion]
+
+
+def tried(result: Result) -> Paragraphs:
+    """Alternatives against ours."""
+    parts = [
+        f"{result['what']}, random weights; alternatives that the code does not take, so that the decision can be taken again. The "
+        "ways take turns in one process, and ratios are those of the fastest. Some need operations that are not everywhere."
+    ]
+    for name, what in TRIED.items():
+        if name in result:
+            rows = [[f"{row['way']}, {row['precision']}", *_tried(row)] for row in result[name]]
+            header = ["", "fastest ms", "median ms", "slowest ms", "times ours", EXTRA[name]]
+            parts += [f"**{what}**", markdown(header, rows)]
+    if "trie" in result:
+        rows = [
+            [row["names"], f"{row['tail_tokens']:,}", f"{row['in_a_tree']:,}", f"{row['saved']:.1%}"]
+            for row in result["trie"]
+        ]
+        parts += [
+            "**A tree over the class names' tokens**, which would compute common beginnings once: the tokens it would save.",
+            markdown(["class names", "tail tokens", "in a tree", "saved"], rows),
+        ]
+    return parts
+
+
+TRIED = {
+    "compile": "`torch.compile` of the second half of each block (projection, LayerNorm, feed-forward), in a whole step.",
+    "attention": "`scaled_dot_product_attention`, for one layer's bins, forward and backward.",
+    "packed": "Weights packed beforehand, for all linear layers of the tower, forward and backward.",
+}
+
+EXTRA = {"compile": "first call s", "attention": "relative difference", "packed": "more MB"}
+
+
+def _tried(row: Result) -> list[str]:
+    if "skipped" in row:
+        return [f"left out: {row['skipped']}", "", "", "", ""]
+    extra = {"first_s": ".1f", "extra_mb": ".0f", "difference": ".0e"}
+    found = next((format(row[name], how) for name, how in extra.items() if name in row), "")
+    return [*(f"{1e3 * row[name]:.2f}" for name in TIMES), f"{row['ratio']:.2f}", found]

@@ -1,0 +1,76 @@
+"""A whole run of ImageNet's size: 1,000 classes, 16 images of each, from features to a learned prompt.
+
+    python benchmarks/whole.py [--json FILE] [--model ViT-B-16] [--classes 1000] [--shots 16] [--precisions fp32,bf16]
+
+Everything that `CoOp.fit` does is timed, from reading class names to the learned context, with its default recipe, on
+random image features and a model with random weights: what is learned means nothing, and what it costs is what it costs.
+Memory is the most that the process held above what it held before the run (on a GPU: its tensors there).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import forget_peak, peak_bytes, seconds
+from benchmarks.names import imagenet_names
+from benchmarks.report import add_json_option, aligned, report
+from benchmarks.steps import device, random_backbone
+from coopt import CoOp
+from coopt.backbones import Backbone
+from coopt.errors import ClassNameWarning
+
+
+def measure(backbone: Backbone, precision: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One run."""
+    names = imagenet_names(arguments.classes)
+    targets = torch.arange(arguments.shots * len(names)) % len(names)
+    features = torch.randn(len(targets), backbone.embed_dim, generator=torch.Generator().manual_seed(0))
+    model = CoOp(backbone, n_ctx=16, class_names=names, precision=precision, verbose=False)
+    forget_peak()
+    before = peak_bytes()
+    taken = seconds(lambda: model.fit(features, targets))
+    steps = model.recipe_.epochs_for(arguments.shots)
+    return {
+        "precision": precision,
+        "seconds": taken,
+        "steps": steps,
+        "step_s": taken / steps,
+        "above_model_mb": (peak_bytes() - before) / 1e6,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """One line for each precision."""
+    rows = [("", "seconds", "steps", "s / step", "MB above the model")]
+    for row in result["rows"]:
+        numbers = f"{row['seconds']:.1f}", f"{row['steps']}", f"{row['step_s']:.2f}", f"{row['above_model_mb']:.0f}"
+        rows.append((row["precision"], *numbers))
+    return f"a whole run, {result['what']}\n{aligned(rows)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_json_option(parser)
+    parser.add_argument("--model", default="ViT-B-16", help="an open_clip architecture")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--precisions", default="fp32,bf16")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", ClassNameWarning)  # ImageNet has a few names twice
+    backbone = random_backbone(arguments.model)
+    rows = [measure(backbone, precision, arguments) for precision in arguments.precisions.split(",")]
+    what = f"{arguments.model}, {arguments.classes} classes, {arguments.shots} shots, M=16, {device()}"
+    result = {"what": what, "rows": rows}
+    report(result, table(result), arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What the benchmarks write, and the page that is made of it. Nothing here is timed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import memory, page, report, scale, sections
+from benchmarks.recipe import Row, summary
+from benchmarks.report import aligned, command
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_page_is_made_of_the_committed_numbers() -> None:
+    """`make benchmarks` brings docs/benchmarks.md up to date."""
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == page.page(page.RESULTS)
+
+
+def test_numbers_that_no_section_shows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "sped.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"No section shows sped\.json"):
+        page.page(tmp_path)
+
+
+def test_without_numbers_there_are_no_sections(tmp_path: Path) -> None:
+    assert "##" not in page.page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("benchmarks/speed.py --repeats 3 --json speed.json", "python benchmarks/speed.py --repeats 3"),
+        ("benchmarks/speed.py --json=/tmp/speed.json --batch 8", "python benchmarks/speed.py --batch 8"),
+        (f"{ROOT}/benchmarks/parity.py {ROOT}/tests/golden", "python benchmarks/parity.py tests/golden"),
+        (
+            "benchmarks/features.py --clip-benchmark=/home/me/there",
+            "python benchmarks/features.py --clip-benchmark=there",
+        ),
+    ],
+)
+def test_commands_as_one_would_type_them(typed: str, kept: str) -> None:
+    assert command(typed.split()) == kept
+
+
+def test_a_command_is_quoted_for_the_shell() -> None:
+    assert command(["benchmarks/recipe.py", "--set", "fast: {}"]) == "python benchmarks/recipe.py --set 'fast: {}'"
+
+
+def test_table_and_file_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "new" / "numbers.json"
+    monkeypatch.setattr("sys.argv", ["benchmarks/some.py", "--json", str(file)])
+    report.report({"answer": 42}, "the answer is 42", argparse.Namespace(json=file))
+    assert capsys.readouterr().out == "the answer is 42\n"
+    written = json.loads(file.read_text())
+    assert written["answer"] == 42 and written["command"] == "python benchmarks/some.py"
+    assert set(written["machine"]) == {"cores", "instructions", "memory_gb", "gpu", "torch", "threads"}
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_columns_are_aligned() -> None:
+    assert aligned([["", "s"], ["ours", "10.5"], ["theirs", ""]]) == "           s\nours    10.5\ntheirs"
+    assert sections.markdown(["", "s"], [["ours", ""]]) == "| | s |\n| --- | --- |\n| ours | |"
+
+
+@pytest.mark.parametrize(
+    ("promise", "held", "kept"),
+    [("250M", 250.0, True), ("250M", 250.1, False), ("auto", 200.1, False), ("1T", 200.0, True)],
+)
+def test_a_broken_promise_is_seen(promise: str, held: float, kept: bool) -> None:
+    """A number promises itself, all else the estimate of 200 MB."""
+    row = memory.judged({"estimate_mb": 200.0, "above_model_mb": held}, promise)
+    assert row["kept"] == kept and row["promised_mb"] == (250 if promise == "250M" else 200)
+
+
+def test_a_broken_promise_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"1T": 900.0, "1G": 990.0, "500M": 510.0}
+
+    def measured(classes: int, precision: str, given: argparse.Namespace) -> dict[str, Any]:
+        row = {"precision": precision, "classes": classes, "chunks": 1, "step_s": 1.0, "estimate_mb": 950.0}
+        return {**row, "above_model_mb": held[given.memory]}
+
+    monkeypatch.setattr(memory, "in_own_process", measured)
+    for promises, status in (("1G", 0), ("1G,500M", 1)):
+        monkeypatch.setattr("sys.argv", ["benchmarks/memory.py", "--memory", promises])
+        assert memory.main() == status
+
+
+def test_a_row_of_scale_says_what_was_held() -> None:
+    """A small tower in this process; what is held is not compared with anything here."""
+    given = argparse.Namespace(
+        method="coop", model="RN50", text_width=64, text_layers=2, batch=2, memory="auto", repeats=1
+    )
+    row = scale.measure(3, "fp32", given)
+    assert row["chunks"] == 1 and row["overshoot"] == row["above_model_mb"] / row["estimate_mb"]
+
+
+def rows_of(candidate: str, passes: int, accuracies: dict[tuple[int, int], float]) -> list[Row]:
+    return [Row(candidate, "pets", shots, seed, value, passes) for (shots, seed), value in accuracies.items()]
+
+
+def test_a_candidate_is_summed_up_over_seeds() -> None:
+    rows = rows_of("fast", 16, {(1, 1): 60.0, (1, 2): 70.0, (2, 1): 80.0, (2, 2): 94.0})
+    (one,) = summary(rows, {"fast": {}})
+    assert one["accuracy"] == {"mean": 76.0, "std": 6.0} and one["parameters"] == {}
+    assert one["by_shots"] == {"1": {"mean": 65.0, "std": 5.0}, "2": {"mean": 87.0, "std": 7.0}}
+    assert one["text_passes"] == {"total": 64, "mean": 16.0}
+
+
+def test_end_to_end_is_the_product_of_steps_and_seconds() -> None:
+    rows = rows_of("fast", 16, {(1, 1): 80.0}) + rows_of("paper", 400, {(1, 1): 79.0})
+    recipes = {"data_sets": 1, "candidates": summary(rows, {"fast": {}, "paper": {"recipe": "paper"}})}
+    speed = {"what": "some model", "reference_s": 10.0, "ours_s": {"fp32": 0.25}}
+    about, table, conclusion = sections.end_to_end(speed, recipes)
+    assert "some model" in about and "| 4,000.0 |" in table and "| 4.0 |" in table
+    assert "costs 1,000 times as much: 40.0 times for the step and 25.0 times" in conclusion
