@@ -72,6 +72,17 @@ def test_the_last_chunk_runs_twice_where_its_activations_would_not_fit(backbone:
     assert len(passes) == 2 * len(NAMES)
 
 
+def test_chunks_in_bf16_have_one_shape(backbone: Backbone, calls: Any) -> None:
+    """A CPU's products are compiled for every shape."""
+    prompts, context = context_prompts(backbone, NAMES, 4), context_for(backbone, 4)
+    whole = TextEncoder(backbone, prompts, precision="bf16")(context)
+    encoder = one_by_one(TextEncoder(backbone, prompts, precision="bf16"))
+    passes, rest = calls(FastPass, "_last_block"), calls(FastPass, "_rest")
+    features = encoder(context)
+    assert rows(passes) == [64] * len(NAMES) and set(rows(rest)) == {64}
+    assert (features - whole).norm() < 0.02 * whole.norm()
+
+
 @pytest.mark.parametrize(("batch", "steps"), [(4096, 1), (8, 3)])
 def test_text_passes_of_a_fit(backbone: Backbone, calls: Any, batch: int, steps: int) -> None:
     features = torch.randn(24, backbone.embed_dim, generator=torch.Generator().manual_seed(0))

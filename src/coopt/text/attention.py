@@ -125,6 +125,7 @@ class Layout:
         mask: the tails'.
         end_mask: that of their end tokens alone.
         dtype: what attention computes in.
+        multiple: rows, and rows of end tokens, are filled up to a multiple of it; what these hold does not matter.
     """
 
     groups: int
@@ -136,6 +137,7 @@ class Layout:
     mask: Float[Tensor, "bins 1 rows keys"]
     end_mask: Float[Tensor, "bins 1 most keys"]
     dtype: torch.dtype
+    multiple: int
 
     @classmethod
     def of(
@@ -146,6 +148,7 @@ class Layout:
         heads: int,
         device: torch.device,
         dtype: torch.dtype,
+        multiple: int = 1,
     ) -> Layout:
         """The layout for tails of these (ascending) lengths."""
         bins = Bins.of(lengths, prefix)
@@ -157,7 +160,7 @@ class Layout:
         causal = torch.ones(prefix, prefix, dtype=torch.bool).tril()
         masks = causal, seen[:, None], by_ends[:, None]
         causal, mask, end_mask = (torch.where(one, 0.0, -math.inf).to(device, dtype) for one in masks)
-        return cls(groups, heads, prefix, lengths, bins, causal, mask, end_mask, dtype)
+        return cls(groups, heads, prefix, lengths, bins, causal, mask, end_mask, dtype, multiple)
 
     @cached_property
     def projected(self) -> Gather:
@@ -210,7 +213,8 @@ class Layout:
             found.append((rows * n + part).unsqueeze(-2) * self.heads + head)
             real.append(stands.unsqueeze(-2 if stands.ndim else 0).expand(found[-1].shape).flatten())
         to_places, is_real = torch.cat([index.flatten() for index in found]), torch.cat(real)
-        to_rows = torch.empty(int(is_real.sum()), dtype=torch.long)
+        heads = int(is_real.sum())
+        to_rows = torch.zeros(heads + -heads % (n * self.heads * self.multiple), dtype=torch.long)
         to_rows[to_places[is_real]] = is_real.nonzero()[:, 0]
         device = self.mask.device
         # These are held for every class as long as training lasts: four bytes each, not eight.

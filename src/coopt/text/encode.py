@@ -136,9 +136,11 @@ class TextEncoder:
         return pieces, self._estimate(bounds, groups).keeps_last
 
     def _fast_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
-        plan = make_plan(self.prompts, classes, groups, self.tower, self.dtype, layouts)
-        lasting = self._costs.learning and len(classes) == len(self.prompts)  # of many chunks it would add up
-        constant = self._pass.constant(plan) if lasting else None
+        whole = len(classes) == len(self.prompts)
+        plan = make_plan(
+            self.prompts, classes, groups, self.tower, self.dtype, layouts, self._costs.multiple(not whole)
+        )
+        constant = self._pass.constant(plan) if whole and self._costs.learning else None  # of chunks it would add up
         return Piece(plan.order, lambda context: self._pass(plan, context, self.prompts.class_specific, constant))
 
     def _reference_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
@@ -182,7 +184,8 @@ class TextEncoder:
 
     def _estimate(self, bounds: Bounds, groups: int) -> Estimate:
         alike = {tuple(self._tails[start:stop].tolist()) for start, stop in bounds}
-        sizes = [self._costs.chunk(torch.tensor(tails), self._prefix, groups) for tails in alike]
+        cut = len(bounds) > 1
+        sizes = [self._costs.chunk(torch.tensor(tails), self._prefix, groups, cut) for tails in alike]
         own = 0
         if self.prompts.class_specific:  # contexts, their gradients on either side of the chunks, two moments
             own = 5 * 4 * len(self.prompts) * (int(self.prompts.context_index.max()) + 1) * self.tower.width

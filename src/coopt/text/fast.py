@@ -39,7 +39,7 @@ class Plan:
         tail_ids, tail_context, tail_position: the same for all tails, packed, with each token's position.
         tail_class: which of the plan's classes (for class-specific context) a tail row belongs to.
         prefix_slots, tail_slots: which of the rows hold a context vector.
-        end_rows: the row of each end token in the whole matrix, for all groups.
+        end_rows: the row of each end token in the whole matrix, for all groups; some row after the last of them.
         order: the classes in packed order.
         layout: how the rows attend to each other.
     """
@@ -64,6 +64,7 @@ def make_plan(
     tower: TextTower,
     dtype: torch.dtype,
     layouts: dict[tuple[int, ...], Layout],
+    multiple: int = 1,
 ) -> Plan:
     """The plan for some of the prompts and G contexts.
 
@@ -75,6 +76,7 @@ def make_plan(
         dtype: what the matrix products are computed in.
         layouts: those of other plans for the same groups, by the lengths of their prompts; a new one is added. Classes
             are many and lengths are few.
+        multiple: rows are filled up to a multiple of it.
     """
     device = tower.positional_embedding.device
     shared = prompts.shared
@@ -87,9 +89,9 @@ def make_plan(
     attention = torch.float32 if device.type == "cpu" else dtype
     prefix_context, tail_context = prompts.context_index[0, :shared], prompts.context_index[classes[row], column]
     ends = (lengths - shared).cumsum(0) - 1
-    group = torch.arange(groups)[:, None]
+    end_rows = (groups * shared + torch.arange(groups)[:, None] * len(row) + ends).flatten()
     if key not in layouts:
-        layouts[key] = Layout.of(lengths - shared, shared, groups, tower.heads, device, attention)
+        layouts[key] = Layout.of(lengths - shared, shared, groups, tower.heads, device, attention, multiple)
     return Plan(
         prefix_ids=prompts.token_ids[0, :shared].to(device),
         prefix_context=prefix_context.to(device),
@@ -99,7 +101,7 @@ def make_plan(
         tail_class=row.to(device),
         prefix_slots=(prefix_context >= 0).nonzero()[:, 0].to(device),
         tail_slots=(tail_context >= 0).nonzero()[:, 0].to(device),
-        end_rows=(groups * shared + group * len(row) + ends).flatten().to(device),
+        end_rows=F.pad(end_rows, (0, -len(end_rows) % multiple)).to(device),
         order=classes.to(device),
         layout=layouts[key],
     )
@@ -200,10 +202,12 @@ class FastPass:
         """
         prefix = _embed_prefix(self.tower, plan, None if class_specific else context)
         tails = _embed_tails(self.tower, plan, context, class_specific) if constant is None else constant.rows
-        x = torch.cat([prefix, tails])
+        filling = -(len(prefix) + len(tails)) % plan.layout.multiple
+        x = torch.cat([prefix, tails, tails.new_zeros(filling, tails.shape[1])])
         for i, block in enumerate(self.blocks[:-1]):
             x = self._block(x, block, plan.layout, constant if i == 0 else None)
         x = self._last_block(x, self.blocks[-1], plan)
+        x = x[: plan.layout.groups * len(plan.order)]
         features = self.tower.projection(self.tower.ln_final(x))
         return features.view(plan.layout.groups, len(plan.order), -1)
 

@@ -36,6 +36,9 @@ ALLOCATOR = 1.4
 LEAST_AUTOMATIC = 1 << 26
 """Below this many bytes chunks are too small to be worth it, however little is free."""
 
+FILLED = 64
+"""Rows that chunks are filled up to a multiple of where every shape costs memory of its own."""
+
 UNSEEN_LAYERS = 32
 """Of a tower that cannot be opened: as many as the largest have."""
 
@@ -102,7 +105,7 @@ class Estimate:
         head: features and logits while they are compared.
         carried: features and gradients of all classes that are held while a chunk runs.
         indices: what says which row stands where, and constants; they stay from step to step.
-        weights: copies of the tower's weights in the working precision; none in float32.
+        weights: copies of the tower's weights in the working precision, and what goes with them; none in float32.
     """
 
     chunks: int
@@ -184,18 +187,28 @@ class Costs:
             context_length=tower.context_length,
         )
 
-    def chunk(self, tails: Int[Tensor, " classes"], prefix: int, groups: int) -> ChunkSize:
+    def multiple(self, cut: bool) -> int:
+        """Rows of a chunk are filled up to a multiple of this; `cut`: the chunk is one of several.
+
+        A CPU's bfloat16 products are compiled for every shape and kept, so chunks should not differ by a few rows.
+        """
+        return FILLED if cut and self.size < self.attention_size else 1
+
+    def chunk(self, tails: Int[Tensor, " classes"], prefix: int, groups: int, cut: bool) -> ChunkSize:
         """Bytes of one chunk of classes.
 
         Args:
             tails: the lengths of its tails, ascending.
             prefix: P.
             groups: contexts that run together.
+            cut: it is one of several.
         """
         if not self.fast:
             return self._reference_chunk(groups * len(tails))
         w, s, a = self.width, self.size, self.attention_size
-        rows, ends = groups * (prefix + int(tails.sum())), groups * len(tails)
+        multiple = self.multiple(cut)
+        filled = groups * (prefix + int(tails.sum())), groups * len(tails)
+        rows, ends = (multiple * math.ceil(count / multiple) for count in filled)
         bins, width, most = Bins.of(tails, prefix).shape
         keys, asking = prefix + width, groups * bins * most
         attended, seen = groups * (prefix + bins * width), 2 * groups * bins * keys
@@ -240,9 +253,13 @@ class Costs:
 
     @property
     def weights(self) -> int:
-        """Bytes of the weights of linear layers in the working precision, where they are copies."""
+        """Bytes of the weights of linear layers in the working precision, where they are copies.
+
+        On a CPU about as much again: what its library compiles for products in bfloat16, and keeps.
+        """
         per_block = 4 * self.width**2 + 2 * self.width * self.hidden
-        return self.layers * per_block * self.size if self.fast and self.size < 4 else 0
+        copies = 2 if self.size < self.attention_size else 1
+        return copies * self.layers * per_block * self.size if self.fast and self.size < 4 else 0
 
     def plans(self, chunks: int, rows: int, groups: int) -> int:
         """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk."""
