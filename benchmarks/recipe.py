@@ -2,6 +2,7 @@
 
     python benchmarks/recipe.py --on val --set 'fast: {}' --set 'longer: {epochs: 200}'
     python benchmarks/recipe.py --on test --set 'fast: {}' --set 'paper: {recipe: paper}' --seeds 1 2 3 [--json FILE]
+    python benchmarks/recipe.py --runs results/mini-recipes     # the same from runs of `coopt suite run mini-recipes`
 
 Every candidate is a name and the parameters of `CoOp` that it changes (`n_ctx`, `init`, `recipe` ...; the fields of a
 recipe may stand beside them). It is fitted on the few-shot sample of each seed. The cost is counted, not timed: a step is
@@ -29,7 +30,10 @@ from coopt import CoOp, Recipe, ZeroShot, load_backbone
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split, extract_features, few_shot
 from coopt.data.bundled import BundledDataset, bundled_datasets
+from coopt.errors import SavedFileError
+from coopt.evaluation.run_files import read_records
 from coopt.training.batches import batch_order
+from coopt.training.recipe import RECIPES
 
 RECIPE_FIELDS = {f.name for f in fields(Recipe)} - {"name"}
 
@@ -53,6 +57,25 @@ def parameters_of(text: str) -> tuple[str, dict[str, Any]]:
     if recipe:
         given["recipe"] = {"name": given.get("recipe", "fast"), **recipe}
     return str(name), given
+
+
+def rows_of_runs(folder: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
+    """The runs of a suite of few-shot learning on the test parts, and what each candidate changes of `CoOp`'s parameters."""
+    rows, parameters = [], {}
+    usual = {**CoOp().parameters, "recipe": RECIPES["fast"].to_dict()}
+    for record in read_records(folder):
+        if isinstance(record, SavedFileError):
+            raise record
+        run = record.result
+        passes = 1
+        if run.seed is not None:
+            recipe = Recipe.of(run.parameters["recipe"])
+            passes = recipe.epochs_for(run.shots) * len(batch_order(run.n_train, 0, recipe, run.seed))
+            changed = {key: value for key, value in run.parameters.items() if value != usual[key]}
+            named = {"recipe": recipe.name} if recipe == RECIPES.get(recipe.name) else {}
+            parameters[run.method] = {**changed, **(named if "recipe" in changed else {})}
+        rows.append(Row(run.method, run.dataset, run.shots, run.seed or 0, run.accuracy, passes))
+    return rows, parameters
 
 
 class Task:
@@ -128,33 +151,45 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--on", choices=("val", "test"), default="val", help="the part that is scored")
-    parser.add_argument("--set", dest="sets", action="append", required=True, metavar="YAML", help="a candidate")
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="YAML", help="a candidate")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--only", nargs="+", default=[], metavar="DATASET")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="take the runs of a suite, and fit nothing")
     add_json_option(parser)
     arguments = parser.parse_args()
-    candidates = [parameters_of(text) for text in arguments.sets]
+    if bool(arguments.sets) == bool(arguments.runs):
+        parser.error("give candidates by --set, or finished runs by --runs")
+    if arguments.runs:
+        arguments.on = "test"
+        rows, candidates = rows_of_runs(arguments.runs)
+    else:
+        candidates = dict(parameters_of(text) for text in arguments.sets)
+        rows = list(fits(candidates, arguments))
+    result = {
+        "on": arguments.on,
+        "shots": _shots(rows),
+        "seeds": sorted({row.seed for row in rows if row.shots}),
+        "data_sets": len({row.dataset for row in rows}),
+        "candidates": summary(rows, candidates),
+        "rows": [asdict(row) for row in rows],
+    }
+    report(result, table(result), arguments)
+
+
+def fits(candidates: Mapping[str, dict[str, Any]], arguments: argparse.Namespace) -> Iterator[Row]:
+    """Every candidate on every data set, after the prompts written by hand."""
     backbone, cache = load_backbone("bundled"), FeatureCache()
-    rows: list[Row] = []
     began = time.monotonic()
     for described in bundled_datasets():
         if arguments.only and described.name not in arguments.only:
             continue
         task = Task(described, backbone, cache, arguments.on)
-        rows += task.hand_made()
-        for name, parameters in candidates:
-            rows += [task.row(name, parameters, k, seed) for k in arguments.shots for seed in arguments.seeds]
+        yield from task.hand_made()
+        for name, parameters in candidates.items():
+            for shots in arguments.shots:
+                yield from (task.row(name, parameters, shots, seed) for seed in arguments.seeds)
         print(f"{described.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    result = {
-        "on": arguments.on,
-        "shots": arguments.shots,
-        "seeds": arguments.seeds,
-        "data_sets": len({row.dataset for row in rows}),
-        "candidates": summary(rows, dict(candidates)),
-        "rows": [asdict(row) for row in rows],
-    }
-    report(result, table(result), arguments)
 
 
 if __name__ == "__main__":
