@@ -69,9 +69,9 @@ def rows_of_runs(folder: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
         run = record.result
         passes = 1
         if run.seed is not None:
-            recipe = Recipe.of(run.parameters["recipe"])
+            recipe = Recipe.of(run.setting.parameters["recipe"])
             passes = recipe.epochs_for(run.shots) * len(batch_order(run.n_train, 0, recipe, run.seed))
-            changed = {key: value for key, value in run.parameters.items() if value != usual[key]}
+            changed = {key: value for key, value in run.setting.parameters.items() if value != usual[key]}
             named = {"recipe": recipe.name} if recipe == RECIPES.get(recipe.name) else {}
             parameters[run.method] = {**changed, **(named if "recipe" in changed else {})}
         rows.append(Row(run.method, run.dataset, run.shots, run.seed or 0, run.accuracy, passes))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import memory, page, report, scale, sections
-from benchmarks.recipe import Row, summary
+from benchmarks.recipe import Row, rows_of_runs, summary
 from benchmarks.report import aligned, command
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +104,17 @@ def test_a_row_of_scale_says_what_was_held() -> None:
 
 def rows_of(candidate: str, passes: int, accuracies: dict[tuple[int, int], float]) -> list[Row]:
     return [Row(candidate, "pets", shots, seed, value, passes) for (shots, seed), value in accuracies.items()]
+
+
+def test_recipes_are_compared_by_the_committed_runs() -> None:
+    rows, parameters = rows_of_runs(ROOT / "results" / "mini-recipes")
+    committed = json.loads((page.RESULTS / "recipe-test.json").read_text())
+    assert [asdict(row) for row in rows] == committed["rows"]
+    assert parameters == {"CoOp, fast recipe": {}, "CoOp, paper's recipe": {"recipe": "paper"}}
+    # 14 classes: one batch at one shot, for 50 epochs; seven of the 14 x 16 images at 16 shots, for 200.
+    passes = {(r.candidate, r.shots): r.text_passes for r in rows if r.dataset == "animals" and r.seed == 1}
+    assert passes["CoOp, paper's recipe", 1] == 50 and passes["CoOp, paper's recipe", 16] == 200 * 7
+    assert {passes["CoOp, fast recipe", shots] for shots in (1, 4, 16)} == {16}
 
 
 def test_a_candidate_is_summed_up_over_seeds() -> None:
