@@ -138,7 +138,7 @@ def _price_of_chunks(result: Result) -> str:
     first = min(cut, key=lambda row: row["classes"])
     most = max(whole, key=lambda row: row["classes"])
     return (
-        f"With {first['classes']:,} classes they run in {first['chunks']} chunks, whose activations are computed twice: "
+        f"With {first['classes']:,} classes they run in {first['chunks']} chunks, most of whose activations are computed twice: "
         f"{first['class_ms']:.2f} ms for each class, where the {most['classes']:,} in one piece take {most['class_ms']:.2f} "
         f"({first['precision']})."
     )
