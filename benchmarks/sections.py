@@ -251,6 +251,12 @@ def recipe(result: Result) -> Paragraphs:
         f"The best mean is that of {best['name']!r}, {best['accuracy']['mean']:.1f}. For scale, prompts that were not learned: "
         f"{by_hand}."
     )
+    taken = next((one for one in fitted if one["parameters"] == {}), best)
+    if counted and taken is not best:
+        conclusion += (
+            f" The defaults are {best['accuracy']['mean'] - taken['accuracy']['mean']:.1f} below the best, with "
+            f"{taken['text_passes']['mean']:.0f} text passes instead of {best['text_passes']['mean']:.0f}."
+        )
     return [about, markdown(header, rows), conclusion]
 
 
