@@ -53,6 +53,15 @@ def test_tokens_through_the_blocks(backbone: Backbone, calls: Any) -> None:
     assert encoder.rows == 17 + TAILS
 
 
+def test_what_is_constant_is_projected_once(backbone: Backbone, calls: Any) -> None:
+    projected = calls(FastPass, "_project")
+    encoder = TextEncoder(backbone, context_prompts(backbone, NAMES, 16))
+    for _ in range(2):
+        encoder(context_for(backbone, 16).requires_grad_()).sum().backward()
+    others = len(backbone.text.blocks or ()) - 2  # the last block projects for itself
+    assert rows(projected) == [TAILS, *[17, *[17 + TAILS] * others] * 2]
+
+
 def test_chunks_but_the_last_run_twice_for_a_gradient_and_once_without(backbone: Backbone, calls: Any) -> None:
     encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, NAMES, 4)))
     passes = calls(FastPass, "_last_block")
