@@ -55,15 +55,15 @@ def parity(result: Result) -> Paragraphs:
 def coop_step(result: Result) -> Paragraphs:
     """One step of CoOp."""
     longer, peak = result["with_imagenet_names"], result["peak_memory_gb"]
-    rows = [["reference way", *_times(result, "reference"), "1", "", f"{peak['reference']:.2f}"]]
+    rows = [["reference way", *times_of(result, "reference"), "1", "", f"{peak['reference']:.2f}"]]
     for name in result["ours_s"]:
         share = f"{result['matmul_peak_shares'][name]:.0%}"
         rows.append(
-            [f"ours, {name}", *_times(result, name), f"{result['ratio'][name]:.1f}", share, f"{peak[name]:.2f}"]
+            [f"ours, {name}", *times_of(result, name), f"{result['ratio'][name]:.1f}", share, f"{peak[name]:.2f}"]
         )
     for name in longer["ours_s"]:
         way, share = f"{name}, ImageNet's names", f"{longer['matmul_peak_shares'][name]:.0%}"
-        rows.append([f"ours, {way}", *_times(result, way), f"{longer['ratio'][name]:.1f}", share, ""])
+        rows.append([f"ours, {way}", *times_of(result, way), f"{longer['ratio'][name]:.1f}", share, ""])
     header = ["", "fastest s", "median s", "slowest s", "ratio", "of the matrix-product peak", "peak GB"]
     tokens = result["tokens"]
     about = (
@@ -81,9 +81,9 @@ def cocoop_step(result: Result) -> Paragraphs:
     """One step of CoCoOp."""
     one = result["reference"]
     numbers = f"{one['step_s']:.3f}", "1", "", f"{one['peak_memory_gb']:.2f}"
-    rows = [["reference way", "1", *_times(result, "reference"), *numbers]]
+    rows = [["reference way", "1", *times_of(result, "reference"), *numbers]]
     for row in result["ours"]:
-        times = _times(result, f"{row['precision']}, batch {row['batch']}")
+        times = times_of(result, f"{row['precision']}, batch {row['batch']}")
         numbers = f"{row['image_s']:.3f}", f"{row['ratio']:.1f}", f"{row['matmul_peak_share']:.0%}"
         rows.append([f"ours, {row['precision']}", str(row["batch"]), *times, *numbers, f"{row['peak_memory_gb']:.2f}"])
     header = ["", "batch", "fastest s", "median s", "slowest s", "s / image", "ratio per image"]
@@ -95,7 +95,8 @@ def cocoop_step(result: Result) -> Paragraphs:
     return [about, markdown(header, rows), _agreement(result)]
 
 
-def _times(result: Result, way: str) -> list[str]:
+def times_of(result: Result, way: str) -> list[str]:
+    """The cells under `TIMES`, in seconds."""
     return [f"{result['spread'][way][name]:.3f}" for name in TIMES]
 
 

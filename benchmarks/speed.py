@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.measuring import matmul_peak, peak_bytes, seconds, spread
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, aligned, report
+from benchmarks.sections import TIMES, times_of
 from benchmarks.steps import UNBOUNDED, ConditionalStep, Step, device, random_backbone
 from coopt.text.encode import TextEncoder
 from coopt.training.heap import kept_heap
@@ -38,8 +39,6 @@ OURS = ("fp32", "bf16")
 
 LONGER = ", ImageNet's names"
 """What a way is called that runs with the first names of ImageNet, which are longer than Caltech101's."""
-
-TIMES = ("fastest s", "median s", "slowest s")
 
 PRODUCTS_PER_LAYER = 2
 """Of a linear layer in a step: forward and backward; frozen weights need no gradient."""
@@ -119,7 +118,7 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def cocoop_table(result: dict[str, Any]) -> str:
     """`measure_cocoop` for people."""
-    rows = [["", "batch", *TIMES, "s / image", "ratio", "of matmul peak", "peak GB"]]
+    rows = [["", "batch", *(f"{name} s" for name in TIMES), "s / image", "ratio", "of matmul peak", "peak GB"]]
     one = result["reference"]
     numbers = f"{one['step_s']:.3f}", "1.0", "", f"{one['peak_memory_gb']:.2f}"
     rows.append(["reference", "1", *times_of(result, "reference"), *numbers])
@@ -169,7 +168,7 @@ def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def coop_table(result: dict[str, Any]) -> str:
     """`measure_coop` for people."""
-    rows = [["", *TIMES, "ratio", "of matmul peak", "peak GB"]]
+    rows = [["", *(f"{name} s" for name in TIMES), "ratio", "of matmul peak", "peak GB"]]
     peak, longer = result["peak_memory_gb"], result["with_imagenet_names"]
     rows.append(["reference", *times_of(result, "reference"), "1.0", "", f"{peak['reference']:.2f}"])
     for name in OURS:
@@ -179,11 +178,6 @@ def coop_table(result: dict[str, Any]) -> str:
         numbers = f"{longer['ratio'][name]:.1f}", f"{longer['matmul_peak_shares'][name]:.0%}", ""
         rows.append([f"ours {name}{LONGER}", *times_of(result, name + LONGER), *numbers])
     return framed(result, rows)
-
-
-def times_of(result: dict[str, Any], way: str) -> list[str]:
-    """The cells under `TIMES`."""
-    return [f"{value:.3f}" for value in result["spread"][way].values()]
 
 
 def framed(result: dict[str, Any], rows: list[list[str]]) -> str:

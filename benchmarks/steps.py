@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone, Preprocessing
+from coopt.backbones.protocol import Precision
 from coopt.methods.cocoop import CoCoOp, initial_meta_net
-from coopt.text.encode import Path, Precision, TextEncoder
+from coopt.text.encode import Path, TextEncoder
 from coopt.text.layout import context_prompts
 from coopt.text.memory import Estimate, Memory
 

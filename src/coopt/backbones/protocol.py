@@ -19,6 +19,11 @@ from torch import Tensor, nn
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.errors import UnsupportedBackboneError
 
+Precision = Literal["fp32", "bf16"]
+"""Of a tower's matrix products; what is between them stays in float32."""
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
 
 @runtime_checkable
 class Tokenizer(Protocol):

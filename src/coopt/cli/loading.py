@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.cli.output import Output
 from coopt.data import ImageDataset, Split, display_name, load_dataset
 from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 from coopt.methods.saving import describe, load
-from coopt.text.encode import Precision
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,9 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coopt.backbones import Backbone
-
-ImagePrecision = Literal["fp32", "bf16"]
-PRECISIONS: tuple[ImagePrecision, ...] = ("fp32", "bf16")
+from coopt.backbones.protocol import Precision
 
 SMALL_MODEL = 1 << 24
 """Parameters up to which a batch that is not full costs next to nothing to fill up."""
@@ -38,7 +36,7 @@ class ImageEncoder:
             not suffice, it is halved until it does.
     """
 
-    def __init__(self, backbone: Backbone, precision: ImagePrecision = "fp32", batch_size: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, precision: Precision = "fp32", batch_size: int | None = None) -> None:
         self.backbone = backbone
         self.precision = precision
         self.batch_size = batch_size or (32 if backbone.device.type == "cpu" else 128)

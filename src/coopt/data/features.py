@@ -25,8 +25,9 @@ from PIL import Image
 from torch import Tensor
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.data.cache import FeatureCache, FeatureKey
-from coopt.data.encoding import PRECISIONS, ImageEncoder, ImagePrecision
+from coopt.data.encoding import ImageEncoder
 from coopt.data.sources import (
     BadContent,
     Content,
@@ -67,7 +68,7 @@ def extract_features(
     on_bad_image: Literal["fail", "skip"] = "fail",
     batch_size: int | None = None,
     workers: int | None = None,
-    precision: ImagePrecision = "fp32",
+    precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Features:
     """The features of images under each view.

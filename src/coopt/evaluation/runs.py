@@ -15,13 +15,13 @@ from sklearn.base import clone
 from torch import Tensor
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, extract_features
 from coopt.errors import ParameterError, SavedFileError
 from coopt.evaluation.contenders import Contender
 from coopt.evaluation.metrics import Evaluation, evaluate
 from coopt.evaluation.protocols import Problem, Target
 from coopt.methods.base import ClipClassifier
-from coopt.text.encode import Precision
 
 NUMBERS = 1
 """Raised when the same setting gives other numbers than it gave before: results of earlier versions are redone then."""

@@ -20,11 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
 from coopt.data.sources import View
 from coopt.errors import DataError, FewShotsWarning, ParameterError
 from coopt.progress import progress_shown, tracked
-from coopt.text.encode import PATHS, PRECISIONS, Precision
+from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names
 from coopt.text.memory import Memory, bytes_of
@@ -56,6 +57,8 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     on_bad_image: Literal["fail", "skip"]
     verbose: bool
     precision: Precision = "fp32"
+    text_path: TextPath  # this and the next of methods with a text pass
+    memory: Memory
 
     # Fitted attributes
     backbone_: Backbone
@@ -233,10 +236,15 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         self._require("on_bad_image", self.on_bad_image in ("fail", "skip"), "'fail' or 'skip'")
         self._require("cache", isinstance(self.cache, bool | FeatureCache), "True, False or a FeatureCache")
 
-    def _check_text_parameters(self, text_path: TextPath, precision: Precision, memory: Memory) -> None:
-        self._require("text_path", text_path in PATHS, f"one of {', '.join(PATHS)}")
-        self._require("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        bytes_of(memory)
+    @property
+    def _text_options(self) -> dict[str, Any]:
+        """How prompts are encoded, as `TextEncoder` and `template_features` take it."""
+        return {"path": self.text_path, "precision": self.precision, "memory": self.memory}
+
+    def _check_text_parameters(self) -> None:
+        self._require("text_path", self.text_path in PATHS, f"one of {', '.join(PATHS)}")
+        self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        bytes_of(self.memory)
 
     def _check_context_parameters(self, n_ctx: int | None, init: str | None) -> None:
         if n_ctx is not None:

@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, normalize, relu
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision, TextEncoder
+from coopt.text.encode import TextEncoder
 from coopt.text.grouped import sum_over_groups
 from coopt.text.layout import context_prompts
 from coopt.text.memory import Memory
@@ -72,9 +73,6 @@ class CoCoOp(LearnedMethod):
 
     method: ClassVar[str] = "cocoop"
     recipes: ClassVar[dict[str, Recipe]] = COCOOP_RECIPES
-    text_path: TextPath
-    precision: Precision
-    memory: Memory
 
     context_: Float[Tensor, "n_ctx width"]
     meta_net_: dict[str, Tensor]
@@ -115,7 +113,7 @@ class CoCoOp(LearnedMethod):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._check_context_parameters(self.n_ctx, self.init)
-        self._check_text_parameters(self.text_path, self.precision, self.memory)
+        self._check_text_parameters()
 
     def _initial(self) -> dict[str, Tensor]:
         context = initial_context(self.backbone_, self.class_names_, self.n_ctx, False, self.init, self.seed)
@@ -144,14 +142,7 @@ class CoCoOp(LearnedMethod):
 
     def _encoder(self, n_ctx: int, learning: bool = True) -> TextEncoder:
         prompts = context_prompts(self.backbone_, self.class_names_, n_ctx)
-        return TextEncoder(
-            self.backbone_,
-            prompts,
-            path=self.text_path,
-            precision=self.precision,
-            memory=self.memory,
-            learning=learning,
-        )
+        return TextEncoder(self.backbone_, prompts, **self._text_options, learning=learning)
 
     def _scores(
         self, encode: TextEncoder, contexts: Float[Tensor, "n n_ctx width"], images: Float[Tensor, "n dim"]

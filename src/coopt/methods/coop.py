@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import ParameterError, SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision, TextEncoder
+from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
 from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
@@ -62,9 +63,6 @@ class CoOp(LearnedMethod):
 
     method: ClassVar[str] = "coop"
     position: Position
-    text_path: TextPath
-    precision: Precision
-    memory: Memory
 
     def __init__(
         self,
@@ -108,7 +106,7 @@ class CoOp(LearnedMethod):
         self._check_context_parameters(self.n_ctx, self.init)
         self._require("csc", isinstance(self.csc, bool), "True or False")
         self._require("position", self.position in POSITIONS, f"one of {', '.join(POSITIONS)}")
-        self._check_text_parameters(self.text_path, self.precision, self.memory)
+        self._check_text_parameters()
 
     def _initial(self) -> dict[str, Tensor]:
         return {
@@ -139,15 +137,7 @@ class CoOp(LearnedMethod):
     def _encoder(self, n_ctx: int, batch: int) -> TextEncoder:
         """For steps of so many images; for none, only features are asked for."""
         prompts = context_prompts(self.backbone_, self.class_names_, n_ctx, self.position, self.csc)
-        return TextEncoder(
-            self.backbone_,
-            prompts,
-            path=self.text_path,
-            precision=self.precision,
-            memory=self.memory,
-            batch=batch,
-            learning=batch > 0,
-        )
+        return TextEncoder(self.backbone_, prompts, **self._text_options, batch=batch, learning=batch > 0)
 
     def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         return self.backbone_.logit_scale * normalize(features, dim=-1) @ self.text_features_.T

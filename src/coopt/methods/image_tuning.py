@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone, Preprocessing
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, Features
 from coopt.data.sources import (
     BadContent,
@@ -32,7 +33,6 @@ from coopt.errors import DataError, SavedFileError
 from coopt.methods.base import is_features
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
-from coopt.text.encode import Precision
 from coopt.training.batches import batch_order, generator_for
 from coopt.training.recipe import PAPER, Recipe
 

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.methods.coop import CoOp
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision
 from coopt.text.layout import Position
 from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
@@ -92,12 +92,6 @@ class KgCoOp(CoOp):
         self._require_number("guide_weight", 0.0)
 
     def _penalty(self) -> Callable[[Float[Tensor, "classes dim"]], Tensor | float]:
-        guide = template_features(
-            self.backbone_,
-            self.class_names_,
-            template_list(self.templates),
-            path=self.text_path,
-            precision=self.precision,
-            memory=self.memory,
-        )
+        templates = template_list(self.templates)
+        guide = template_features(self.backbone_, self.class_names_, templates, **self._text_options)
         return lambda text: self.guide_weight * (text - guide).square().sum(dim=1).mean()

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.protocol import Precision
 from coopt.errors import ParameterError, SavedFileError
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.safe_pickle import load_tensors
-from coopt.text.encode import Precision
 from coopt.text.layout import Position
 
 META_NET = "meta_net."

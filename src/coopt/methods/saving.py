@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, SavedFileError
 from coopt.files import write_bytes, write_json
 from coopt.methods.base import ClipClassifier
@@ -33,7 +34,6 @@ from coopt.methods.text_bias import TextBias
 from coopt.methods.text_transformation import TextTransformation
 from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
-from coopt.text.encode import PRECISIONS, Precision
 from coopt.training.recipe import Recipe
 
 FORMAT = 1

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision
 from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
 
@@ -38,9 +38,6 @@ class TemplatedMethod(LearnedMethod):
         template_features_: normalised text features of the hand-made prompts, (C, D).
     """
 
-    text_path: TextPath
-    precision: Precision
-    memory: Memory
     template_features_: Tensor
 
     def __init__(
@@ -76,18 +73,12 @@ class TemplatedMethod(LearnedMethod):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._check_text_parameters(self.text_path, self.precision, self.memory)
+        self._check_text_parameters()
 
     def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
         super()._set_classes(backbone, names, named)
-        self.template_features_ = template_features(
-            backbone,
-            names,
-            template_list(self.templates),
-            path=self.text_path,
-            precision=self.precision,
-            memory=self.memory,
-        )
+        templates = template_list(self.templates)
+        self.template_features_ = template_features(backbone, names, templates, **self._text_options)
 
 
 class TextAdapter(TemplatedMethod):

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import ParameterError
 from coopt.methods.templated import TextAdapter
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision
 from coopt.text.memory import Memory
 from coopt.training.recipe import FAST, PAPER, Recipe
 

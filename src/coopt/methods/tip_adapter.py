@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from coopt.backbones import Backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, encode_labels
 from coopt.errors import SavedFileError
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision
 from coopt.text.memory import Memory
 from coopt.training.batches import Views
 from coopt.training.recipe import Recipe

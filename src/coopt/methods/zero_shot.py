@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
-from coopt.text.encode import Precision
 from coopt.text.memory import Memory
 
 
@@ -34,9 +34,6 @@ class ZeroShot(ClipClassifier):
     """
 
     method: ClassVar[str] = "zero_shot"
-    text_path: TextPath
-    precision: Precision
-    memory: Memory
 
     def __init__(
         self,
@@ -76,7 +73,7 @@ class ZeroShot(ClipClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._check_text_parameters(self.text_path, self.precision, self.memory)
+        self._check_text_parameters()
 
     def _fit(self, features: None, targets: Int[Tensor, " n"]) -> None:
         self._set_state({})
@@ -89,12 +86,7 @@ class ZeroShot(ClipClassifier):
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
         self.text_features_ = template_features(
-            self.backbone_,
-            self.class_names_,
-            self.template_list,
-            path=self.text_path,
-            precision=self.precision,
-            memory=self.memory,
+            self.backbone_, self.class_names_, self.template_list, **self._text_options
         )
 
     @property

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coopt.backbones.protocol import Backbone
+from coopt.backbones.protocol import Backbone, Precision
 from coopt.errors import ParameterError
-from coopt.text.encode import Path, Precision, TextEncoder
+from coopt.text.encode import Path, TextEncoder
 from coopt.text.layout import template_prompts
 from coopt.text.memory import Memory
 

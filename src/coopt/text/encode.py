@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coopt.backbones.protocol import Backbone, Block, TextTower
+from coopt.backbones.protocol import PRECISIONS, Backbone, Block, Precision, TextTower
 from coopt.errors import ParameterError
 from coopt.text.attention import Layout
 from coopt.text.fast import FastPass, make_plan
@@ -22,9 +22,7 @@ from coopt.text.memory import Costs, Estimate, Memory, automatic_memory, bytes_o
 from coopt.text.reference import encode_reference
 
 Path = Literal["auto", "fast", "reference"]
-Precision = Literal["fp32", "bf16"]
 PATHS: tuple[Path, ...] = ("auto", "fast", "reference")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 KEPT_PLANS = 2
 """Plans kept for numbers of groups: images come in chunks of one size, and a last one of another."""
