@@ -23,6 +23,7 @@ from coopt.errors import (
 from coopt.methods.coop import CoOp
 from coopt.prompts.templates import template_features
 from coopt.training import loop
+from coopt.training.recipe import CSC_RECIPES, RECIPES
 from tests.methods.conftest import NAMES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -93,6 +94,17 @@ def test_class_specific_context_takes_no_new_classes(backbone: Backbone, feature
         model.with_classes(["cat", "dog"])
     words = model.nearest_words(1)
     assert isinstance(words, dict) and list(words) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("method", [CoOp, coopt.KgCoOp])
+def test_class_specific_context_has_a_fast_recipe_of_its_own(
+    method: type[CoOp], backbone: Backbone, features: Any, labels: Any
+) -> None:
+    model = method(backbone, n_ctx=2, csc=True).fit(features, labels)
+    assert len(model.losses_) == model.recipe_.epochs == CSC_RECIPES["fast"].epochs != RECIPES["fast"].epochs
+    assert model.parameters["recipe"] == CSC_RECIPES["fast"].to_dict()
+    assert method(backbone, csc=True, recipe={"epochs": 3}).full_recipe.lr == CSC_RECIPES["fast"].lr
+    assert method(backbone, csc=True, recipe="paper").full_recipe == RECIPES["paper"]
 
 
 def test_a_killed_run_goes_on(backbone: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

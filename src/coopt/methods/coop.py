@@ -27,7 +27,7 @@ from coopt.text.encode import Path as TextPath
 from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
 from coopt.text.memory import Memory
-from coopt.training.recipe import Recipe
+from coopt.training.recipe import CSC_RECIPES, Recipe
 
 
 class CoOp(LearnedMethod):
@@ -107,6 +107,11 @@ class CoOp(LearnedMethod):
         self._require("csc", isinstance(self.csc, bool), "True or False")
         self._require("position", self.position in POSITIONS, f"one of {', '.join(POSITIONS)}")
         self._check_text_parameters()
+
+    @property
+    def full_recipe(self) -> Recipe:
+        """See `LearnedMethod.full_recipe`; class-specific contexts are learned by recipes of their own."""
+        return Recipe.of(self.recipe, CSC_RECIPES if self.csc else self.recipes)
 
     def _initial(self) -> dict[str, Tensor]:
         return {

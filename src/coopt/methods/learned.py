@@ -92,12 +92,21 @@ class LearnedMethod(ClipClassifier):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._require_int("seed", 0)
-        self.recipe_ = Recipe.of(self.recipe, self.recipes)
+        self.recipe_ = self.full_recipe
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide what is learned, ready for JSON; the recipe with all its fields."""
-        return {**super().parameters, "recipe": Recipe.of(self.recipe, self.recipes).to_dict()}
+        return {**super().parameters, "recipe": self.full_recipe.to_dict()}
+
+    @property
+    def full_recipe(self) -> Recipe:
+        """The recipe, with the fields that its name stands for.
+
+        Raises:
+            ParameterError: see `Recipe.of`.
+        """
+        return Recipe.of(self.recipe, self.recipes)
 
     def _training_features(self, images: Any) -> tuple[Callable[[int], Views], Sequence[int]]:
         fixed = is_features(images) or is_pixels(images)  # these cannot be augmented

@@ -34,7 +34,6 @@ from coopt.methods.text_bias import TextBias
 from coopt.methods.text_transformation import TextTransformation
 from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
-from coopt.training.recipe import Recipe
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
@@ -150,7 +149,7 @@ def load(
             _set_precision(estimator, precision)
         estimator._set_classes(found, names, named=description["labels"] == "names")
         if isinstance(estimator, LearnedMethod):
-            estimator.recipe_ = Recipe.of(estimator.recipe, estimator.recipes)
+            estimator.recipe_ = estimator.full_recipe
         estimator._check_state(tensors)
         estimator._set_state(tensors)
     except (TypeError, KeyError) as error:

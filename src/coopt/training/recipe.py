@@ -132,6 +132,10 @@ there: the paper's crops (down to 8% of an image) cut frames and positions off. 
 
 RECIPES: dict[str, Recipe] = {"fast": FAST, "paper": PAPER}
 
+CSC_RECIPES: dict[str, Recipe] = {**RECIPES, "fast": replace(FAST, lr=0.003, epochs=50)}
+"""Their meaning for class-specific contexts: each class learns from its own few images alone, so its words are changed less,
+in more steps. Chosen in the same way, for contexts that begin as words and for random ones."""
+
 COCOOP_RECIPES: dict[str, Recipe] = {
     "fast": replace(FAST, lr=0.005, warmup_lr=1e-5, batch_size=8, epochs=100),
     "paper": replace(PAPER, batch_size=1, epochs=10),
