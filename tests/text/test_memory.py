@@ -63,13 +63,14 @@ def test_the_promise_is_for_the_process(backbone: Backbone) -> None:
     """The heap's holes count, and the weights' copies."""
     prompts = context_prompts(backbone, many_names(9), 4)
     whole, halved = (TextEncoder(backbone, prompts, precision=one).estimate() for one in ("fp32", "bf16"))
-    assert whole.total == math.ceil(ALLOCATOR * whole.tensors) and whole.weights == 0
+    assert whole.total == math.ceil(whole.allocator * whole.tensors) and whole.weights == 0
     copies = [*TextEncoder(backbone, prompts, precision="bf16")._pass.blocks]
     matrices = [
         one for block in copies for one in (block.qkv_weight, block.out_proj.weight, block.fc.weight, block.proj.weight)
     ]
     assert halved.weights == 2 * 2 * sum(one.numel() for one in matrices)  # and what is compiled for them
-    assert halved.total == math.ceil(ALLOCATOR * halved.tensors) + halved.weights
+    assert halved.total == math.ceil(halved.allocator * halved.tensors) + halved.weights
+    assert halved.allocator > whole.allocator == ALLOCATOR
 
 
 @pytest.mark.parametrize("batch", [1, 3000])

@@ -37,7 +37,7 @@ PAGES = 20 * (4 << 20) // 4096
 def test_memory_is_kept_between_steps_and_returned_after_the_last() -> None:
     command = [sys.executable, "-c", IN_A_PROCESS_OF_ITS_OWN]
     pages = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert pages["first"] > PAGES / 2 and pages["third"] < PAGES / 4
+    assert pages["third"] < pages["first"] / 2  # a fault may bring a large page, so their number is not that of pages
     assert pages["returned"] > PAGES / 2
 
 

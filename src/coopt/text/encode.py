@@ -89,7 +89,7 @@ class TextEncoder:
         self.batch = batch
         self.memory = bytes_of(memory)
         self._automatic = automatic_memory(backbone.device)
-        self._limit = math.inf  # bytes of a chunk, after the device ran out of memory
+        self._limit = math.inf  # bytes of a chunk's tensors, after the device ran out of memory
         self._costs = Costs.of(tower, backbone.embed_dim, self.dtype, self.fast, learning)
         self._pieces: dict[int, tuple[tuple[Piece, ...], bool]] = {}  # by number of groups, the most recently used last
         if self.fast:
@@ -169,15 +169,15 @@ class TextEncoder:
 
     def _cut(self, groups: int) -> Bounds:
         """The fewest chunks that fit into the memory, or nearly; one class in each when no others do."""
-        whole = self._estimate([(0, len(self.prompts))], groups).chunk
-        allowed = min(self._limit, self._automatic if self.memory is None else self.memory)
-        found = self._cuts(least=int(whole / allowed))
+        whole = self._estimate([(0, len(self.prompts))], groups)
+        allowed = self._automatic if self.memory is None else self.memory
+        found = self._cuts(least=int(max(whole.activations / allowed, whole.chunk / self._limit)))
         return next(
             bounds for bounds in found if len(bounds) == len(self.prompts) or self._fits(self._estimate(bounds, groups))
         )
 
     def _fits(self, estimate: Estimate) -> bool:
-        enough = estimate.chunk <= self._automatic if self.memory is None else estimate.total <= self.memory
+        enough = estimate.activations <= self._automatic if self.memory is None else estimate.total <= self.memory
         return enough and estimate.chunk <= self._limit
 
     def _estimate(self, bounds: Bounds, groups: int) -> Estimate:
@@ -197,6 +197,7 @@ class TextEncoder:
             carried=carried + own,
             indices=plans + sum(size.indices for size in sizes),
             weights=self._costs.weights,
+            allocator=self._costs.allocator,
         )
 
     @property
@@ -240,7 +241,7 @@ class TextEncoder:
         if not self.fast:
             return 1  # a context's prompts at full length fill any matrix product
         one = self._estimate([(0, len(self.prompts))], 1)
-        room = self._automatic // one.chunk if self.memory is None else self.memory // one.total
+        room = self._automatic // one.activations if self.memory is None else self.memory // one.total
         return max(1, int(min(room, self._limit // one.chunk)))
 
     @property

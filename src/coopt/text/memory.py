@@ -26,12 +26,15 @@ from coopt.text.feed_forward import kernel_of
 Memory = int | str
 """Bytes, a text such as "4G" (units of 1000), or "auto"."""
 
-DEFAULT_MEMORY = 9 << 27
-"""Bytes that the activations of one chunk may take when nothing else is said: enough for ImageNet's 1000 classes on a
-ViT-B text tower in one piece."""
+DEFAULT_MEMORY = 1_700_000_000
+"""Bytes that a process may hold for the activations of one chunk when nothing else is said: enough for ImageNet's 1000
+classes on a ViT-B text tower in one piece."""
 
 ALLOCATOR = 1.4
 """What a process holds for each byte of its tensors: between them, the heap has holes (`benchmarks/memory.py`)."""
+
+MIXED_ALLOCATOR = 1.65
+"""The same where tensors of two precisions lie between each other: sizes differ more, and holes fit less well."""
 
 LEAST_AUTOMATIC = 1 << 26
 """Below this many bytes chunks are too small to be worth it, however little is free."""
@@ -71,7 +74,7 @@ def text_of(n_bytes: int) -> str:
 
 
 def automatic_memory(device: torch.device) -> int:
-    """Bytes for the activations of one chunk when nothing is said.
+    """Bytes that a process may hold for the activations of one chunk when nothing is said.
 
     `DEFAULT_MEMORY`, halved until it is at most half of what is free. So it depends on the moment only where memory is
     short, and elsewhere every run is cut alike, to the last bit.
@@ -106,6 +109,7 @@ class Estimate:
         carried: features and gradients of all classes that are held while a chunk runs.
         indices: what says which row stands where, and constants; they stay from step to step.
         weights: copies of the tower's weights in the working precision, and what goes with them; none in float32.
+        allocator: what the process holds for each byte of its tensors.
     """
 
     chunks: int
@@ -115,6 +119,7 @@ class Estimate:
     carried: int
     indices: int
     weights: int
+    allocator: float
 
     @property
     def keeps_last(self) -> bool:
@@ -130,7 +135,12 @@ class Estimate:
     @property
     def total(self) -> int:
         """The most by which the process grows."""
-        return math.ceil(ALLOCATOR * self.tensors) + self.weights
+        return math.ceil(self.allocator * self.tensors) + self.weights
+
+    @property
+    def activations(self) -> int:
+        """What of that the largest chunk makes."""
+        return math.ceil(self.allocator * self.chunk)
 
 
 class ChunkSize(NamedTuple):
@@ -186,6 +196,11 @@ class Costs:
             hidden_kept=1 if blocks and _is_one_operation(blocks[0], fast) else 3,
             context_length=tower.context_length,
         )
+
+    @property
+    def allocator(self) -> float:
+        """What a process holds for each byte of its tensors."""
+        return ALLOCATOR if self.size == 4 else MIXED_ALLOCATOR
 
     def multiple(self, cut: bool) -> int:
         """Rows of a chunk are filled up to a multiple of this; `cut`: the chunk is one of several.
