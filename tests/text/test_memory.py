@@ -90,9 +90,9 @@ def test_the_reference_path_keeps_its_promise_too(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("classes", [100, 400])
 def test_memory_does_not_grow_with_the_classes(backbone: Backbone, classes: int) -> None:
-    encoder = TextEncoder(backbone, context_prompts(backbone, many_names(classes), 4), memory="2.1M", batch=2)
+    encoder = TextEncoder(backbone, context_prompts(backbone, many_names(classes), 4), memory="2.2M", batch=2)
     assert encoder.estimate().chunks > 1
-    assert peak(backbone, encoder, 4) <= 2_100_000 / ALLOCATOR
+    assert peak(backbone, encoder, 4) <= 2_200_000 / ALLOCATOR
 
 
 def test_without_a_gradient_nothing_is_kept(backbone: Backbone) -> None:
