@@ -26,14 +26,14 @@ from coopt.text.feed_forward import kernel_of
 Memory = int | str
 """Bytes, a text such as "4G" (units of 1000), or "auto"."""
 
-DEFAULT_MEMORY = 1_750_000_000
+DEFAULT_MEMORY = 1_800_000_000
 """Bytes that a process may hold for the activations of one chunk when nothing else is said: enough for ImageNet's 1000
 classes on a ViT-B text tower in one piece."""
 
-ALLOCATOR = 1.45
+ALLOCATOR = 1.5
 """What a process holds for each byte of its tensors: between them, the heap has holes (`benchmarks/memory.py`)."""
 
-MIXED_ALLOCATOR = 1.7
+MIXED_ALLOCATOR = 1.75
 """The same where tensors of two precisions lie between each other: sizes differ more, and holes fit less well."""
 
 LEAST_AUTOMATIC = 1 << 26
