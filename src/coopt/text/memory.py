@@ -270,11 +270,12 @@ class Costs:
     def weights(self) -> int:
         """Bytes of the weights of linear layers in the working precision, where they are copies.
 
-        On a CPU about as much again: what its library compiles for products in bfloat16, and keeps.
+        On a CPU about half as much again: what its library compiles for products in bfloat16, and keeps.
         """
-        per_block = 4 * self.width**2 + 2 * self.width * self.hidden
-        copies = 2 if self.size < self.attention_size else 1
-        return copies * self.layers * per_block * self.size if self.fast and self.size < 4 else 0
+        if not self.fast or self.size == 4:
+            return 0
+        copies = self.layers * (4 * self.width**2 + 2 * self.width * self.hidden) * self.size
+        return copies + copies // 2 if self.size < self.attention_size else copies
 
     def plans(self, chunks: int, rows: int, groups: int) -> int:
         """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk."""
