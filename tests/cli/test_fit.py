@@ -222,6 +222,7 @@ def test_bad_images_stop_it_or_are_left_out(photos: Path, short: Path, clip: str
     result = run(*arguments)
     assert result.exit_code == 1
     assert "broken.png' is not an image that Pillow knows" in result.stderr
+    assert "With --on-bad-image skip such images are left out and named." in result.stderr
     assert not (tmp_path / "out").exists()
     document = run_json(*arguments, "--on-bad-image", "skip")
     assert [warning["type"] for warning in document["warnings"]] == ["SkippedImageWarning"]

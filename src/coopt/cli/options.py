@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
+
+from coopt.errors import BadImageError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Decorator = Callable[[_Function], _Function]
@@ -31,14 +34,26 @@ SPLIT = click.option(
 
 
 def on_bad_image(default: str) -> Callable[[_Function], _Function]:
-    """`--on-bad-image`, with this default."""
-    return click.option(
+    """`--on-bad-image`, with this default; a command that stops at an image says so."""
+    option = click.option(
         "--on-bad-image",
         type=click.Choice(["skip", "fail"]),
         default=default,
         show_default=True,
         help="Leave out images that cannot be read and name them, or stop at the first.",
     )
+
+    def decorate(command: _Function) -> _Function:
+        @wraps(command)
+        def run(*arguments: Any, **options: Any) -> Any:
+            try:
+                return command(*arguments, **options)
+            except BadImageError as error:
+                raise BadImageError(f"{error} With --on-bad-image skip such images are left out and named.") from error
+
+        return option(cast(_Function, run))
+
+    return decorate
 
 
 def precision(default: str | None) -> Callable[[_Function], _Function]:
