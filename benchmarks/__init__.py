@@ -1,1 +1,1 @@
-"""Measurements: parity with recorded numbers, speed, memory. Each prints one table, or JSON with --json."""
+"""Measurements: parity with recorded numbers, speed, memory. Each prints what it found; `--json FILE` writes the numbers too."""

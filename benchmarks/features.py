@@ -44,8 +44,9 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import sections
 from benchmarks.measuring import forget_peak, peak_bytes
-from benchmarks.report import add_json_option, aligned, report
+from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import random_backbone
 from coopt.backbones import Backbone, Preprocessing
 from coopt.data import FeatureCache, extract_features
@@ -242,21 +243,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result for people."""
-    times = ["slowest", "median", "fastest"]
-    rows = [["images / s", *times, "per CPU s", "cosine", "peak GB"]]
-    for name, rate in result["images_per_s"].items():
-        per_cpu, same = result["images_per_processor_s"][name], result["least_cosine"][name]
-        peak = f"{result['peak_memory_gb'][name]:.2f}" if result["peak_memory_gb"] else ""
-        rows.append([name, *(f"{rate[one]:.1f}" for one in times), f"{per_cpu:.1f}", f"{same:.6f}", peak])
-    decoding = [["images decoded / s", *times]]
-    for name, rate in result["decoded_images_per_s"].items():
-        decoding.append([name, *(f"{rate[one]:.1f}" for one in times)])
-    above = f"images to features, {result['what']}, {result['threads']} threads"
-    return f"{above}\n{aligned(rows)}\n\n{aligned(decoding)}"
-
-
 @contextlib.contextmanager
 def prepared(
     arguments: argparse.Namespace,
@@ -289,7 +275,7 @@ def main() -> None:
             print(peak_bytes() / 1e9)
         return
     result = measure(arguments)
-    report(result, table(result), arguments)
+    report(result, on_screen(sections.features(result)), arguments)
 
 
 if __name__ == "__main__":

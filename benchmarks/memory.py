@@ -18,7 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.report import add_json_option, aligned, report
+from benchmarks import sections
+from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.scale import add_options, in_own_process
 from benchmarks.steps import UNBOUNDED
 from coopt.text.memory import bytes_of
@@ -44,18 +45,6 @@ def judged(row: dict[str, Any], memory: str) -> dict[str, Any]:
     return {**row, "promised_mb": promised, "kept": row["above_model_mb"] <= promised}
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result for people."""
-    rows = [
-        ["", "memory", "promised MB", "chunks", "estimated MB", "above model MB", "step s", "times unbounded", "kept"]
-    ]
-    for row in result["rows"]:
-        sizes = f"{row['estimate_mb']:.0f}", f"{row['above_model_mb']:.0f}", f"{row['step_s']:.2f}"
-        cells = row["memory"], f"{row['promised_mb']:.0f}", str(row["chunks"]), *sizes, f"{row['times_unbounded']:.2f}"
-        rows.append([row["precision"], *cells, "yes" if row["kept"] else "NO"])
-    return f"{result['model']}, {result['classes']} classes, {result['method']}\n{aligned(rows)}"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_json_option(parser)
@@ -67,7 +56,7 @@ def main() -> int:
     arguments = parser.parse_args()
     rows = measure(arguments)
     result = {"method": arguments.method, "model": arguments.model, "classes": arguments.classes, "rows": rows}
-    report(result, table(result), arguments)
+    report(result, on_screen(sections.memory(result)), arguments)
     return 0 if all(row["kept"] for row in rows) else 1
 
 

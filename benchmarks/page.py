@@ -13,13 +13,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from textwrap import fill
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
-from benchmarks.sections import Paragraphs, Result
+from benchmarks.sections import Paragraphs, Result, Table
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,7 +69,7 @@ def page(folder: Path) -> str:
     for section in SECTIONS:
         found = [result for name, result in results.items() if fnmatch(name, section.files)]
         for i, result in enumerate(found):
-            about, *rest = section.render(result)
+            about, *rest = map(in_markdown, section.render(result))
             parts += [] if i else [f"## {section.title}"]
             parts += [about, *origin(result), *rest]
         if section.files == "recipe-test" and found and "speed" in results:
@@ -79,9 +78,14 @@ def page(folder: Path) -> str:
     return "\n\n".join(map(wrapped, parts)) + "\n"
 
 
+def in_markdown(part: str | Table) -> str:
+    """A paragraph as it stands on the page."""
+    return part if isinstance(part, str) else sections.markdown(*part)
+
+
 def wrapped(part: str) -> str:
-    """Prose in lines of the width that documents have here; tables, headings and commands as they are."""
-    return part if part.startswith(("|", "#", " ")) else fill(part, 125, break_long_words=False, break_on_hyphens=False)
+    """Prose in lines; tables, headings and commands as they are."""
+    return part if part.startswith(("|", "#", " ")) else sections.prose(part)
 
 
 def movement(results: Mapping[str, Result]) -> Iterator[str]:

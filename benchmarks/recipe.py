@@ -25,7 +25,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.report import add_json_option, aligned, report
+from benchmarks import sections
+from benchmarks.report import add_json_option, on_screen, report
 from coopt import CoOp, Recipe, ZeroShot, load_backbone
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split, extract_features, few_shot
@@ -134,20 +135,6 @@ def _over_seeds(rows: Sequence[Row]) -> dict[str, float]:
     return {"mean": float(np.mean(means)), "std": float(np.std(means))}
 
 
-def table(result: dict[str, Any]) -> str:
-    """Mean over data sets and, over seeds, mean and standard deviation of that; one line per candidate."""
-    shots = [str(k) for k in result["shots"]]
-    rows = [["candidate", *shots, "mean", "text passes"]]
-    for one in result["candidates"]:
-        if "by_shots" in one:
-            cells = [f"{cell['mean']:.1f} ±{cell['std']:4.1f}" for cell in one["by_shots"].values()]
-            passes = f"{one['text_passes']['mean']:.0f}"
-        else:
-            cells, passes = [""] * len(shots), ""
-        rows.append([one["name"], *cells, f"{one['accuracy']['mean']:.2f}", passes])
-    return f"accuracy on {result['on']} in %, mean over {result['data_sets']} data sets\n{aligned(rows)}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--on", choices=("val", "test"), default="val", help="the part that is scored")
@@ -174,7 +161,7 @@ def main() -> None:
         "candidates": summary(rows, candidates),
         "rows": [asdict(row) for row in rows],
     }
-    report(result, table(result), arguments)
+    report(result, on_screen(sections.recipe(result)), arguments)
 
 
 def fits(candidates: Mapping[str, dict[str, Any]], arguments: argparse.Namespace) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.sections import Table, prose
 from coopt.files import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,11 @@ def instruction_sets() -> list[str]:
     except OSError:
         return []
     return [name for name, flag in INSTRUCTION_SETS.items() if flags and flag in flags[1].split()]
+
+
+def on_screen(parts: Sequence[str | Table]) -> str:
+    """A section of `benchmarks.sections` for a terminal."""
+    return "\n\n".join(prose(part) if isinstance(part, str) else aligned([part.header, *part.rows]) for part in parts)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -26,9 +26,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import sections
 from benchmarks.measuring import forget_peak, peak_bytes, seconds
 from benchmarks.names import class_names
-from benchmarks.report import add_json_option, aligned, report
+from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import ConditionalStep, Step, random_backbone
 from coopt.errors import ClassNameWarning
 from coopt.training.heap import kept_heap
@@ -76,17 +77,6 @@ def in_own_process(classes: int, precision: str, arguments: argparse.Namespace) 
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result for people."""
-    given = ", ".join(f"{name} {result[name]}" for name in PASSED_ON if result[name] is not None)
-    rows = [["", "classes", "plan s", "step s", "ms / class", "chunks", "estimated MB", "above model MB", "overshoot"]]
-    for row in result["rows"]:
-        times = f"{row['plan_s']:.2f}", f"{row['step_s']:.2f}", f"{row['class_ms']:.2f}", str(row["chunks"])
-        sizes = f"{row['estimate_mb']:.0f}", f"{row['above_model_mb']:.0f}", f"{row['overshoot']:.2f}"
-        rows.append([row["precision"], str(row["classes"]), *times, *sizes])
-    return f"a training step: {given}\n{aligned(rows)}"
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that `in_own_process` passes on, but for `--memory`."""
     parser.add_argument("--method", choices=DEFAULTS, default="coop")
@@ -113,7 +103,7 @@ def main() -> None:
     numbers = [int(n) for n in (arguments.classes or DEFAULTS[arguments.method]["classes"]).split(",")]
     rows = [in_own_process(n, precision, arguments) for precision in arguments.precisions.split(",") for n in numbers]
     result = {**{name: getattr(arguments, name) for name in PASSED_ON}, "rows": rows}
-    report(result, table(result), arguments)
+    report(result, on_screen(sections.scale(result)), arguments)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,41 @@
-"""The sections of docs/benchmarks.md: each makes Markdown of one benchmark's numbers, and draws conclusions from them alone.
+"""What there is to say of each benchmark's numbers, on the screen and in docs/benchmarks.md, drawn from them alone.
 
-A section is a list of paragraphs. The first says what is measured; the command and the machine follow it.
+A section is a list of paragraphs. The first says what is measured; on the page the command and the machine follow it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from textwrap import fill
+from typing import Any, NamedTuple
 
 Result = Mapping[str, Any]
-Paragraphs = list[str]
+
+
+class Table(NamedTuple):
+    """A heading and rows of cells."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+Paragraphs = list[str | Table]
 
 TIMES = ("fastest", "median", "slowest")
+
+LONGER = ", ImageNet's names"
+"""What a way is called that runs with the first names of ImageNet, which are longer than Caltech101's."""
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [[f" {cell} " if cell else " " for cell in row] for row in (header, ["---"] * len(header), *rows)]
     return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
+def prose(text: str) -> str:
+    """Lines of the width that documents have here."""
+    return fill(text, 125, break_long_words=False, break_on_hyphens=False)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -49,7 +67,7 @@ def parity(result: Result) -> Paragraphs:
         f"halves, nearest words) {unequal:.0f} differ. Pixels of the test transform are within {pixels:.1e} of their range "
         "(the recorded ones are float16)."
     )
-    return [about, markdown(header, rows), conclusion]
+    return [about, Table(header, rows), conclusion]
 
 
 def coop_step(result: Result) -> Paragraphs:
@@ -62,7 +80,7 @@ def coop_step(result: Result) -> Paragraphs:
             [f"ours, {name}", *times_of(result, name), f"{result['ratio'][name]:.1f}", share, f"{peak[name]:.2f}"]
         )
     for name in longer["ours_s"]:
-        way, share = f"{name}, ImageNet's names", f"{longer['matmul_peak_shares'][name]:.0%}"
+        way, share = name + LONGER, f"{longer['matmul_peak_shares'][name]:.0%}"
         rows.append([f"ours, {way}", *times_of(result, way), f"{longer['ratio'][name]:.1f}", share, ""])
     header = ["", "fastest s", "median s", "slowest s", "ratio", "of the matrix-product peak", "peak GB"]
     tokens = result["tokens"]
@@ -74,7 +92,7 @@ def coop_step(result: Result) -> Paragraphs:
         f"Ours passes {tokens['ours']:,} tokens through the tower instead of {tokens['reference']:,}, and {longer['tokens']:,} "
         f"with as many of ImageNet's names (the last rows). {_agreement(result)}"
     )
-    return [about, markdown(header, rows), conclusion]
+    return [about, Table(header, rows), conclusion]
 
 
 def cocoop_step(result: Result) -> Paragraphs:
@@ -92,7 +110,7 @@ def cocoop_step(result: Result) -> Paragraphs:
         f"{result['what']}, random weights. Every image of a batch costs a text pass of its own; the reference way takes one "
         "image in a step."
     )
-    return [about, markdown(header, rows), _agreement(result)]
+    return [about, Table(header, rows), _agreement(result)]
 
 
 def times_of(result: Result, way: str) -> list[str]:
@@ -125,7 +143,7 @@ def scale(result: Result) -> Paragraphs:
     held = [row["overshoot"] for row in result["rows"]]
     return [
         about,
-        markdown(header, rows),
+        Table(header, rows),
         f"Processes held {min(held):.2f} to {max(held):.2f} times what was estimated. {_price_of_chunks(result)}".strip(),
     ]
 
@@ -165,7 +183,7 @@ def memory(result: Result) -> Paragraphs:
         f"{f'Not kept: {listed(broken)}.' if broken else 'Every promise was kept.'} The tightest, {least['memory']}, takes "
         f"{least['times_unbounded']:.2f} times as long as a step without a bound, in {least['chunks']} chunks ({least['precision']})."
     )
-    return [about, markdown(header, rows), conclusion]
+    return [about, Table(header, rows), conclusion]
 
 
 def whole(result: Result) -> Paragraphs:
@@ -185,7 +203,7 @@ def whole(result: Result) -> Paragraphs:
         f"{result['what']}: all that `CoOp.fit` does with its default recipe, from class names to the learned context, on random "
         "image features and a model with random weights."
     )
-    return [about, markdown(header, rows)]
+    return [about, Table(header, rows)]
 
 
 def features(result: Result) -> Paragraphs:
@@ -214,10 +232,10 @@ def features(result: Result) -> Paragraphs:
     )
     return [
         about,
-        markdown(header, rows),
+        Table(header, rows),
         f"By the medians coopt makes {fp32:.2f} times as many features as open_clip in fp32, and {bf16:.2f} times in bf16.",
         "Decoding and transforming alone, without a model:",
-        markdown(["", "images / s, slowest", "median", "fastest"], decoding),
+        Table(["", "images / s, slowest", "median", "fastest"], decoding),
     ]
 
 
@@ -229,43 +247,36 @@ def recipe(result: Result) -> Paragraphs:
     """Candidates over all data sets."""
     fitted = [one for one in result["candidates"] if "by_shots" in one]
     best = max(fitted, key=lambda one: one["accuracy"]["mean"])
-    counted = all("text_passes" in one for one in fitted)
     rows = []
     for one in fitted:
         cells = [_accuracy(one["by_shots"][str(shots)]) for shots in result["shots"]]
-        passes = [f"{one['text_passes']['mean']:.0f}"] if counted else []
         name = f"{one['name']} (the defaults)" if one["parameters"] == {} else one["name"]
-        rows.append([name, *cells, _accuracy(one["accuracy"]), *passes])
-    header = ["", *(f"{shots} shot{'s' * (shots > 1)}" for shots in result["shots"]), "mean"]
-    header += ["text passes for a fit"] if counted else []
+        rows.append([name, *cells, _accuracy(one["accuracy"]), f"{one['text_passes']['mean']:.0f}"])
+    header = ["", *(f"{k} shot{'s' * (k > 1)}" for k in result["shots"]), "mean", "text passes for a fit"]
     seeds = len(result["seeds"])
     part = {"val": "validation", "test": "test"}[result["on"]]
     about = (
         f"Mean accuracy in % over the *{part}* parts of {result['data_sets']} bundled data sets over {seeds} "
-        f"seed{'s' * (seeds > 1)}, ± its standard deviation over seeds "
-        f"([all rows](../benchmarks/results/recipe-{result['on']}.json))."
+        f"seed{'s' * (seeds > 1)}, ± its standard deviation over seeds."
     )
-    by_hand = listed(
-        [f"{one['name']} {one['accuracy']['mean']:.1f}" for one in result["candidates"] if "by_shots" not in one]
-    )
-    conclusion = (
-        f"The best mean is that of {best['name']!r}, {best['accuracy']['mean']:.1f}. For scale, prompts that were not learned: "
-        f"{by_hand}."
-    )
+    by_hand = [f"{one['name']} {one['accuracy']['mean']:.1f}" for one in result["candidates"] if "by_shots" not in one]
+    conclusion = f"The best mean is that of {best['name']!r}, {best['accuracy']['mean']:.1f}."
+    if by_hand:
+        conclusion += f" For scale, prompts that were not learned: {listed(by_hand)}."
     taken = next((one for one in fitted if one["parameters"] == {}), best)
-    if counted and taken is not best:
+    if taken is not best:
         conclusion += (
             f" The defaults are {best['accuracy']['mean'] - taken['accuracy']['mean']:.1f} below the best, with "
             f"{taken['text_passes']['mean']:.0f} text passes instead of {best['text_passes']['mean']:.0f}."
         )
-    return [about, markdown(header, rows), conclusion]
+    return [about, Table(header, rows), conclusion]
 
 
 def _accuracy(one: Mapping[str, float]) -> str:
     return f"{one['mean']:.1f} ± {one['std']:.1f}"
 
 
-def end_to_end(speed: Result, recipes: Result) -> Paragraphs:
+def end_to_end(speed: Result, recipes: Result) -> list[str]:
     """The paper's recipe in the reference way against the fast one in ours; computed, not timed."""
     by_parameters = {str(one["parameters"]): one for one in recipes["candidates"] if "by_shots" in one}
     fast, paper = by_parameters.get("{}"), by_parameters.get(str({"recipe": "paper"}))
@@ -311,7 +322,7 @@ def tried(result: Result) -> Paragraphs:
         if name in result:
             rows = [[f"{row['way']}, {row['precision']}", *_tried(row)] for row in result[name]]
             header = ["", "fastest ms", "median ms", "slowest ms", "times ours", EXTRA[name]]
-            parts += [f"**{what}**", markdown(header, rows)]
+            parts += [f"**{what}**", Table(header, rows)]
     if "trie" in result:
         rows = [
             [row["names"], f"{row['tail_tokens']:,}", f"{row['in_a_tree']:,}", f"{row['saved']:.1%}"]
@@ -319,7 +330,7 @@ def tried(result: Result) -> Paragraphs:
         ]
         parts += [
             "**A tree over the class names' tokens**, which would compute common beginnings once: the tokens it would save.",
-            markdown(["class names", "tail tokens", "in a tree", "saved"], rows),
+            Table(["class names", "tail tokens", "in a tree", "saved"], rows),
         ]
     return parts
 

@@ -27,18 +27,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import sections
 from benchmarks.measuring import matmul_peak, peak_bytes, seconds, spread
 from benchmarks.names import class_names, imagenet_names
-from benchmarks.report import add_json_option, aligned, report
-from benchmarks.sections import TIMES, times_of
+from benchmarks.report import add_json_option, on_screen, report
+from benchmarks.sections import LONGER
 from benchmarks.steps import UNBOUNDED, ConditionalStep, Step, device, random_backbone
 from coopt.text.encode import TextEncoder
 from coopt.training.heap import kept_heap
 
 OURS = ("fp32", "bf16")
-
-LONGER = ", ImageNet's names"
-"""What a way is called that runs with the first names of ImageNet, which are longer than Caltech101's."""
 
 PRODUCTS_PER_LAYER = 2
 """Of a linear layer in a step: forward and backward; frozen weights need no gradient."""
@@ -116,20 +114,6 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def cocoop_table(result: dict[str, Any]) -> str:
-    """`measure_cocoop` for people."""
-    rows = [["", "batch", *(f"{name} s" for name in TIMES), "s / image", "ratio", "of matmul peak", "peak GB"]]
-    one = result["reference"]
-    numbers = f"{one['step_s']:.3f}", "1.0", "", f"{one['peak_memory_gb']:.2f}"
-    rows.append(["reference", "1", *times_of(result, "reference"), *numbers])
-    for row in result["ours"]:
-        times = times_of(result, f"{row['precision']}, batch {row['batch']}")
-        numbers = f"{row['image_s']:.3f}", f"{row['ratio']:.1f}", f"{row['matmul_peak_share']:.0%}"
-        peak = f"{row['peak_memory_gb']:.2f}"
-        rows.append([f"ours {row['precision']}", str(row["batch"]), *times, *numbers, peak])
-    return framed(result, rows)
-
-
 def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
     """CoOp: everything, in one run."""
     step = Step(random_backbone(arguments.model), class_names(arguments.classes), arguments.n_ctx, arguments.batch)
@@ -166,27 +150,6 @@ def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def coop_table(result: dict[str, Any]) -> str:
-    """`measure_coop` for people."""
-    rows = [["", *(f"{name} s" for name in TIMES), "ratio", "of matmul peak", "peak GB"]]
-    peak, longer = result["peak_memory_gb"], result["with_imagenet_names"]
-    rows.append(["reference", *times_of(result, "reference"), "1.0", "", f"{peak['reference']:.2f}"])
-    for name in OURS:
-        numbers = f"{result['ratio'][name]:.1f}", f"{result['matmul_peak_shares'][name]:.0%}", f"{peak[name]:.2f}"
-        rows.append([f"ours {name}", *times_of(result, name), *numbers])
-    for name in OURS:
-        numbers = f"{longer['ratio'][name]:.1f}", f"{longer['matmul_peak_shares'][name]:.0%}", ""
-        rows.append([f"ours {name}{LONGER}", *times_of(result, name + LONGER), *numbers])
-    return framed(result, rows)
-
-
-def framed(result: dict[str, Any], rows: list[list[str]]) -> str:
-    """The rows between what was measured and how well the gradients agree."""
-    above = f"one training step, {result['what']}, {result['threads']} threads"
-    below = f"relative error of the gradient (fp32): {result['gradient_rel_err']:.1e}"
-    return "\n".join([above, aligned(rows), below])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_json_option(parser)
@@ -209,7 +172,8 @@ def main() -> None:
         print(peak_bytes() / 1e9)
         return
     result = measure_coop(arguments) if coop else measure_cocoop(arguments)
-    report(result, coop_table(result) if coop else cocoop_table(result), arguments)
+    section = sections.coop_step if coop else sections.cocoop_step
+    report(result, on_screen(section(result)), arguments)
 
 
 if __name__ == "__main__":

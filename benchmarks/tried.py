@@ -30,9 +30,10 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import sections
 from benchmarks.measuring import seconds, spread
 from benchmarks.names import class_names, imagenet_names
-from benchmarks.report import add_json_option, aligned, report
+from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import Step, device, random_backbone
 from coopt.backbones.protocol import Block
 from coopt.text.attention import Layout, _attend, _attend_backward
@@ -265,37 +266,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"what": what, **result}
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result for people."""
-    parts = [result["what"]]
-    for name in ("compile", "attention", "packed"):
-        if name in result:
-            parts += ["", name, aligned([COLUMNS, *(cells(row) for row in result[name] if "skipped" not in row)])]
-            parts += [f"{called(row)}: left out, {row['skipped']}" for row in result[name] if "skipped" in row]
-    if "trie" in result:
-        rows = [["names", "tail tokens", "in a tree", "saved"]]
-        for row in result["trie"]:
-            rows.append([row["names"], str(row["tail_tokens"]), str(row["in_a_tree"]), f"{row['saved']:.0%}"])
-        parts += ["", "trie", aligned(rows)]
-    return "\n".join(parts)
-
-
-def called(row: Row) -> str:
-    """The way and its precision."""
-    return f"{row['way']}, {row['precision']}"
-
-
-COLUMNS = ["way", "fastest ms", "median ms", "slowest ms", "times ours", "first call s", "more MB", "difference"]
-
-
-def cells(row: Row) -> list[str]:
-    """A row of `table`, under `COLUMNS`."""
-    times = [f"{1e3 * row[name]:.2f}" for name in ("fastest", "median", "slowest")]
-    formats = {"first_s": ".1f", "extra_mb": ".0f", "difference": ".0e"}
-    others = [format(row[name], how) if name in row else "" for name, how in formats.items()]
-    return [called(row), *times, f"{row['ratio']:.2f}", *others]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_json_option(parser)
@@ -307,7 +277,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=alternatives, default=alternatives, metavar="NAME")
     arguments = parser.parse_args()
     result = measure(arguments)
-    report(result, table(result), arguments)
+    report(result, on_screen(sections.tried(result)), arguments)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import sections
 from benchmarks.measuring import forget_peak, peak_bytes, seconds
 from benchmarks.names import imagenet_names
-from benchmarks.report import add_json_option, aligned, report
+from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import device, random_backbone
 from coopt import CoOp
 from coopt.backbones import Backbone
@@ -46,15 +47,6 @@ def measure(backbone: Backbone, precision: Any, arguments: argparse.Namespace) -
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """One line for each precision."""
-    rows = [("", "seconds", "steps", "s / step", "MB above the model")]
-    for row in result["rows"]:
-        numbers = f"{row['seconds']:.1f}", f"{row['steps']}", f"{row['step_s']:.2f}", f"{row['above_model_mb']:.0f}"
-        rows.append((row["precision"], *numbers))
-    return f"a whole run, {result['what']}\n{aligned(rows)}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_json_option(parser)
@@ -67,7 +59,7 @@ def main() -> None:
     rows = [measure(backbone, precision, arguments) for precision in arguments.precisions.split(",")]
     what = f"{arguments.model}, {arguments.classes} classes, {arguments.shots} shots, M=16, {device()}"
     result = {"what": what, "rows": rows}
-    report(result, table(result), arguments)
+    report(result, on_screen(sections.whole(result)), arguments)
 
 
 if __name__ == "__main__":
