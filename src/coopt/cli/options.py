@@ -34,7 +34,7 @@ SPLIT = click.option(
 
 
 def on_bad_image(default: str) -> Callable[[_Function], _Function]:
-    """`--on-bad-image`, with this default; a command that stops at an image says so."""
+    """`--on-bad-image`, with this default; a command that stops at an image names it."""
     option = click.option(
         "--on-bad-image",
         type=click.Choice(["skip", "fail"]),

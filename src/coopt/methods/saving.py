@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
-from coopt.backbones.protocol import PRECISIONS, Precision
+from coopt.backbones.protocol import Precision
 from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, SavedFileError
 from coopt.files import write_bytes, write_json
 from coopt.methods.base import ClipClassifier
@@ -164,7 +164,7 @@ def _set_precision(estimator: ClipClassifier, precision: Precision) -> None:
             "(on the command line: --precision)."
         )
     estimator.set_params(precision=precision)
-    estimator._require("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    estimator._check_text_parameters()
 
 
 def _json_file(path: Path) -> Path:
