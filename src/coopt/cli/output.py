@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from coopt.errors import CooptWarning
+from coopt.wording import spoken
 
 PIPED_WIDTH = 120
 """Columns of a table that is not shown on a terminal."""
@@ -127,7 +128,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
             from coopt.progress import progress_shown
 
             output = Output(as_json)
-            with output.warnings_shown(debug), progress_shown():
+            with spoken(option_names(made)), output.warnings_shown(debug), progress_shown():
                 function(output=output, **options)
 
         made = click.command(name, **settings)(run)
@@ -137,6 +138,11 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
         return made
 
     return decorate
+
+
+def option_names(command: click.Command) -> dict[str, str]:
+    """What the command's options are called, by parameter: {"n_ctx": "--n-ctx"}."""
+    return {str(option.name): option.opts[0] for option in command.params if isinstance(option, click.Option)}
 
 
 def percent(value: float) -> str:
