@@ -34,6 +34,7 @@ from coopt.methods.text_bias import TextBias
 from coopt.methods.text_transformation import TextTransformation
 from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
+from coopt.wording import setting
 
 FORMAT = 1
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
@@ -160,8 +161,8 @@ def load(
 def _set_precision(estimator: ClipClassifier, precision: Precision) -> None:
     if "precision" not in estimator.get_params(deep=False):
         raise ParameterError(
-            f"The method {estimator.method!r} has no precision: it predicts in fp32. Leave out precision={precision!r} "
-            "(on the command line: --precision)."
+            f"The method {estimator.method!r} has no precision: it predicts in fp32. Leave out "
+            f"{setting('precision', precision)}."
         )
     estimator.set_params(precision=precision)
     estimator._check_text_parameters()
