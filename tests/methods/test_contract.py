@@ -112,6 +112,44 @@ def test_saved_and_loaded_is_identical(estimator: ClipClassifier, images: Any, l
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prompt" / name).read_bytes()
 
 
+def layouts(estimator: ClipClassifier) -> dict[str, tuple[Any, ...]]:
+    """How each tensor that a fitted estimator holds lies in memory: type, shape, strides, and bytes past a multiple of 64."""
+    held: dict[str, Any] = {}
+    for name, value in vars(estimator).items():
+        if isinstance(value, torch.nn.Module):
+            held |= {f"{name}.{key}": tensor for key, tensor in value.state_dict().items()}
+        elif isinstance(value, dict):
+            held |= {f"{name}.{key}": one for key, one in value.items()}
+        held[name] = value
+    tensors = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
+    return {name: (t.dtype, tuple(t.shape), t.stride(), t.data_ptr() % 64) for name, t in tensors.items()}
+
+
+def test_tensors_lie_in_memory_alike_however_they_came(
+    estimator: ClipClassifier, images: Any, labels: Any, tmp_path: Path
+) -> None:
+    """Products over other strides or alignments may differ in their last bits; on which processors is chance."""
+    fitted = layouts(estimator.fit(images, labels))
+    loaded = layouts(coopt.load(estimator.save(tmp_path / "prompt"), backbone=estimator.backbone_))
+    assert loaded == fitted and len(fitted) >= 1
+    contiguous = {name: (torch.empty(shape).stride(), 0) for name, (_, shape, _, _) in fitted.items()}
+    assert {name: (strides, offset) for name, (_, _, strides, offset) in fitted.items()} == contiguous
+
+
+def test_features_of_any_layout_give_the_same_bits(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    if not estimator.uses_features:
+        return
+    shifted = np.empty(features.size + 1, np.float32)[1:].reshape(features.shape)
+    shifted[:] = features
+    seen: list[tuple[Any, ...]] = []
+    estimator._logits = lambda part: seen.append((part.stride(), part.data_ptr() % 64)) or part  # type: ignore
+    clone(estimator).fit(features, labels)
+    estimator.fit(features, labels)
+    for given in (features, np.asfortranarray(features), shifted, torch.from_numpy(shifted), torch.tensor(features).T.T):
+        estimator.logits(given)
+    assert set(seen) == {((features.shape[1], 1), 0)}
+
+
 def test_permuted_classes_give_permuted_answers(estimator: ClipClassifier, images: Any, labels: Any) -> None:
     permuted = [NAMES[i] for i in (2, 0, 3, 1)]
     a = clone(estimator).set_params(class_names=NAMES).fit(images, labels).logits(images)
@@ -227,7 +265,7 @@ def test_grid_search_over_paths(backbone: Backbone, pictures: Any) -> None:
     [
         ("CoOp", {"n_ctx": 0}, "The 'n_ctx' parameter of CoOp must be an int >= 1. Got 0 instead."),
         ("CoOp", {"n_ctx": 2.0}, "must be an int >= 1. Got 2.0"),
-        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0. Got -1 instead."),
+        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0 and <= 4294967295. Got -1 instead."),
         ("CoOp", {"csc": "yes"}, "The 'csc' parameter of CoOp must be True or False. Got 'yes' instead."),
         ("CoOp", {"position": "top"}, "must be one of end, middle, front. Got 'top'"),
         ("CoOp", {"precision": "fp16"}, "must be one of fp32, bf16. Got 'fp16'"),

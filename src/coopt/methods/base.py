@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import PRECISIONS, Precision
+from coopt.backbones.tensors import settled
 from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
 from coopt.data.sources import View
 from coopt.errors import DataError, FewShotsWarning, ParameterError
@@ -82,8 +83,12 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         """What was learned, as named tensors: all that a saved file needs besides the parameters."""
 
     @abstractmethod
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        """Makes the estimator fitted; `backbone_` and the classes are set already."""
+
     def _set_state(self, state: dict[str, Tensor]) -> None:
-        """Makes the estimator fitted again; `backbone_` and the classes are set already."""
+        """`_take_state`, with every tensor in one layout: what was learned just now and what was loaded answer alike."""
+        self._take_state({name: settled(tensor.detach()) for name, tensor in state.items()})
 
     def _check_state(self, state: dict[str, Tensor]) -> None:
         """Refuses tensors from a file that do not fit; `backbone_` and the classes are set.
@@ -166,7 +171,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
                     f"Features have {given.shape[1]} columns, but {backbone.name} makes features of {backbone.embed_dim}. "
                     "Compute them with the same backbone."
                 )
-            return Features(given[None].to(backbone.device), tuple(range(len(given))))
+            return Features(settled(given)[None].to(backbone.device), tuple(range(len(given))))
         views = ("test",) if is_pixels(images) else views
         with tracked("image features", _length(images)) as progress:
             found = extract_features(
@@ -199,7 +204,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         """Scores of some images after the other, so that many classes and many images never meet in one table."""
         found = images if isinstance(images, Features) else self.image_features(images)
         with torch.no_grad():
-            for part in found.features[0].split(max(1, SCORES_TOGETHER // len(self.class_names_))):
+            for part in settled(found.features[0]).split(max(1, SCORES_TOGETHER // len(self.class_names_))):
                 yield self._logits(part).float().cpu().numpy()
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:

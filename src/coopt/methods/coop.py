@@ -160,8 +160,8 @@ class CoOp(LearnedMethod):
                 f"{'(classes, n_ctx, width)' if self.csc else '(n_ctx, width)'} with {classes} classes and width {width}."
             )
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
-        self.context_ = state["context"].detach().float().cpu()
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        self.context_ = state["context"].float().cpu()
         with torch.no_grad():
             encoded = self._encoder(self.context_.shape[-2], 0)(self.context_.to(self.backbone_.device))
         self.text_features_ = normalize(encoded, dim=-1)

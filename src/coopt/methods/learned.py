@@ -192,7 +192,7 @@ class LearnedMethod(ClipClassifier):
                 observer=observer,
                 shrink=objective.shrink,
             )
-        self._set_state({name: tensor.detach() for name, tensor in learned.items()})
+        self._set_state(learned)
 
     def _run_hash(self, targets: Tensor) -> str:
         """Identifies a run: its parameters, data, backbone and classes."""

@@ -118,8 +118,8 @@ class TextAdapter(TemplatedMethod):
                     f"The saved {name} has shape {tuple(state[name].shape)}; expected {tuple(expected.shape)}."
                 )
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
-        self.learned_ = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        self.learned_ = {name: tensor.float().cpu() for name, tensor in state.items()}
         on_device = {name: tensor.to(self.backbone_.device) for name, tensor in self.learned_.items()}
         self.text_features_ = normalize(self._changed(on_device), dim=-1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from coopt.backbones.tensors import settled
 from coopt.errors import TrainingError
 from coopt.progress import tracked
 from coopt.training.checkpoint import Checkpoint
@@ -169,4 +170,4 @@ def _restore(tensors: dict[str, Tensor], parameters: dict[str, Tensor], optimize
         for key in keys:
             value = tensors[key]
             kept = value if value.ndim == 0 else value.to(parameter.device)
-            optimizer.state[parameter][key.split("/", 1)[1]] = kept
+            optimizer.state[parameter][key.split("/", 1)[1]] = settled(kept)
