@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import coopt
 from coopt.backbones import Backbone
+from coopt.data import Features
 from coopt.errors import BackboneMismatchError, DataError, ParameterError, SavedFileError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.saving import METHODS
@@ -145,7 +146,13 @@ def test_features_of_any_layout_give_the_same_bits(estimator: ClipClassifier, fe
     estimator._logits = lambda part: seen.append((part.stride(), part.data_ptr() % 64)) or part  # type: ignore
     clone(estimator).fit(features, labels)
     estimator.fit(features, labels)
-    for given in (features, np.asfortranarray(features), shifted, torch.from_numpy(shifted), torch.tensor(features).T.T):
+    for given in (
+        features,
+        np.asfortranarray(features),
+        shifted,
+        torch.from_numpy(shifted),
+        torch.tensor(features).T.T,
+    ):
         estimator.logits(given)
     assert set(seen) == {((features.shape[1], 1), 0)}
 
@@ -201,8 +208,13 @@ def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, fea
         estimator.predict(features[:, :-1])
     features = features.copy()
     features[3, 2] = np.nan
-    with pytest.raises(DataError, match="finite.*1 of 24 rows: 3"):
+    with pytest.raises(DataError, match=r"finite and not zero\. 1 of 24 rows are not: 3\. The first is not finite"):
         estimator.predict(features)
+    features[3] = 0
+    with pytest.raises(DataError, match=r"1 of 24 rows are not: 3\. The first is zero"):
+        estimator.predict(features)
+    with pytest.raises(DataError, match=r"The feature of image 3 is zero"):  # put into the class by hand, unchecked
+        estimator.predict(Features(torch.from_numpy(features)[None], tuple(range(24))))
 
 
 def test_another_backbone_is_refused_on_loading(estimator: Any, images: Any, labels: Any, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from coopt.backbones import Backbone
 from coopt.backbones.protocol import PRECISIONS, Precision
+from coopt.backbones.tensors import described, fault_of, without_direction
 from coopt.data.cache import FeatureCache, FeatureKey
 from coopt.data.encoding import ImageEncoder
 from coopt.data.sources import (
@@ -91,7 +92,7 @@ def extract_features(
 
     Raises:
         BadImageError: an image cannot be read, and `on_bad_image` is "fail".
-        DataError: no image (is left), images of another kind, or a feature that is not finite.
+        DataError: no image (is left), images of another kind, or a feature that is not finite, or zero.
         ParameterError: a parameter out of its range.
     """
     _check_parameters(views, on_bad_image, batch_size, workers, precision)
@@ -222,7 +223,7 @@ class _Extraction:
         missing: list[int] = []
         for view, key in enumerate(keys):
             vector = found.get(key)
-            if vector is not None and len(vector) == self.backbone.embed_dim:
+            if vector is not None and len(vector) == self.backbone.embed_dim and vector.any():
                 self.features[view, content.position] = torch.from_numpy(vector)
             else:
                 missing.append(view)
@@ -256,7 +257,7 @@ class _Extraction:
             return
         self._check_sizes(batch)
         features = self.encoder([one for _, _, one in batch])
-        self._check_finite(batch, features)
+        self._check_directions(batch, features)
         for (content, view, _), feature in zip(batch, features, strict=True):
             self.features[view, content.position] = feature
         if self.cache is not None:
@@ -272,15 +273,16 @@ class _Extraction:
                 f"{expected[0]}x{expected[1]}. Preprocess them with backbone.preprocessing.test(image)."
             )
 
-    def _check_finite(self, batch: list[tuple[Content, int, Tensor]], features: Tensor) -> None:
-        if bool(torch.isfinite(features).all()):
+    def _check_directions(self, batch: list[tuple[Content, int, Tensor]], features: Tensor) -> None:
+        wrong = without_direction(features).nonzero().flatten().tolist()
+        if not wrong:
             return
-        wrong = next(i for i, feature in enumerate(features) if not torch.isfinite(feature).all())
-        name = batch[wrong][0].name
-        cause = "its pixels are finite, so the backbone overflows: run it in float32"
-        if not bool(torch.isfinite(batch[wrong][2]).all()):
+        content, _, pixels = batch[wrong[0]]
+        if bool(torch.isfinite(pixels).all()):
+            cause = fault_of(self.backbone, self.encoder.precision) or "its pixels are finite; leave the image out"
+        else:
             cause = "its pixels are not finite either: check how they were made"
-        raise DataError(f"The feature of '{name}' is not finite (NaN or infinite); {cause}.")
+        raise DataError(f"The feature of '{content.name}' {described(features[wrong[0]])}; {cause}.")
 
     def _report(self, done: int) -> None:
         if done > self._done and self.progress is not None:
@@ -324,7 +326,7 @@ class _Extraction:
 
 
 def as_features(features: Any) -> Float[Tensor, "n dim"]:
-    """Checks features that were computed elsewhere: two-dimensional, floating point, finite; float32 on return.
+    """Checks features that were computed elsewhere: two-dimensional, floating point, finite, not zero; float32 on return.
 
     Raises:
         DataError: they are not.
@@ -342,12 +344,13 @@ def as_features(features: Any) -> Float[Tensor, "n dim"]:
         )
     if not features.is_floating_point():
         raise DataError(f"Features must be floating-point numbers. Got {features.dtype}; are these labels or pixels?")
-    features = features.detach().to(torch.float32)
-    bad = (~torch.isfinite(features).all(dim=1)).nonzero().flatten().tolist()
+    given, features = features.dtype, features.detach().to(torch.float32)
+    bad = without_direction(features).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise DataError(
-            f"Features must be finite. Got NaN or infinite values in {len(bad)} of {len(features)} rows: {rows}. "
-            "Leave these images out, or compute their features again in float32."
+            f"Features must be finite and not zero. {len(bad)} of {len(features)} rows are not: {rows}. The first "
+            f"{described(features[bad[0]])}. Leave these images out, or compute their features again"
+            f"{' in float32' if given is torch.float16 else ''}."
         )
     return features
