@@ -92,6 +92,12 @@ class TestInfo:
         assert result.exit_code == 1
         assert "There is no saved prompt at" in result.stderr and "coopt fit ... --out FOLDER" in result.stderr
 
+    def test_a_misspelt_folder(self, learned: tuple[Path, Path]) -> None:
+        meant = f"Did you mean {learned[0]}?"
+        for arguments in (("info",), ("words",), ("predict", "--from-list", "-")):
+            assert meant in run(arguments[0], learned[0].with_name("promt"), *arguments[1:]).stderr
+        assert "Beside it there are prompt." in run("info", learned[0].with_name("xyz")).stderr
+
 
 def test_cache(photos: Path, clip: str) -> None:
     assert run_json("cache")["entries"] == 0

@@ -319,3 +319,31 @@ class TestOtherRunsInTheFolder:
         assert result.exit_code == 1
         assert "is a file, expected a folder" in result.stderr
         assert (tmp_path / "out").read_text() == "a letter"
+
+    def test_a_folder_of_other_files_is_refused(self, photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "config.yaml").write_text("of another program")
+        arguments = ("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "mine")
+        for more in ((), ("--overwrite",)):
+            result = run(*arguments, *more)
+            assert result.exit_code == 1
+            assert "holds other files (config.yaml) and nothing that coopt wrote. Choose a new" in result.stderr
+        assert [file.name for file in (tmp_path / "mine").iterdir()] == ["config.yaml"]
+        (tmp_path / "mine" / "config.yaml").rename(tmp_path / "mine" / ".hidden")
+        assert run(*arguments).exit_code == 0
+        (tmp_path / "mine" / "notes.txt").write_text("a note beside the prompt")
+        assert run(*arguments).exit_code == 0
+
+    def test_the_folder_of_images_is_refused(self, photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
+        for out in (photos, photos / "prompt", photos / "red car" / "prompt", photos / ".." / "photos" / "prompt"):
+            result = run("fit", photos, "--backbone", clip, "--config", short, "--out", out)
+            assert result.exit_code == 1
+            assert "is inside of the folder of images" in result.stderr and "Choose a folder outside" in result.stderr
+        assert sorted(one.name for one in photos.iterdir()) == sorted(COLOURS)
+
+    def test_learning_from_the_working_folder_saves_beside_it(
+        self, photos: Path, short: Path, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(photos)
+        assert run_json("fit", ".", "--backbone", clip, "--config", short)["out"] == str(tmp_path / "coopt-photos")
+        assert sorted(one.name for one in photos.iterdir()) == sorted(COLOURS)

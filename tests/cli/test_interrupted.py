@@ -126,6 +126,14 @@ def test_other_signals_stop_as_ctrl_c_does(
     assert f"Interrupted. 5 of 8 epochs are saved in '{tmp_path / 'out'}'. Run the same command" in result.stderr
     assert (tmp_path / "out" / "checkpoint.safetensors").exists()
 
+    command = next(line.strip() for line in result.stderr.splitlines() if line.startswith("  coopt fit"))
+    for arguments in (("info",), ("words",), ("predict", "--from-list", "-"), ("eval", photos)):
+        used = run(arguments[0], tmp_path / "out", *arguments[1:])
+        assert used.exit_code == 1
+        assert f"was interrupted, so there is no prompt yet. Run `{command}` again" in used.stderr
+    monkeypatch.chdir(tmp_path)
+    assert f"`{command}` in {Path(__file__).parents[2]} again" in run("info", tmp_path / "out").stderr
+
 
 def test_overwrite_starts_afresh_over_an_unfinished_run(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
     out = tmp_path / "out"

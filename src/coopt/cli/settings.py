@@ -119,6 +119,11 @@ class FitSettings:
         return str(self.data if is_name(str(self.data), self.root) else self.data.absolute())
 
     @property
+    def images(self) -> Path | None:
+        """The folder that is learned from; None when the data are something else."""
+        return self.data if self.data.is_dir() and not is_name(str(self.data), self.root) else None
+
+    @property
     def data_typed(self) -> str:
         """The data as words of a command line."""
         words = [str(self.data), *(() if self.root is None else ("--root", str(self.root)))]
