@@ -149,6 +149,8 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["run", "tiny", "--backbone", "bundled=bundel"], 1, "There is no backbone 'bundel'. Did you mean 'bundled'?"),
+        (["run", "tiny", "--device", "gpu"], 1, "The device 'gpu' is not on this machine."),
         (["run", "tinny"], 1, "There is no suite 'tinny'. Did you mean tiny?"),
         (["run", "zzz"], 1, "There is no suite 'zzz'. There are mini-few-shot, mini-domain, "),
         (["show", "zzz"], 1, "There is no suite 'zzz'. There are mini-few-shot, mini-domain, "),

@@ -12,6 +12,7 @@ import torch
 from coopt.backbones.names import unknown_name
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
+from coopt.progress import busy
 
 # One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
 _loaded: weakref.WeakValueDictionary[tuple[str, str, str], Backbone] = weakref.WeakValueDictionary()
@@ -45,7 +46,8 @@ def load_backbone(name: str | Backbone, device: str = "auto", download: bool = F
     with _lock:
         backbone = _loaded.get(key)
         if backbone is None:
-            backbone = _loaded[key] = _load(name, chosen, download)
+            with busy(f"Loading {name}"):
+                backbone = _loaded[key] = _load(name, chosen, download)
         if backbone not in _recent:
             _recent.append(backbone)
     return backbone
