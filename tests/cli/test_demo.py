@@ -142,7 +142,7 @@ def test_stopped_and_run_again(ran: tuple[Path, Result], tmp_path: Path, monkeyp
         patch.setattr(demonstration, "few_shot_runs", stopped)
         result = demo(tmp_path, "--data", NAME)
     assert result.exit_code == 130
-    assert f"6 of 11 results are kept in '{tmp_path / 'results.json'}'" in result.stderr
+    assert f"6 of 11 results kept in '{tmp_path / 'results.json'}'" in result.stderr
     assert f"coopt demo --out {tmp_path} --shots 1,2" in result.stderr
     kept = json.loads((tmp_path / "results.json").read_text())["results"]
     assert len(kept) == 6

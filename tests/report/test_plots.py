@@ -85,7 +85,7 @@ def test_nothing_is_cut_off() -> None:
         assert " ".join(text.get_text() for text in reversed(figure.texts)) == note
         for text in figure.texts:
             below = text.get_window_extent()
-            assert below.x0 >= 0 and below.x1 <= figure.bbox.width and 0 <= below.y0 and below.y1 <= box.y0 + 1
+            assert below.x0 >= 0 and below.x1 <= figure.bbox.width and below.y0 >= 0 and below.y1 <= box.y0 + 1
         for axes in figure.axes:
             if axes.axison:
                 tight = axes.get_tightbbox()

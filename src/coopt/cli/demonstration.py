@@ -111,7 +111,7 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
                 _run_dataset(settings, dataset, file, shown, progress)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Interrupted. {len(file.results)} of {counted(total, 'result')} are kept in '{display_name(file.path)}'. "
+            f"Interrupted. {len(file.results)} of {counted(total, 'result')} kept in '{display_name(file.path)}'. "
             f"Run the same command to go on:\n  {display_name(shlex.join(typed))}"
         ) from None
     finally:

@@ -21,6 +21,7 @@ from coopt.methods.learned import LearnedMethod
 from coopt.methods.linear_probe import LinearProbe
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
+from coopt.wording import counted
 
 LARGE = 10**9
 """Bytes that are worth a sentence before they are taken."""
@@ -166,7 +167,7 @@ def _learn(
 def _how_to_go_on(folder: RunFolder, epochs: int, typed: Sequence[str]) -> str:
     done = folder.saved_epochs()
     saved = (
-        f"{done} of {epochs} epochs are saved in '{display_name(folder.path)}'."
+        f"{done} of {counted(epochs, 'epoch')} saved in '{display_name(folder.path)}'."
         if done
         else "No epoch was finished; image features computed so far are kept in the cache."
     )
