@@ -67,7 +67,7 @@ def called(name: str) -> str:
 
 def counted(number: int, thing: str) -> str:
     """A number of things: "1 image", "2 images", "3 classes"."""
-    plural = f"{thing}es" if thing.endswith(("s", "x", "ch", "sh")) else f"{thing}s"
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
     return f"{number} {thing if number == 1 else plural}"
 
 
