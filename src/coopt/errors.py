@@ -1,5 +1,9 @@
 """What can go wrong, as types. Every message says what was got, what was expected and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class CooptError(Exception):
     """Base of every error that coopt raises on purpose."""
@@ -15,6 +19,28 @@ class DataError(CooptError, ValueError):
 
 class BadImageError(DataError):
     """One image file cannot be read."""
+
+
+class BadImagesError(BadImageError):
+    """Image files that cannot be read, named at once.
+
+    Attributes:
+        reasons: one sentence per image.
+        total: how many images there were.
+    """
+
+    _SHOWN = 10
+
+    def __init__(self, reasons: Sequence[str], total: int) -> None:
+        self.reasons, self.total = tuple(reasons), total
+        message = reasons[0]
+        if len(reasons) > 1:
+            shown = "".join(f"\n  {reason}" for reason in reasons[: self._SHOWN])
+            more = len(reasons) - self._SHOWN
+            message = f"{len(reasons)} of {total} images cannot be read:{shown}" + (
+                f"\n  and {more} more." if more > 0 else ""
+            )
+        super().__init__(message)
 
 
 class PromptTooLongError(DataError):
@@ -66,7 +92,7 @@ class FewShotsWarning(CooptWarning):
 
 
 class ClassNameWarning(CooptWarning):
-    """Class names that the text tower cannot tell apart."""
+    """Class names that the text tower cannot tell apart, or that say nothing of what images show."""
 
 
 class CacheWarning(CooptWarning):

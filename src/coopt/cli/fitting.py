@@ -14,6 +14,7 @@ from coopt.cli.output import Output, size_of
 from coopt.cli.run_folder import RunFolder
 from coopt.cli.settings import FitSettings
 from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
+from coopt.data.features import named_together_with
 from coopt.evaluation import Evaluation, evaluate
 from coopt.methods.base import ClipClassifier
 from coopt.methods.learned import LearnedMethod
@@ -43,6 +44,7 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
         test_fraction=settings.test_fraction,
         root=settings.root,
         on_bad_image=settings.on_bad_image,  # type: ignore[arg-type]
+        **settings.reading.of_dataset,
     )
     dataset = whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
     for line in data_sentence(dataset):
@@ -50,13 +52,15 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     recipe = getattr(settings.estimator(), "recipe_", None)  # also refuses what the method does not have
     folder = RunFolder(settings.out or default_folder(whole.name), settings.identity(whole.hash), settings.overwrite)
     folder.check()  # before the backbone is loaded, which may take long
-    leaks = find_leakage(dataset)
-    backbone = load_backbone(settings.backbone, settings.device, settings.download)
+    value_range = settings.reading.value_range
+    leaks = find_leakage(dataset, value_range=value_range)
+    backbone = load_backbone(settings.backbone, settings.device, settings.download, value_range)
     folder.identity["fingerprint"] = backbone.fingerprint
     folder.check()
     epochs = 0 if recipe is None else recipe.epochs_for(max(dataset.train.counts.values()))
     try:
-        zero_shot, held_out = _zero_shot(settings, backbone, dataset)
+        with named_together_with(dataset.train.paths):
+            zero_shot, held_out = _zero_shot(settings, backbone, dataset)
         learning = time.monotonic()
         estimator = _learn(settings, backbone, dataset, folder, output, epochs)
     except KeyboardInterrupt:

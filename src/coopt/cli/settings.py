@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.data import display_name
 from coopt.data.benchmarks.registry import is_name
 from coopt.errors import ParameterError
@@ -54,6 +55,7 @@ class FitSettings:
     overwrite: bool
     root: Path | None = None
     memory: str = "auto"
+    reading: DataReading = AS_USUAL
 
     def estimator(self, **local: Any) -> ClipClassifier:
         """The method with its parameters, not fitted yet.
@@ -98,7 +100,7 @@ class FitSettings:
     @property
     def data_typed(self) -> str:
         """The data as words of a command line."""
-        words = [str(self.data), *(() if self.root is None else ("--root", str(self.root)))]
+        words = [str(self.data), *(() if self.root is None else ("--root", str(self.root))), *self.reading.typed]
         return shlex.join(map(display_name, words))
 
     def config(self, out: Path) -> dict[str, Any]:
@@ -108,11 +110,14 @@ class FitSettings:
         values["root"] = None if self.root is None else str(self.root.absolute())
         values["set"] = list(self.set) or None
         # The run may be repeated where it was; what it may do to the machine is decided each time.
-        for name in ("overwrite", "download"):
+        for name in ("overwrite", "download", "reading"):
             del values[name]
+        values |= self.reading.config()
         return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
 
     def identity(self, dataset_hash: str) -> dict[str, Any]:
         """Equal for two runs that learn the same from the same data."""
         decisive = {"method": self.method, "backbone": self.backbone, "shots": self.shots}
+        if self.reading.value_range is not None:
+            decisive["value_range"] = list(self.reading.value_range)
         return {**decisive, **self.estimator().parameters, "images": dataset_hash}
