@@ -26,21 +26,25 @@ class BadImagesError(BadImageError):
 
     Attributes:
         reasons: one sentence per image.
-        total: how many images there were.
+        total: how many images were looked at.
+        whole: these were all.
     """
 
     _SHOWN = 10
 
-    def __init__(self, reasons: Sequence[str], total: int) -> None:
-        self.reasons, self.total = tuple(reasons), total
+    def __init__(self, reasons: Sequence[str], total: int, whole: bool = True) -> None:
+        self.reasons, self.total, self.whole = tuple(reasons), total, whole
         message = reasons[0]
         if len(reasons) > 1:
-            shown = "".join(f"\n  {reason}" for reason in reasons[: self._SHOWN])
-            more = len(reasons) - self._SHOWN
-            message = f"{len(reasons)} of {total} images cannot be read:{shown}" + (
-                f"\n  and {more} more." if more > 0 else ""
-            )
+            lines = [f"{len(reasons)} of {'' if whole else 'the first '}{total} images cannot be read:"]
+            lines += reasons[: self._SHOWN]
+            if len(reasons) > self._SHOWN:
+                lines.append(f"and {len(reasons) - self._SHOWN} more.")
+            message = "\n  ".join(lines)
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:  # worker processes send their errors
+        return type(self), (self.reasons, self.total, self.whole)
 
 
 class PromptTooLongError(DataError):

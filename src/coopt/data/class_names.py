@@ -22,7 +22,7 @@ from coopt.data.text_files import decode_text, in_unicode, visible
 from coopt.errors import ClassNameWarning, DataError
 from coopt.wording import on_command_line, setting
 
-ClassNames = Mapping[str, str] | Sequence[str] | str | os.PathLike[str]
+ClassNames = Mapping[Any, str] | Sequence[str] | str | os.PathLike[str]
 """Names for classes: by folder (or label), or in the order of the sorted folders; or a file that holds either."""
 
 _WORDNET = re.compile(r"n\d{8}")
@@ -101,10 +101,10 @@ def _codes_among(names: Sequence[str]) -> list[str]:
 
 
 def _ordered(names: Sequence[str]) -> list[str]:
-    """Sorted, as a list of names counts them: numbers by their value, so that '2' comes before '10'."""
+    """The classes as a list of names counts them: numbers by their value, so that '2' comes before '10'."""
     if all(name.isdecimal() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
+    return list(names)
 
 
 def _from_list(keys: list[str], names: Sequence[Any], source: str) -> dict[str, str]:

@@ -142,8 +142,8 @@ def _meant(path: Path) -> str:
         with suppress(DataError):
             near = {one.name.lower(): one for one in visible_entries(path.parent) if _may_be_data(one)}
     typed = path.name.lower()
-    close = [names[name] for name in get_close_matches(typed, names, n=2, cutoff=0.7) if path.parent == Path()]
-    found = [near[name] for name in get_close_matches(typed, near, n=2, cutoff=0.7)]
+    close = [names[name] for name in get_close_matches(typed, names, n=2, cutoff=0.75) if path.parent == Path()]
+    found = [near[name] for name in get_close_matches(typed, near, n=2, cutoff=0.75)]
     close += [f"the {'folder' if one.is_dir() else 'file'} '{display_name(one)}'" for one in found]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 

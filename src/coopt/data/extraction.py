@@ -151,33 +151,34 @@ class Extraction:
         Raises:
             BadImagesError: images cannot be read, and these are not to be left out.
         """
-        last = math.inf
+        end: int | None = None  # of what is looked at, once it has failed
         for item in decoded:
+            position = item.position if isinstance(item, BadContent) else item[0].position
+            if end is not None and position >= end:
+                break
             if isinstance(item, BadContent):
-                self.bad[item.position] = item
-                if self.on_bad_image == "fail" and last == math.inf:
+                self.bad[position] = item
+                if self.on_bad_image == "fail" and end is None:
                     self._encode(len(self._batch))  # what stood before it is worth keeping in the cache
-                    last = item.position + CHECKED_AFTER_BAD
+                    end = min(position + CHECKED_AFTER_BAD, self.total)
+                continue
+            if end is not None:
                 continue
             content, missing, pixels = item
-            if last < math.inf:
-                if content.position >= last:
-                    break
-                continue
             if content.doubt is not None:
                 self.doubtful.append((content.name, content.doubt))
             self._batch += [(content, view, one) for view, one in zip(missing, pixels, strict=True)]
             while len(self._batch) >= self.batch_size:
                 self._encode(self.batch_size)
             self._report(self._batch[0][0].position if self._batch else content.position + 1)
-        if last < math.inf:
-            raise self._bad_images()
+        if end is not None:
+            raise self._bad_images(end)
         self._encode(len(self._batch))
         self._report(self.total)
 
-    def _bad_images(self) -> BadImagesError:
-        wrong = [position for position in range(self.total) if self._origin(position) in self.bad]
-        return BadImagesError([self._left_out(position)[1] for position in wrong], self.total)
+    def _bad_images(self, end: int) -> BadImagesError:
+        wrong = [position for position in range(end) if self._origin(position) in self.bad]
+        return BadImagesError([self._left_out(position)[1] for position in wrong], end, whole=end == self.total)
 
     def _encode(self, count: int) -> None:
         """The first `count` of the waiting views through the tower, into the rows and the cache."""

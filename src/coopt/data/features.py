@@ -24,7 +24,7 @@ from coopt.backbones import Backbone
 from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.data.cache import FeatureCache
 from coopt.data.encoding import ImageEncoder
-from coopt.data.extraction import Extraction, Features, Progress
+from coopt.data.extraction import CHECKED_AFTER_BAD, Extraction, Features, Progress
 from coopt.data.images import open_image
 from coopt.data.sources import View, as_sources, default_workers, ordered_map
 from coopt.errors import BadImageError, BadImagesError, DataError, ParameterError
@@ -121,9 +121,11 @@ def named_together_with(others: Sequence[Any]) -> Iterator[None]:
     try:
         yield
     except BadImagesError as error:
+        looked_at = others[:CHECKED_AFTER_BAD]
         with ThreadPoolExecutor(default_workers()) as pool:
-            found = list(ordered_map(pool, _why_unreadable, others, window=64))
-        raise BadImagesError([*error.reasons, *(one for one in found if one)], error.total + len(others)) from None
+            found = [one for one in ordered_map(pool, _why_unreadable, looked_at, window=64) if one is not None]
+        whole = error.whole and len(looked_at) == len(others)
+        raise BadImagesError([*error.reasons, *found], error.total + len(looked_at), whole) from None
 
 
 def _why_unreadable(image: Any) -> str | None:

@@ -34,20 +34,28 @@ def listed_images(lines: Iterable[bytes], name: str, folder: Path | None = None)
         DataError: it is no list of paths, such as an archive.
     """
     given = iter(lines)
-    first = next(given, b"")
-    while not first.strip() and first:
-        first = next(given, b"")
-    if first.startswith(_IMAGES):
-        raise DataError(f"'{name}' is an image, not a list of images. Give it without --from-list.")
-    if (kind := what_it_is(first)) is not None and not first.lstrip().startswith((b"{", b"[")):
-        raise DataError(f"The list of images '{name}' is {kind}. Expected one path per line.")
-    if _is_utf_16(first):
-        text = decode_text(b"".join(chain([first], given)))
+    begun: list[bytes] = []  # up to the first line that is not blank
+    for line in given:
+        begun.append(line)
+        if line.strip():
+            break
+    head, first = b"".join(begun), begun[-1] if begun else b""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:4]:
+        text = decode_text(b"".join(chain([head], given)))
         given = iter(line.encode("utf-8", "surrogateescape") for line in text.splitlines())
-        first = next(given, b"")
+        first = next((line for line in given if line.strip()), b"")
     first = first.removeprefix(b"\xef\xbb\xbf")
+    _refuse_no_list(first, name)
     for path in _paths(chain([first], given), first, name):
         yield _found(path, folder)
+
+
+def _refuse_no_list(first: bytes, name: str) -> None:
+    if first.startswith(_IMAGES):
+        raise DataError(f"'{name}' is an image, not a list of images. Give it without --from-list.")
+    kind = None if first.lstrip().startswith((b"{", b"[")) else what_it_is(first)
+    if kind is not None:
+        raise DataError(f"The list of images '{name}' is {kind}. Expected one path per line.")
 
 
 def _paths(lines: Iterator[bytes], first: bytes, name: str) -> Iterator[str]:
@@ -63,10 +71,6 @@ def _paths(lines: Iterator[bytes], first: bytes, name: str) -> Iterator[str]:
 
 def _without_end(line: bytes) -> bytes:
     return line.rstrip(b"\r\n")
-
-
-def _is_utf_16(first: bytes) -> bool:
-    return first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first[:4]
 
 
 def _is_header(line: str) -> bool:

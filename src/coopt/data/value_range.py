@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -36,8 +37,8 @@ class DoubtfulRange:
         colour: a colour image, of which Pillow keeps the upper 8 of 16 bits.
     """
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     used: ValueRange
     colour: bool = False
 
@@ -118,14 +119,14 @@ def range_warning(doubtful: Sequence[tuple[str, DoubtfulRange]], total: int) -> 
     )
 
 
-def _suggested(low: float, high: float) -> tuple[float, float]:
+def _suggested(low: float | int, high: float | int) -> tuple[float | int, float | int]:
     """A range that holds the values and is likely to be meant: 0,4095 for 12-bit data, 0,1000 for 0 to 998.2."""
     usual = next((one for one in _USUAL_WHITES if 1 < high <= one), None)
     white = usual if usual is not None and high > usual / 8 else _rounded_up(high)
     return (0 if low >= 0 else -_rounded_up(-low)), white
 
 
-def _rounded_up(value: float) -> float:
+def _rounded_up(value: float | int) -> float | int:
     """The next number of two digits that is not below a positive value: 1000 for 998.2; 1 for any other value."""
     if value <= 0:
         return 1
@@ -134,11 +135,11 @@ def _rounded_up(value: float) -> float:
     return int(rounded) if rounded >= 1 else round(rounded, 12)
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 
-def _tags(image: Image.Image) -> dict[int, object]:
+def _tags(image: Image.Image) -> Any:
     return getattr(image, "tag_v2", None) or {}
 
 
