@@ -15,6 +15,7 @@ from coopt.cli.output import Output, size_of
 from coopt.cli.run_folder import RunFolder, beside
 from coopt.cli.settings import FitSettings
 from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
+from coopt.data.features import named_together_with
 from coopt.evaluation import Evaluation, evaluate
 from coopt.methods.base import ClipClassifier
 from coopt.methods.learned import LearnedMethod
@@ -44,14 +45,7 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     """
     started = time.monotonic()
     recipe = getattr(settings.estimator(), "recipe_", None)  # also refuses what the method does not have
-    whole = load_dataset(
-        settings.data,
-        seed=settings.seed,
-        test_fraction=settings.test_fraction,
-        root=settings.root,
-        on_bad_image=settings.on_bad_image,  # type: ignore[arg-type]
-    )
-    dataset = whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
+    whole, dataset = _data(settings)
     say_data(output, settings, dataset, typed)
     folder = RunFolder(
         settings.out or default_folder(whole.name, settings.images),
@@ -61,13 +55,15 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
         settings.images,
     )
     folder.check()  # before the backbone is loaded, which may take long
-    leaks = find_leakage(dataset)
-    backbone = load_backbone(settings.backbone, settings.device, settings.download)
+    value_range = settings.reading.value_range
+    leaks = find_leakage(dataset, value_range=value_range)
+    backbone = load_backbone(settings.backbone, settings.device, settings.download, value_range)
     folder.identity["fingerprint"] = backbone.fingerprint
     folder.check()
     epochs = 0 if recipe is None else recipe.epochs_for(max(dataset.train.counts.values()))
     try:
-        zero_shot, held_out = _zero_shot(settings, backbone, dataset)
+        with named_together_with(dataset.train.paths):
+            zero_shot, held_out = _zero_shot(settings, backbone, dataset)
         learning = time.monotonic()
         estimator = _learn(settings, backbone, dataset, folder, output, epochs)
         learning = time.monotonic() - learning
@@ -82,6 +78,19 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     save(estimator, folder.path, saved_extra(settings, whole, dataset, measured))
     folder.finish({**result, "warnings": output.warnings}, settings.config(folder.path))
     report(output, result, measured, folder.path, settings, title_of(estimator), typed)
+
+
+def _data(settings: FitSettings) -> tuple[ImageDataset, ImageDataset]:
+    """The whole data set, and what is learned from of it."""
+    whole = load_dataset(
+        settings.data,
+        seed=settings.seed,
+        test_fraction=settings.test_fraction,
+        root=settings.root,
+        on_bad_image=settings.on_bad_image,  # type: ignore[arg-type]
+        **settings.reading.of_dataset,
+    )
+    return whole, whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
 
 
 def default_folder(name: str, images: Path | None) -> Path:

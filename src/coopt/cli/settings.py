@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from coopt.cli.assignments import RECIPE, assignments, changed_recipe, recipe_changes
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.data import display_name
 from coopt.data.benchmarks.registry import is_name
 from coopt.data.bundled import PREFIX
@@ -65,6 +66,7 @@ class FitSettings:
     memory: str = "auto"
     epochs: int | None = None
     lr: float | None = None
+    reading: DataReading = AS_USUAL
 
     @property
     def full_recipe(self) -> str | dict[str, Any]:
@@ -150,7 +152,7 @@ class FitSettings:
     @property
     def data_typed(self) -> str:
         """The data as words of a command line."""
-        words = [str(self.data), *(() if self.root is None else ("--root", str(self.root)))]
+        words = [str(self.data), *(() if self.root is None else ("--root", str(self.root))), *self.reading.typed]
         return shlex.join(map(display_name, words))
 
     def config(self, out: Path) -> dict[str, Any]:
@@ -162,11 +164,14 @@ class FitSettings:
         values[RECIPE] = self.full_recipe
         values["set"] = [text for text in self.set if not text.strip().startswith(f"{RECIPE}.")] or None
         # The run may be repeated where it was; what it may do to the machine is decided each time.
-        for name in ("overwrite", "download", "epochs", "lr"):
+        for name in ("overwrite", "download", "epochs", "lr", "reading"):
             del values[name]
+        values |= self.reading.config()
         return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
 
     def identity(self, dataset_hash: str) -> dict[str, Any]:
         """Equal for two runs that learn the same from the same data."""
         decisive = {"method": self.method, "backbone": self.backbone, "shots": self.shots}
+        if self.reading.value_range is not None:
+            decisive["value_range"] = list(self.reading.value_range)
         return {**decisive, **self.estimator().parameters, "images": dataset_hash}
