@@ -53,6 +53,10 @@ class CooptWarning(UserWarning):
     """Base of every warning that coopt gives."""
 
 
+class WeightsWarning(CooptWarning):
+    """Something about weights was assumed, chosen or left out, because the file does not tell."""
+
+
 class LeakageWarning(CooptWarning):
     """The same image is in the training and the test part."""
 
