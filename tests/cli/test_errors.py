@@ -58,7 +58,7 @@ def test_bad_backbones(as_json: bool, photos: Path, tmp_path: Path) -> None:
         ("vit", "There is no backbone 'vit'."),
         (f"openai:{tmp_path}/gone.pt", "does not exist"),
         (f"openai:{tmp_path}/junk.pt", "junk.pt"),
-        ("openclip:ViT-B-61/openai", "Did you mean 'ViT-B-16'"),
+        ("openclip:ViT-B-61/openai", "Did you mean 'openclip:ViT-B-16/openai'"),
         ("openclip:ViT-B-16/openai", "are not on this machine. Looked for"),
     ):
         message, kind = refused(as_json, "fit", photos, "--backbone", name, "--out", tmp_path / "out")

@@ -188,7 +188,8 @@ def _one_model(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
             WeightsWarning,
             stacklevel=2,
         )
-        state = {key: value for key, value in state.items() if key.startswith(used[0]) or not _PREFIX.match(key)}
+        averages = tuple(prefix for prefix in prefixes if prefix != used[0])
+        state = {key: value for key, value in state.items() if not key.startswith(averages)}
         prefixes = used
     prefix = prefixes[0] if prefixes else _common_prefix(state)
     others = [key for key in state if not key.startswith(prefix)]
