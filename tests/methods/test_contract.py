@@ -277,7 +277,14 @@ def test_grid_search_over_paths(backbone: Backbone, pictures: Any) -> None:
     [
         ("CoOp", {"n_ctx": 0}, "The 'n_ctx' parameter of CoOp must be an int >= 1. Got 0 instead."),
         ("CoOp", {"n_ctx": 2.0}, "must be an int >= 1. Got 2.0"),
-        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0 and <= 4294967295. Got -1 instead."),
+        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0 and <= 4294967295. Got -1"),
+        ("LinearProbe", {"seed": 2**32}, "must be an int >= 0 and <= 4294967295. Got 4294967296 instead."),
+        (
+            "CoOp",
+            {"init": ""},
+            "The 'init' parameter of CoOp must be words such as 'a photo of a', or be left out. Got ''",
+        ),
+        ("CoCoOp", {"init": " _"}, "must be words such as 'a photo of a', or be left out. Got ' _' instead."),
         ("CoOp", {"csc": "yes"}, "The 'csc' parameter of CoOp must be True or False. Got 'yes' instead."),
         ("CoOp", {"position": "top"}, "must be one of end, middle, front. Got 'top'"),
         ("CoOp", {"precision": "fp16"}, "must be one of fp32, bf16. Got 'fp16'"),

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import torch
 
+from coopt.backbones.names import unknown_name
+from coopt.backbones.preprocessing import ValueRange
 from coopt.backbones.protocol import Backbone
-from coopt.errors import BackboneError, ParameterError
+from coopt.errors import ParameterError
+from coopt.progress import busy
 
 # One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
 _loaded: weakref.WeakValueDictionary[tuple[str, str, str], Backbone] = weakref.WeakValueDictionary()
@@ -19,7 +22,9 @@ _recent: collections.deque[Backbone] = collections.deque(maxlen=2)
 _lock = threading.RLock()
 
 
-def load_backbone(name: str | Backbone, device: str = "auto", download: bool = False) -> Backbone:
+def load_backbone(
+    name: str | Backbone, device: str = "auto", download: bool = False, value_range: ValueRange | None = None
+) -> Backbone:
     """A frozen CLIP-like model by its name.
 
     Args:
@@ -27,13 +32,17 @@ def load_backbone(name: str | Backbone, device: str = "auto", download: bool = F
             "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; or a backbone, which is returned as it is.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         download: whether the network may be used for weights that are not on this machine.
+        value_range: which values are black and white in images with more than 8 bits per value, such as (0, 4095) for
+            12-bit data in 16-bit files; None: (0, 65535) for integers and (0, 1) for floating-point numbers.
 
     Raises:
         BackboneError: the name is unknown or its weights are damaged.
         WeightsNotFoundError: the weights are not on this machine: says where they were looked for and how to get them.
         UnsupportedBackboneError: its text tower cannot carry prompts.
-        ParameterError: there is no such device.
+        ParameterError: there is no such device, or the value range is none.
     """
+    if value_range is not None:
+        return load_backbone(name, device, download).with_value_range(value_range)
     if isinstance(name, Backbone):
         return name
     if not isinstance(name, str):
@@ -44,7 +53,8 @@ def load_backbone(name: str | Backbone, device: str = "auto", download: bool = F
     with _lock:
         backbone = _loaded.get(key)
         if backbone is None:
-            backbone = _loaded[key] = _load(name, chosen, download)
+            with busy(f"Loading {name}"):
+                backbone = _loaded[key] = _load(name, chosen, download)
         if backbone not in _recent:
             _recent.append(backbone)
     return backbone
@@ -83,7 +93,4 @@ def _load(name: str, device: torch.device, download: bool) -> Backbone:
         from coopt.backbones.openai_archive import load_openai
 
         return load_openai(spec, device)
-    raise BackboneError(
-        f"There is no backbone {name!r}. Write 'bundled', 'openclip:MODEL/TAG' (`coopt backbones` lists them), "
-        "'openclip:local-dir:/path', 'openclip:hf-hub:ORG/NAME' or 'openai:/path/ViT-B-16.pt'."
-    )
+    raise unknown_name(name)

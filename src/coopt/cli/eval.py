@@ -7,7 +7,18 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, DATA, PROMPT, ROOT, SPLIT, backbone_options, on_bad_image, precision
+from coopt.cli.options import (
+    CACHE,
+    DATA,
+    PROMPT,
+    ROOT,
+    SPLIT,
+    DataReading,
+    backbone_options,
+    data_reading,
+    on_bad_image,
+    precision,
+)
 from coopt.cli.output import Output, command
 
 
@@ -25,6 +36,7 @@ from coopt.cli.output import Output, command
     type=click.Choice(["standard", "reference-2021-09"]),
     help="How images are prepared; the second is CoOp's way before October 2021.",
 )
+@data_reading
 @on_bad_image("fail")
 @CACHE
 @precision(None)
@@ -39,6 +51,7 @@ def eval(
     download: bool,
     position: str | None,
     preprocess: str | None,
+    reading: DataReading,
     on_bad_image: str,
     cache: bool,
     precision: Literal["fp32", "bf16"] | None,
@@ -59,5 +72,5 @@ def eval(
     from coopt.cli.evaluating import run_eval
     from coopt.cli.loading import Where
 
-    where = Where(backbone, device, download, position, precision)
-    run_eval(prompt, data, root, split, where, preprocess, on_bad_image, cache, output)
+    where = Where(backbone, device, download, position, precision, reading.value_range)
+    run_eval(prompt, data, root, split, where, preprocess, on_bad_image, cache, output, reading)

@@ -8,6 +8,7 @@ from typing import Any
 
 from coopt.backbones import load_backbone
 from coopt.cli.loading import Where, load_prompt, load_split, preprocessed
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.cli.output import Output, percent
 from coopt.data import ImageDataset, display_name
 from coopt.errors import ParameterError
@@ -33,13 +34,14 @@ def run_eval(
     on_bad_image: Any,
     cache: bool,
     output: Output,
+    reading: DataReading = AS_USUAL,
 ) -> None:
     """Measures one learned prompt.
 
     Raises:
         CooptError: anything wrong with the prompt, the data or the backbone.
     """
-    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root)
+    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root, reading)
     estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
@@ -126,16 +128,17 @@ def run_zero_shot(
     on_bad_image: Any,
     cache: bool,
     output: Output,
+    reading: DataReading = AS_USUAL,
 ) -> None:
     """Measures hand-made prompts one by one and, when there are several, together.
 
     Raises:
         CooptError: anything wrong with the templates, the data or the backbone.
     """
-    dataset, chosen = load_split(data, split, None, on_bad_image, output, root)
+    dataset, chosen = load_split(data, split, None, on_bad_image, output, root, reading)
     named = [one for template in templates for one in _meant(template, dataset)]
     singles = list(dict.fromkeys([*named, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]
-    backbone = load_backbone(where.backbone or "bundled", where.device, where.download)
+    backbone = load_backbone(where.backbone or "bundled", where.device, where.download, where.value_range)
 
     def classifier(used: str | list[str]) -> ZeroShot:
         found = ZeroShot(backbone, templates=used, precision=where.precision or "fp32", cache=cache)

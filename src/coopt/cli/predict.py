@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, PROMPT, backbone_options, on_bad_image, precision
+from coopt.cli.options import CACHE, PROMPT, VALUE_RANGE, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
 
 
@@ -28,6 +28,7 @@ from coopt.cli.output import Output, command
 @click.option("--classes", metavar="A,B,C", help="Other classes than those the prompt was learned for.")
 @click.option("--classes-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one per line.")
 @backbone_options(None)
+@VALUE_RANGE
 @on_bad_image("skip")
 @CACHE
 @precision(None)
@@ -46,6 +47,7 @@ def predict(
     backbone: str | None,
     device: str,
     download: bool,
+    value_range: tuple[float | int, float | int] | None,
     on_bad_image: str,
     cache: bool,
     precision: Literal["fp32", "bf16"] | None,
@@ -75,7 +77,7 @@ def predict(
     from coopt.cli.predicting import Request, read_class_names, run_predict
 
     names = read_class_names(classes, classes_file)
-    where = Where(backbone, device, download, precision=precision)
+    where = Where(backbone, device, download, precision=precision, value_range=value_range)
     skip = on_bad_image == "skip"
     run_predict(
         Request(prompt, images, from_list, topk, form, names, where, skip, cache, out, overwrite),

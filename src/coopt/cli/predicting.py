@@ -30,7 +30,8 @@ from coopt.cli.prediction_rows import (
     line_of,
 )
 from coopt.data import display_name, open_image
-from coopt.data.images import iter_images, listed_images
+from coopt.data.finding import iter_images
+from coopt.data.image_lists import listed_images
 from coopt.errors import BadImageError, DataError, ParameterError, SkippedImageWarning
 from coopt.methods.base import ClipClassifier
 from coopt.progress import tracked
@@ -77,8 +78,9 @@ class Request:
             return
         empty = True
         try:
+            folder = None if self.listed == "-" else Path(self.listed).parent
             with click.open_file(self.listed, "rb") as lines:
-                for path in listed_images(lines):
+                for path in listed_images(lines, display_name(self.listed), folder):
                     empty = False
                     yield path
         except OSError as error:
