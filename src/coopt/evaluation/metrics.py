@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from coopt.data import encode_labels
+from coopt.data import as_class_names, encode_labels
 from coopt.errors import DataError
 from coopt.methods.base import ClipClassifier
 
@@ -102,7 +102,8 @@ def evaluate(
         DataError: a label is not among the classes, or the numbers of images and labels differ.
         ParameterError: other classes than the estimator's are asked for, and what it learned belongs to its own.
     """
-    scores, names = _logits_among(estimator, images, estimator.class_names_ if class_names is None else class_names)
+    asked = estimator.class_names_ if class_names is None else as_class_names(class_names)
+    scores, names = _logits_among(estimator, images, asked)
     targets, names = encode_labels(labels, list(names), len(scores))
     return compare(targets, scores.argmax(axis=1), names)
 
