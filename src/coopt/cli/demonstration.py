@@ -31,6 +31,7 @@ from coopt.evaluation.few_shot import (
     summarise,
 )
 from coopt.evaluation.results import ResultFile
+from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
 from coopt.methods.saving import save
 from coopt.progress import Tracker, tracked
@@ -91,6 +92,7 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
     datasets = settings.datasets()
     total = sum(count_runs(settings.contenders(one), settings.shots, settings.seeds) for one in datasets)
     _say_plan(settings, datasets, total, output)
+    click.get_current_context().with_resource(writing_folder(settings.out, "--out"))
     file = ResultFile(settings.out / "results.json")
     backbone = load_backbone("bundled")
     file.begin(_setup(settings, datasets, backbone, typed))

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
+
 from coopt.data.images import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_bytes, write_json
+from coopt.locks import writing_folder
 
 PROMPT, RESULT, CONFIG = "prompt.json", "result.json", "config.yaml"
 CHECKPOINT, CHECKPOINT_RUN = "checkpoint.safetensors", "checkpoint.json"
@@ -32,14 +35,16 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def check(self) -> None:
-        """Refuses to replace what another run left here.
+        """Refuses to replace what another run left here; from now on to the end of the command no other run writes here.
 
         Raises:
+            InUseError: another process writes here.
             SavedFileError: there is a prompt or a checkpoint of another run, or a file where the folder should be.
         """
         shown = display_name(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another --out.")
+        click.get_current_context().with_resource(writing_folder(self.path, "--out"))
         if self.overwrite:
             return
         for file, record, what in (
@@ -93,8 +98,6 @@ class RunFolder:
         if self.checkpoint.exists():
             return
         (self.path / CHECKPOINT_RUN).unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
 
     def _difference(self, record: Path) -> str:
         """What sets the recorded run apart from this one; empty when nothing does."""

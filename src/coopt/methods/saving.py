@@ -23,6 +23,7 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import Precision
 from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, SavedFileError
 from coopt.files import write_bytes, write_json
+from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
@@ -36,6 +37,9 @@ from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
 
 FORMAT = 1
+PATIENCE = 10.0
+"""Seconds that `save` waits for another writer of the same folder."""
+
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
 METHODS: dict[str, type[Any]] = {
     cls.method: cls
@@ -76,8 +80,9 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
         **(extra or {}),
     }
-    write_bytes(folder / TENSORS_NAME, data)
-    write_json(folder / JSON_NAME, description)
+    with writing_folder(folder, wait=PATIENCE):  # or a prompt could be left with the tensors of another
+        write_bytes(folder / TENSORS_NAME, data)
+        write_json(folder / JSON_NAME, description)
     return folder
 
 
