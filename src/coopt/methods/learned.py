@@ -93,7 +93,7 @@ class LearnedMethod(ClipClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._require_int("seed", 0)
+        self._require_seed()
         self.recipe_ = self.full_recipe
 
     @property
