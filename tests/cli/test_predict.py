@@ -17,7 +17,9 @@ from click.testing import CliRunner
 import coopt
 from coopt.cli import main, predicting
 from coopt.cli.predicting import predictions
-from coopt.cli.prediction_rows import Row
+from coopt.cli.prediction_request import Request
+from coopt.cli.prediction_rows import Row, Shape
+from coopt.cli.where import Where
 from coopt.methods.base import ClipClassifier
 
 from .conftest import COLOURS, run, run_json, save_image
@@ -82,7 +84,13 @@ def test_topk_columns(learned: tuple[Path, Path], mixed: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run("predict", learned[0], mixed, "--csv", "--topk", 9).stdout)))
     assert set(rows[0]) == {"path", "error"} | {f"{n}_{i}" for n in ("class", "probability") for i in (1, 2, 3)}
     assert sum(float(rows[0][f"probability_{i}"]) for i in (1, 2, 3)) == pytest.approx(1, abs=1e-5)
-    assert run("predict", learned[0], mixed, "--topk", 2).stdout.splitlines()[0].split().count("class") == 2
+
+
+def test_several_classes_stand_below_their_image(learned: tuple[Path, Path], mixed: Path) -> None:
+    lines = run("predict", learned[0], mixed / "0.png", mixed / "1.png", "--topk", 2).stdout.splitlines()
+    assert [lines[0], lines[3]] == [str(mixed / "0.png"), str(mixed / "1.png")]
+    shares = coopt.load(learned[0]).predict_proba([mixed / "0.png"])[0]
+    assert lines[1].split()[0] == f"{100 * shares.max():.1f}" and len(lines) == 6
 
 
 def test_bad_images(learned: tuple[Path, Path], mixed: Path) -> None:
@@ -213,6 +221,8 @@ class TestLists:
         self, learned: tuple[Path, Path], mixed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("coopt.cli.predicting.CHUNK", 3)
+        where = Where(None, "auto", False)
+        request = Request(learned[0], None, "-", 1, None, None, where, True, False, None, False)
         taken: list[Path] = []
 
         def endless() -> Iterator[Path]:
@@ -220,7 +230,7 @@ class TestLists:
                 taken.append(mixed / "0.png")
                 yield taken[-1]
 
-        rows = predictions(coopt.load(learned[0]), endless(), topk=1, skip=True, total=None)
+        rows = predictions(coopt.load(learned[0]), request, Shape(), endless(), total=None)
         for chunk in (3, 6):
             assert len(next(rows)) == 3
             assert len(taken) == chunk
@@ -239,7 +249,7 @@ class TestFiles:
         assert out.read_bytes() == run("predict", learned[0], mixed, f"--{form}").stdout_bytes
         assert f"4 images classified, 1 left out: '{out}'." in result.stdout
         assert result.stderr.count("Warning: Left out: ") == 1
-        assert [file.name for file in out.parent.iterdir()] == [out.name]
+        assert sorted(file.name for file in out.parent.iterdir()) == [f".{out.name}.json", out.name]
 
     def test_json_says_what_was_written(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
         document = run_json("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
@@ -269,7 +279,7 @@ class TestFiles:
         assert "Going on after 4 images, where an earlier run stopped." in resumed.stdout
         assert encoded == [f"{i}.png" for i in range(5)]
         assert out.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
-        assert not list(tmp_path.glob(".rows*"))
+        assert [file.name for file in tmp_path.glob(".rows*")] == [f".rows.{form}.json"]
 
     def test_other_settings_or_images_do_not_go_on(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -295,7 +305,7 @@ class TestFiles:
         out.write_text("mine")
         refused = run("predict", learned[0], mixed, "--out", out)
         assert (
-            refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite." in refused.stderr
+            refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite" in refused.stderr
         )
         assert out.read_text() == "mine"
 
@@ -315,10 +325,10 @@ class TestFiles:
 def _stopping_at(name: str | None, encoded: list[str]) -> Any:
     """`_chunk` that notes the images it is given and is interrupted before the one of this name."""
 
-    def chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool) -> Iterator[Row]:
+    def chunk(estimator: ClipClassifier, paths: Sequence[Path], *others: Any) -> Iterator[Row]:
         if paths[0].name == name:
             raise KeyboardInterrupt
         encoded.extend(path.name for path in paths)
-        return REAL_CHUNK(estimator, paths, topk, skip)
+        return REAL_CHUNK(estimator, paths, *others)
 
     return chunk

@@ -83,7 +83,7 @@ def predict(
       coopt predict coopt-photos "scans/**/*.png" --csv > found.csv
       find / -name "*.jpg" | coopt predict coopt-photos --from-list - --out all.csv
       coopt predict coopt-photos new.jpg --classes "red kite,grey heron"
-      coopt predict coopt-photos inbox/ --move-to sorted --min-confidence 0.6 --contact-sheet sorted.html
+      coopt predict coopt-photos inbox/ --move-to sorted --min-confidence 0.6
     """
     forms = [name for name, given in (("json", output.json and not out), ("csv", csv), ("jsonl", jsonl)) if given]
     if len(forms) > 1:
