@@ -304,9 +304,7 @@ class TestFiles:
         out = tmp_path / "rows.csv"
         out.write_text("mine")
         refused = run("predict", learned[0], mixed, "--out", out)
-        assert (
-            refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite" in refused.stderr
-        )
+        assert refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite" in refused.stderr
         assert out.read_text() == "mine"
 
     def test_many_bad_images_are_counted_and_not_all_named(
