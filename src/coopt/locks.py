@@ -67,8 +67,7 @@ def _held(path: Path, file: Path, another: str, wait: float) -> Iterator[None]:
         for folder in reversed(made):  # left last to first, so the innermost goes first
             after.callback(_remove_empty, folder)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=wait)
+            _acquire(lock, file.parent, wait)
         except Timeout:
             raise InUseError(_who_writes(path, file, another)) from None
         except (OSError, NotImplementedError) as error:
@@ -84,6 +83,17 @@ def _held(path: Path, file: Path, another: str, wait: float) -> Iterator[None]:
             if lock.lock_counter == 1:
                 _sign(file)
         yield
+
+
+def _acquire(lock: FileLock, folder: Path, wait: float) -> None:
+    until = time.monotonic() + wait
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=max(0.0, until - time.monotonic()))
+            return
+        except FileNotFoundError:  # the writer that was waited for has left, and its empty folder is gone
+            continue
 
 
 def _release(lock: FileLock, file: Path) -> None:
