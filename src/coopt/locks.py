@@ -87,13 +87,14 @@ def _held(path: Path, file: Path, another: str, wait: float) -> Iterator[None]:
 
 def _acquire(lock: FileLock, folder: Path, wait: float) -> None:
     until = time.monotonic() + wait
-    while True:
+    for remaining in range(100, -1, -1):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=max(0.0, until - time.monotonic()))
             return
         except FileNotFoundError:  # the writer that was waited for has left, and its empty folder is gone
-            continue
+            if not remaining:
+                raise
 
 
 def _release(lock: FileLock, file: Path) -> None:

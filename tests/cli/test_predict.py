@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.cells import cell_len
 
 import coopt
 from coopt.cli import main, predicting
@@ -50,6 +52,23 @@ def test_people_see_class_percent_and_path(learned: tuple[Path, Path], mixed: Pa
     for line, path in zip(lines[1:], (mixed / "0.png", mixed / "1.png"), strict=True):
         share = 100 * model.predict_proba([path]).max()
         assert line.startswith(str(model.predict([path])[0])) and line.endswith(f"{share:5.1f}   {path}")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("topk", [1, 3])
+def test_lines_fit_the_terminal(
+    learned: tuple[Path, Path], mixed: Path, columns: int, topk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = mixed / ("a folder with a name that fills a line of a usual terminal alone" * 2) / "0.png"
+    save_image(long, (200, 40, 40), 0)
+    names = ["a class with a name that fills a line of a usual terminal alone", "日本語の名前日本語の名前", "kite"]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("coopt.cli.prediction_rows._on_terminal", lambda: True)
+    lines = run("predict", learned[0], long, "--classes", ",".join(names), "--topk", topk).stdout.splitlines()
+    assert len(lines) == (2 if topk == 1 else 4)
+    assert max(map(cell_len, lines)) <= columns
+    assert lines[-1].endswith("0.png") if topk == 1 else lines[0].endswith("0.png")
+    assert "…" in "".join(lines)
 
 
 @pytest.mark.usefixtures("_chunks")
@@ -306,6 +325,85 @@ class TestFiles:
         refused = run("predict", learned[0], mixed, "--out", out)
         assert refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite" in refused.stderr
         assert out.read_text() == "mine"
+
+    def test_a_finished_file_says_so_and_refuses_anything_else(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "rows.csv"
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        first = run_json(*arguments)
+        rows, images = out.read_bytes(), [mixed / f"{i}.png" for i in range(5)]
+        monkeypatch.setattr("coopt.cli.loading.load_prompt", None)  # nothing is loaded
+        document = run_json(*arguments)
+        assert document == {**first, "warnings": []}
+        assert "is complete: 4 images classified, 1 left out." in run(*arguments, "--precision", "fp32").stdout
+        assert run("predict", learned[0], *images, "--out", out).exit_code == 0  # the same images
+
+        def refused(*others: Any) -> str:
+            result = run(*(others or arguments))
+            assert result.exit_code == 1 and out.read_bytes() == rows
+            return result.stderr
+
+        assert "was made with other settings (topk)." in refused(*arguments, "--topk", 2)
+        assert "(min-confidence)" in refused(*arguments, "--min-confidence", 0.5)
+        assert "was made with other settings (classes)." in refused(*arguments, "--classes", "a,b,c")
+        assert "for 5 images; only 1 come now." in refused("predict", learned[0], images[0], "--out", out)
+        other = refused("predict", learned[0], *reversed(images), "--out", out)
+        assert "is there already, for other images than those of now." in other
+        save_image(mixed / "5.png", (1, 2, 3), 0)
+        assert "is complete for 5 images, and 1 more come after them now. Give these with another --out" in refused()
+        (mixed / "5.png").unlink()
+        os.utime(mixed / "3.png", ns=(1, 1))
+        assert "but some of its images were changed since (size or date)." in refused()
+        rows = b"path,class\nmine,mine\n"
+        out.write_bytes(rows)
+        assert "is there already and was changed since it was written." in refused()
+        out.unlink()
+        monkeypatch.undo()
+        assert run_json(*arguments)["images"] == 5  # begun anew
+
+    def test_another_prompt_in_the_same_folder(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, clip: str
+    ) -> None:
+        prompt = tmp_path / "prompt"
+        shutil.copytree(learned[0], prompt)
+        arguments = ("predict", prompt, mixed, "--out", tmp_path / "rows.csv")
+        assert run(*arguments).exit_code == 0
+        shutil.rmtree(prompt)
+        run("zero-shot", learned[1], "--backbone", clip, "--out", prompt)
+        assert "was made with other settings (prompt)." in run(*arguments).stderr
+
+    def test_a_stopped_run_that_replaces_a_file_goes_on(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        out = tmp_path / "rows.csv"
+        out.write_text("old")
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        with monkeypatch.context() as patch:
+            patch.setattr(predicting, "_chunk", _stopping_at("4.png", []))
+            stopped = run(*arguments, "--overwrite")
+        assert "whose rows are kept: the same command without --overwrite goes on from there." in stopped.stderr
+        assert out.read_text() == "old"
+        resumed = run(*arguments)
+        assert resumed.exit_code == 0 and "Going on after 4 images" in resumed.stdout
+        assert len(out.read_text().splitlines()) == 6
+
+    def test_killed_just_before_the_file_got_its_name(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "rows.csv"
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        run(*arguments)
+        rows = out.read_bytes()
+        out.rename(tmp_path / ".rows.csv.part")
+        assert run(*arguments).exit_code == 0
+        assert out.read_bytes() == rows
+
+    def test_a_run_that_fails_leaves_nothing(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+        out = tmp_path / "new" / "rows.csv"
+        failed = run("predict", learned[0], mixed, "--out", out, "--on-bad-image", "fail")
+        assert failed.exit_code == 1 and not out.parent.exists()
 
     def test_many_bad_images_are_counted_and_not_all_named(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
