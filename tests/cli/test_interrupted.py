@@ -56,7 +56,7 @@ def test_stopped_and_resumed_ends_in_the_same_bits(photos: Path, short: Path, cl
 
     _, said = by_user.communicate(timeout=120)
     assert by_user.returncode == 130
-    assert f"Interrupted. 5 of 8 epochs are saved in '{out}'. Run the same command to go on:" in said
+    assert f"Interrupted. 5 of 8 epochs saved in '{out}'. Run the same command to go on:" in said
     assert f"\n  coopt fit {photos} --backbone" in said and "Traceback" not in said
     assert sorted(file.name for file in out.iterdir()) == ["checkpoint.json", "checkpoint.safetensors"]
 
@@ -123,7 +123,7 @@ def test_other_signals_stop_as_ctrl_c_does(
     finally:
         signal.signal(number, before)
     assert result.exit_code == code
-    assert f"Interrupted. 5 of 8 epochs are saved in '{tmp_path / 'out'}'. Run the same command" in result.stderr
+    assert f"Interrupted. 5 of 8 epochs saved in '{tmp_path / 'out'}'. Run the same command" in result.stderr
     assert (tmp_path / "out" / "checkpoint.safetensors").exists()
 
     command = next(line.strip() for line in result.stderr.splitlines() if line.startswith("  coopt fit"))

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from coopt.backbones.names import how_to_get
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError, WeightsNotFoundError
 
@@ -114,7 +115,6 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
     except (OSError, ValueError) as error:
         where = f"in {folder}" if folder else "in the Hugging Face cache"
         raise WeightsNotFoundError(
-            f"The files of the tokenizer {name!r} were not found {where}. "
-            "Get them once with the network: download=True in Python, --download on the command line."
+            f"The files of the tokenizer {name!r} were not found {where}. {how_to_get()}"
         ) from error
     return HubTokenizer(tokenizer, clean, name)

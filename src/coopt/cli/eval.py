@@ -7,7 +7,18 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, DATA, PROMPT, ROOT, SPLIT, backbone_options, on_bad_image, precision
+from coopt.cli.options import (
+    CACHE,
+    DATA,
+    PROMPT,
+    ROOT,
+    SPLIT,
+    DataReading,
+    backbone_options,
+    data_reading,
+    on_bad_image,
+    precision,
+)
 from coopt.cli.output import Output, command
 
 
@@ -31,6 +42,7 @@ from coopt.cli.output import Output, command
     metavar="DIR",
     help="Write the mistakes (CSV) and the confusion matrix (CSV and PNG) into DIR.",
 )
+@data_reading
 @on_bad_image("fail")
 @CACHE
 @precision(None)
@@ -46,6 +58,7 @@ def eval(
     position: str | None,
     preprocess: str | None,
     out: Path | None,
+    reading: DataReading,
     on_bad_image: str,
     cache: bool,
     precision: Literal["fp32", "bf16"] | None,
@@ -66,5 +79,5 @@ def eval(
     from coopt.cli.evaluating import run_eval
     from coopt.cli.where import Where
 
-    where = Where(backbone, device, download, position, precision)
-    run_eval(prompt, data, root, split, where, preprocess, out, on_bad_image, cache, output)
+    where = Where(backbone, device, download, position, precision, reading.value_range)
+    run_eval(prompt, data, root, split, where, preprocess, out, on_bad_image, cache, output, reading)

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from coopt.backbones import load_backbone
-from coopt.cli.evaluation_files import check_folder, write_evaluation
+from coopt.cli.evaluation_files import EVALUATION, write_evaluation
 from coopt.cli.loading import Where, load_prompt, load_split, preprocessed
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.cli.output import Output, percent
 from coopt.cli.run_folder import PROMPT, refuse_foreign
 from coopt.data import ImageDataset, display_name
@@ -39,6 +40,7 @@ def run_eval(
     on_bad_image: Any,
     cache: bool,
     output: Output,
+    reading: DataReading = AS_USUAL,
 ) -> None:
     """Measures one learned prompt.
 
@@ -46,9 +48,9 @@ def run_eval(
         CooptError: anything wrong with the prompt, the data, the backbone or the output folder.
     """
     if out is not None:
-        check_folder(out)
+        refuse_foreign(out, (EVALUATION,), _folder(data))
         click.get_current_context().with_resource(writing_folder(out, "--out"))
-    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root)
+    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root, reading)
     estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
@@ -139,6 +141,7 @@ def run_zero_shot(
     on_bad_image: Any,
     cache: bool,
     output: Output,
+    reading: DataReading = AS_USUAL,
 ) -> None:
     """Measures hand-made prompts one by one and, when there are several, together.
 
@@ -146,12 +149,12 @@ def run_zero_shot(
         CooptError: anything wrong with the templates, the data or the backbone.
     """
     if out is not None:
-        _check_prompt_folder(out)
+        _check_prompt_folder(out, data)
         click.get_current_context().with_resource(writing_folder(out, "--out"))
-    dataset, chosen = load_split(data, split, None, on_bad_image, output, root)
+    dataset, chosen = load_split(data, split, None, on_bad_image, output, root, reading)
     named = [one for template in templates for one in _meant(template, dataset)]
     singles = list(dict.fromkeys([*named, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]
-    backbone = load_backbone(where.backbone or "bundled", where.device, where.download)
+    backbone = load_backbone(where.backbone or "bundled", where.device, where.download, where.value_range)
 
     def classifier(used: str | list[str]) -> ZeroShot:
         found = ZeroShot(backbone, templates=used, precision=where.precision or "fp32", cache=cache)
@@ -181,9 +184,14 @@ def run_zero_shot(
     output.result(_zero_shot_document(data, split, dataset, together, singles, rows, whole, out, images.skipped))
 
 
-def _check_prompt_folder(folder: Path) -> None:
+def _folder(data: Path) -> Path | None:
+    """The folder of images, if that is what the data are."""
+    return data if data.is_dir() else None
+
+
+def _check_prompt_folder(folder: Path, data: Path) -> None:
     """Refuses to write a prompt over one that was learned, or among files that are not ours."""
-    refuse_foreign(folder, (PROMPT,))
+    refuse_foreign(folder, (PROMPT,), _folder(data))
     if (folder / PROMPT).exists() and (method := describe(folder)["method"]) != ZeroShot.method:
         raise SavedFileError(
             f"'{display_name(folder)}' holds a prompt that was learned ({method}). Choose another folder with --out."

@@ -12,22 +12,12 @@ from jaxtyping import Float, Int
 
 from coopt.cli.output import Output
 from coopt.cli.prediction_rows import csv_line
-from coopt.cli.run_folder import refuse_foreign
 from coopt.data import display_name
 from coopt.files import write_bytes, write_json
 
 EVALUATION, CONFUSION, PICTURE, MISTAKES = "evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv"
 MOST_CLASSES = 1000
 """Of a confusion matrix; of more, those are left out that have neither an image nor a prediction."""
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses a folder with other files than those of an earlier `coopt eval`.
-
-    Raises:
-        SavedFileError: it is refused.
-    """
-    refuse_foreign(folder, (EVALUATION,))
 
 
 def write_evaluation(
