@@ -93,7 +93,9 @@ class TestEval:
         assert again.exit_code == 0
         assert f"In '{out}': mistakes.csv ({len(rows)} mistakes, the surest first), confusion.csv" in again.stdout
         assert len(list(out.iterdir())) == 4
-        foreign = run(*arguments, "--out", data)
+        inside = run(*arguments, "--out", data)
+        assert inside.exit_code == 1 and f"such as --out {data.parent / 'coopt-data'}." in inside.stderr
+        foreign = run(*arguments, "--out", learned[0])
         assert foreign.exit_code == 1 and "holds other files" in foreign.stderr
 
     def test_nothing_but_the_right_class(self, learned: tuple[Path, Path], tmp_path: Path) -> None:
@@ -178,8 +180,8 @@ class TestZeroShot:
         assert (learned[0] / "prompt.json").read_bytes() == before
         for _ in range(2):  # over its own it does
             assert run("zero-shot", learned[1], "--backbone", clip, "--out", tmp_path / "own").exit_code == 0
-        foreign = run("zero-shot", learned[1], "--backbone", clip, "--out", learned[1])
-        assert foreign.exit_code == 1 and "holds other files" in foreign.stderr
+        inside = run("zero-shot", learned[1], "--backbone", clip, "--out", learned[1] / "red car")
+        assert inside.exit_code == 1 and "is inside of the folder of images" in inside.stderr
 
     def test_each_template_and_all_together(self, photos: Path, clip: str) -> None:
         templates = ["a photo of a {}.", "art of the {}.", "{} texture."]

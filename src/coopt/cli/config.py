@@ -41,9 +41,12 @@ def config_option(command: str) -> Any:
         @wraps(function)
         def run(*arguments: Any, **given: Any) -> Any:
             ctx = click.get_current_context()
-            for note in ctx.meta.get(_NOTES, ()):
+            notes = ctx.meta.get(_NOTES)
+            if notes is not None:
+                given = _typed_context_wins(ctx, given)
+            for note in notes or ():
                 warnings.warn(note, CooptWarning, stacklevel=2)
-            return function(*arguments, **_typed_context_wins(ctx, given))
+            return function(*arguments, **given)
 
         return option(run)
 
@@ -51,7 +54,7 @@ def config_option(command: str) -> Any:
 
 
 def _typed_context_wins(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """Of `--n-ctx` and `--init`, which exclude each other, the one in the file makes way for the one that is typed."""
+    """Of `--n-ctx` and `--init`, the one in a reference file, which names one always, makes way for the typed one."""
     for typed, other in (("n_ctx", "init"), ("init", "n_ctx")):
         sources = [ctx.get_parameter_source(name) for name in (typed, other)]
         if sources == [ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP]:
@@ -59,8 +62,9 @@ def _typed_context_wins(ctx: click.Context, given: dict[str, Any]) -> dict[str, 
     return given
 
 
-def defaults_from(file: Path, command: click.Command, name: str) -> tuple[dict[str, Any], list[str]]:
-    """The content of a configuration file as defaults of a command's parameters, and what is to be said about it.
+def defaults_from(file: Path, command: click.Command, name: str) -> tuple[dict[str, Any], list[str] | None]:
+    """The content of a configuration file as defaults of a command's parameters. Of one for the reference implementation
+    also what is to be said about it, otherwise None.
 
     Raises:
         ParameterError: the file cannot be read, or an entry is unknown or of the wrong kind.
@@ -68,7 +72,7 @@ def defaults_from(file: Path, command: click.Command, name: str) -> tuple[dict[s
     shown = display_name(file)
     known = _keys(command)
     defaults: dict[str, Any] = {}
-    content, notes = _read(file, shown), []
+    content, notes = _read(file, shown), None
     if is_reference_config(content):
         content, notes = options_of(content, shown)
     for key, value in content.items():
