@@ -283,7 +283,7 @@ class TestLoading:
             ("objects", r"Did you mean bundled:objects or"),
             ("label.csv", r"Did you mean the file 'labels\.csv'\?"),
             (str(tmp_path / "Objekt"), r"Did you mean the folder '.*/objekts'\?"),
-            ("caltech", r"Did you mean caltech101\?"),
+            ("caltec101", r"Did you mean caltech101\?"),
             ("xyzzy", r"'xyzzy' does not exist\. Expected"),
         ):
             with pytest.raises(DataError, match=message):

@@ -96,10 +96,11 @@ def test_what_looks_wrong_is_noticed(tmp_path: Path, values: np.ndarray, doubtfu
     assert (DOUBT in _opened(_tiff(values), tmp_path).info) is doubtful
 
 
-def test_a_given_range_is_doubted_only_where_it_cuts(tmp_path: Path) -> None:
+def test_a_given_range_is_doubted_where_it_cuts_or_leaves_all_black(tmp_path: Path) -> None:
     dark = (RAMP * 2).astype(np.uint16)
     assert DOUBT not in _opened(_tiff(dark), tmp_path, (0, 4095)).info
     assert DOUBT in _opened(_tiff(dark), tmp_path, (0, 255)).info
+    assert DOUBT in _opened(_tiff(dark), tmp_path, (0, 16383)).info  # 12-bit data for a prompt of 14-bit images
 
 
 def test_colours_of_16_bits(tmp_path: Path) -> None:

@@ -143,6 +143,9 @@ def _write(request: Request, estimator: ClipClassifier, topk: int, total: int | 
         "topk": topk,
         "form": request.form,
     }
+    value_range = estimator.backbone_.preprocessing.value_range
+    if value_range is not None:
+        settings["value_range"] = list(value_range)
     file = PredictionFile(request.out, settings, request.overwrite)
     try:
         paths = request.paths()

@@ -120,7 +120,7 @@ def _from_mapping(keys: list[str], names: Mapping[Any, Any], source: str) -> dic
     known = {_text(key): _text(name) for key, name in names.items()}
     missing = [key for key in keys if key not in known]
     if missing:
-        close = get_close_matches(missing[0], known, n=1)
+        close = get_close_matches(missing[0], set(known) - set(keys), n=1, cutoff=0.75)
         hint = f" Did you mean that class by {close[0]!r}?" if close else ""
         raise DataError(
             f"{source} has no name for {len(missing)} of {len(keys)} classes: {_shown(missing)}.{hint} "
