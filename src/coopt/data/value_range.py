@@ -84,7 +84,7 @@ def doubt_about(
     least, most = min(used), max(used)
     if is_deep(image):
         values = np.asarray(image)
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
         margin = _BEYOND * (most - least)
         beyond = high > most + margin or low < least - margin
@@ -110,13 +110,15 @@ def range_warning(doubtful: Sequence[tuple[str, DoubtfulRange]], total: int) -> 
         f"is taken as black to white ({black} to {white}), so they become nearly black or white: {shown}{more} "
     )
     if any(one.colour for _, one in doubtful):
-        return said + "Of 16-bit colours only the upper 8 bits can be read: save such images with 8 bits."
-    suggested = _suggested(min(one.low for _, one in doubtful), max(one.high for _, one in doubtful))
-    where = "" if on_command_line() else " of load_backbone"
-    return said + (
-        f"If other values are meant to be black and white, say which: {setting('value_range', suggested)}{where} holds "
-        "all of these."
-    )
+        said += "Of 16-bit colours only the upper 8 bits can be read: save such images with 8 bits. "
+    grey = [one for _, one in doubtful if not one.colour]
+    if grey:
+        suggested = _suggested(min(one.low for one in grey), max(one.high for one in grey))
+        said += (
+            "If other values are meant to be black and white, say which: "
+            f"{setting('value_range', suggested)}{'' if on_command_line() else ' of load_backbone'} holds all of these."
+        )
+    return said.rstrip()
 
 
 def _suggested(low: float | int, high: float | int) -> tuple[float | int, float | int]:
@@ -132,7 +134,7 @@ def _rounded_up(value: float | int) -> float | int:
         return 1
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     rounded = math.ceil(value / unit - 1e-9) * unit
-    return int(rounded) if rounded >= 1 else round(rounded, 12)
+    return int(rounded) if unit >= 1 else round(rounded, 12)
 
 
 def _number(value: float | int) -> str:
