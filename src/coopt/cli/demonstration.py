@@ -32,6 +32,7 @@ from coopt.evaluation.few_shot import (
     summarise,
 )
 from coopt.evaluation.results import ResultFile
+from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
 from coopt.methods.linear_probe import search_c
 from coopt.methods.saving import save
@@ -98,6 +99,7 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
     total = sum(count_runs(settings.contenders(one), settings.shots, settings.seeds) for one in datasets)
     refuse_foreign(settings.out, (RESULTS,))
     _say_plan(settings, datasets, total, output)
+    click.get_current_context().with_resource(writing_folder(settings.out, "--out"))
     file = ResultFile(settings.out / RESULTS)
     backbone = load_backbone("bundled")
     file.begin(_setup(settings, datasets, backbone, typed))
