@@ -76,8 +76,11 @@ def test_told_in_python(tmp_path: Path) -> None:
 
 def test_told_by_a_folder(tmp_path: Path) -> None:
     config = configuration(vision_cfg={"head_width": 32}, text_cfg={"heads": 2})
-    backbone = quietly(load_openclip, f"local-dir:{save_folder(two_heads(), tmp_path / 'mine', config)}")
-    assert_same_model(backbone, two_heads())
+    folder = save_folder(two_heads(), tmp_path / "mine", config, {"mean": [0.5, 0.5, 0.5]})
+    assert_same_model(quietly(load_openclip, f"local-dir:{folder}"), two_heads())
+    save_folder(two_heads(), folder, config, {})
+    with pytest.warns(WeightsWarning, match=r"its open_clip_config.json has no preprocess_cfg.*Assumed: as for CLIP"):
+        load_openclip(f"local-dir:{folder}")
 
 
 def test_openais_archives_are_certain(tmp_path: Path) -> None:

@@ -113,6 +113,17 @@ def settings_of_file(source: OpenClipSource, weights: Weights) -> dict:
     return settings
 
 
+def warn_of_missing_settings(source: OpenClipSource) -> None:
+    """Warns when a model folder's configuration does not say how images are prepared."""
+    if not source.settings:
+        warnings.warn(
+            f"{source.name}: its open_clip_config.json has no preprocess_cfg, and weights do not tell how images are "
+            "prepared. Assumed: as for CLIP (mean, std, bicubic, the shorter edge resized and the centre cropped).",
+            WeightsWarning,
+            stacklevel=2,
+        )
+
+
 def warn_of_resizing(model: Any, state: Mapping[str, Tensor], name: str) -> None:
     """Warns when position embeddings are about to be resized, because the weights are of another resolution or length.
 

@@ -75,6 +75,11 @@ def read_weights(path: Path) -> Weights:
     state = _one_model(_state_dict(content, path), path)
     if is_transformers(list(state)):
         raise BackboneError(transformers_message(path))
+    for name, tensor in state.items():
+        if name.endswith((".weight", "proj")) and not tensor.is_floating_point():
+            raise BackboneError(
+                f"{path} holds quantized weights ({name!r} is {tensor.dtype}). Use the model's weights in 16 or 32 bits."
+            )
     return Weights(state, run)
 
 
