@@ -201,7 +201,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     """A Lightning checkpoint, whose module holds CLIP and a head."""
     state = {**{f"clip.{name}": weight for name, weight in STATE.items()}, "head.weight": torch.ones(3)}
     saved({"state_dict": state, "pytorch-lightning_version": "2.0"}, tmp_path / "run.ckpt")
-    expected = r"run.ckpt holds more than the model: 1 weights are left out.*do not begin with 'clip.': 'head.weight'"
+    expected = r"run.ckpt holds more than the model. Left out, because .* begin with 'clip.': 'head.weight'\.$"
     with pytest.warns(WeightsWarning, match=expected):
         assert sorted(read_weights(tmp_path / "run.ckpt").state) == sorted(STATE)
 
@@ -289,6 +289,13 @@ def test_run_of_open_clips_training(tmp_path: Path) -> None:
 def test_files_without_usable_weights(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(BackboneError, match=message):
         read_weights(saved(content, tmp_path / "odd.pt"))
+
+
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    """As integers without their scales they would load, as other numbers."""
+    quantized = {**STATE, "visual.conv1.weight": torch.ones(2, dtype=torch.int8)}
+    with pytest.raises(BackboneError, match=r"holds quantized weights \('visual.conv1.weight' is torch.int8\)"):
+        read_weights(saved(quantized, tmp_path / "int8.pt"))
 
 
 def test_the_format_is_told_by_the_content(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from coopt.evaluation.few_shot import (
     summarise,
 )
 from coopt.evaluation.results import ResultFile
+from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
 from coopt.methods.linear_probe import search_c
 from coopt.methods.saving import save
@@ -98,6 +99,7 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
     total = sum(count_runs(settings.contenders(one), settings.shots, settings.seeds) for one in datasets)
     refuse_foreign(settings.out, (RESULTS,))
     _say_plan(settings, datasets, total, output)
+    click.get_current_context().with_resource(writing_folder(settings.out, "--out"))
     file = ResultFile(settings.out / RESULTS)
     backbone = load_backbone("bundled")
     file.begin(_setup(settings, datasets, backbone, typed))
@@ -142,7 +144,7 @@ def _seconds(
         backbone, n_ctx=max(settings.n_ctx, default=None), recipe=replace(settings.recipe, epochs=epochs), cache=cache
     )
     estimator.set_params(class_names=datasets[0].class_names)
-    images = torch.zeros(len(one_each), backbone.embed_dim) if settings.recipe.views else list(one_each.paths)
+    images = torch.ones(len(one_each), backbone.embed_dim) if settings.recipe.views else list(one_each.paths)
     for _ in range(2):  # the first time, libraries set themselves up
         began = time.perf_counter()
         estimator.fit(images, list(one_each.labels))

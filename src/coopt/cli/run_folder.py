@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from coopt.data.images import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_bytes, write_json
+from coopt.locks import writing_folder
 from coopt.methods.saving import CHECKPOINT_NAME as CHECKPOINT
 from coopt.methods.saving import JSON_NAME as PROMPT
 from coopt.methods.saving import RUN_NAME as CHECKPOINT_RUN
@@ -41,14 +44,17 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def check(self) -> None:
-        """Refuses to replace what another run left here, and to mix with files that are not coopt's.
+        """Refuses to replace what another run left here, and to mix with files that are not coopt's. From then to the end
+        of the command no other process writes here.
 
         Raises:
+            InUseError: another process writes here.
             SavedFileError: there is a prompt or a checkpoint of another run, a file where the folder should be, or a
                 folder with other files or of the images themselves.
         """
         shown = display_name(self.path)
         refuse_foreign(self.path, (PROMPT, CHECKPOINT, CHECKPOINT_RUN), self.images)
+        click.get_current_context().with_resource(writing_folder(self.path, "--out"))
         if self.overwrite:
             return
         for file, record, what in (
@@ -103,8 +109,6 @@ class RunFolder:
         if self.checkpoint.exists():
             return
         (self.path / CHECKPOINT_RUN).unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
 
     def _difference(self, record: Path) -> str:
         """What sets the recorded run apart from this one; empty when nothing does."""
@@ -133,9 +137,10 @@ def refuse_foreign(path: Path, ours: Sequence[str], images: Path | None = None) 
     if path.exists() and not path.is_dir():
         raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another --out.")
     if images is not None and path.resolve().is_relative_to(images.resolve()):
+        other = path.name if path.resolve() != images.resolve() else f"coopt-{path.resolve().name}"
         raise SavedFileError(
             f"'{shown}' is inside of the folder of images '{display_name(images)}', and would be taken for a class the "
-            f"next time. Choose a folder outside of it, such as --out {shlex.quote(str(beside(images, path.name)))}."
+            f"next time. Choose a folder outside of it, such as --out {shlex.quote(str(beside(images, other)))}."
         )
     if not path.is_dir() or any((path / name).exists() for name in ours):
         return

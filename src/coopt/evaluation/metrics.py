@@ -102,10 +102,18 @@ def evaluate(
         DataError: a label is not among the classes, or the numbers of images and labels differ.
         ParameterError: other classes than the estimator's are asked for, and what it learned belongs to its own.
     """
+    scores, targets, names = scores_among(estimator, images, labels, class_names)
+    return compare(targets, scores.argmax(axis=1), names)
+
+
+def scores_among(
+    estimator: ClipClassifier, images: Any, labels: Any, class_names: Sequence[str] | None = None
+) -> tuple[Float[np.ndarray, "n classes"], Int[np.ndarray, " n"], tuple[str, ...]]:
+    """Scores before the softmax, the true classes, and the names of the classes chosen among; see `evaluate`."""
     asked = estimator.class_names_ if class_names is None else as_class_names(class_names)
     scores, names = _logits_among(estimator, images, asked)
     targets, names = encode_labels(labels, list(names), len(scores))
-    return compare(targets, scores.argmax(axis=1), names)
+    return scores, targets, tuple(names)
 
 
 def _logits_among(

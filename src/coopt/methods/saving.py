@@ -26,6 +26,7 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import Precision
 from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, SavedFileError
 from coopt.files import write_bytes, write_json
+from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
@@ -40,6 +41,9 @@ from coopt.methods.zero_shot import ZeroShot
 from coopt.wording import setting
 
 FORMAT = 1
+PATIENCE = 10.0
+"""Seconds that `save` waits for another writer of the same folder."""
+
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
 CHECKPOINT_NAME, RUN_NAME = "checkpoint.safetensors", "checkpoint.json"
 """What a fit on the command line keeps until it is done: the state of training, and what run it is of."""
@@ -87,8 +91,9 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
         **(extra or {}),
     }
-    write_bytes(folder / TENSORS_NAME, data)
-    write_json(folder / JSON_NAME, description)
+    with writing_folder(folder, wait=PATIENCE):  # or a prompt could be left with the tensors of another
+        write_bytes(folder / TENSORS_NAME, data)
+        write_json(folder / JSON_NAME, description)
     return folder
 
 
@@ -260,4 +265,4 @@ def _matching_backbone(saved: dict[str, Any], given: str | Backbone | None, devi
     value_range = saved.get("value_range")
     if value_range is None or found.preprocessing.value_range is not None:
         return found
-    return found.with_value_range(tuple(value_range))
+    return found.with_value_range(tuple(value_range) if isinstance(value_range, list) else value_range)
