@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and threads would fight over the cores
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jaxtyping
 from jaxtyping import install_import_hook
@@ -28,6 +28,19 @@ GOLDEN = Path(__file__).parent / "golden"
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's feature cache."""
     monkeypatch.setenv("COOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def cost_of_bf16(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """No test depends on what bf16 costs on the machine it runs on: it costs as much as fp32, or what a test says."""
+    from coopt.backbones import precision
+
+    def costs(times: float) -> None:
+        precision.warn_of_slow_bf16.cache_clear()
+        monkeypatch.setattr(precision, "cost_of_bf16", lambda device: times)
+
+    costs(1.0)
+    return costs
 
 
 @pytest.fixture(scope="session")

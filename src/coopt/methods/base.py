@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.precision import UsedPrecision, is_slow, resolved, warn_of_slow_bf16
 from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.backbones.tensors import described, fault_of, settled, without_direction
 from coopt.data import (
@@ -80,6 +81,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     backbone_: Backbone
     classes_: np.ndarray
     class_names_: tuple[str, ...]
+    precision_: UsedPrecision
 
     @abstractmethod
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
@@ -121,13 +123,16 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters that decide what is learned, ready for JSON."""
-        return {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        """The parameters that decide what is learned, ready for JSON; once fitted, with what "auto" came to."""
+        found = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        if found.get("precision") == "auto":
+            found["precision"] = getattr(self, "precision_", "auto")
+        return found
 
     @property
     def image_precision(self) -> Precision:
-        """Of the image tower's matrix products: `precision`; "fp32" for a method without such a parameter."""
-        return self.precision
+        """Of the image tower's matrix products: `precision_`; "fp32" for a method without such a parameter."""
+        return getattr(self, "precision_", self.precision)
 
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.
@@ -179,7 +184,10 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         found = self._features(images, ("test",))
         return found.features[0], found.kept
 
-    def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
+    def _set_classes(
+        self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
+    ) -> None:
+        """What there is to know before learning, or loading; `precision`: another than the parameter says."""
         names = as_class_names(names)
         check_class_names(backbone, names)
         if not 0 < backbone.logit_scale < float("inf"):
@@ -187,6 +195,9 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
                 f"The logit scale of {backbone.name} is {backbone.logit_scale}. Expected a number above 0; get its weights "
                 "again."
             )
+        if precision is None and is_slow(self.precision, backbone.device):
+            warn_of_slow_bf16(backbone.device)
+        self.precision_ = precision or resolved(self.precision, backbone.device)
         self.backbone_ = backbone
         self.class_names_ = names
         self.classes_ = np.array(names) if named else np.arange(len(names))
@@ -256,7 +267,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
             )
         if not bool((finite := torch.isfinite(scores)).all()):
             row, column = (~finite).nonzero()[0].tolist()
-            cause = fault_of(self.backbone_, self.precision) or "what was learned is too large; learn it again"
+            cause = fault_of(self.backbone_, self.precision_) or "what was learned is too large; learn it again"
             raise BackboneError(
                 f"The score of the class {self.class_names_[column]!r} for image {images[row]} is not finite: {cause}."
             )
@@ -315,7 +326,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         check_is_fitted(self, "class_names_")
         other = copy.copy(self)
         other.class_names = list(as_class_names(names))
-        other._set_classes(self.backbone_, other.class_names, named=True)
+        other._set_classes(self.backbone_, other.class_names, named=True, precision=self.precision_)
         return other
 
     def _check_parameters(self) -> None:
@@ -325,7 +336,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
     @property
     def _text_options(self) -> dict[str, Any]:
         """How prompts are encoded, as `TextEncoder` and `template_features` take it."""
-        return {"path": self.text_path, "precision": self.precision, "memory": self.memory}
+        return {"path": self.text_path, "precision": self.precision_, "memory": self.memory}
 
     def _check_text_parameters(self) -> None:
         self._require("text_path", self.text_path in PATHS, f"one of {', '.join(PATHS)}")
