@@ -23,7 +23,7 @@ from torch import Tensor
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import UsedPrecision, is_slow, resolved, warn_of_slow_bf16
 from coopt.backbones.protocol import PRECISIONS, Precision
-from coopt.backbones.tensors import described, fault_of, settled, without_direction
+from coopt.backbones.tensors import settled
 from coopt.data import (
     FeatureCache,
     Features,
@@ -34,14 +34,15 @@ from coopt.data import (
     extract_features,
 )
 from coopt.data.sources import View
-from coopt.errors import BackboneError, DataError, FewShotsWarning, ParameterError, TrainingError
+from coopt.errors import DataError, FewShotsWarning, ParameterError
+from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names, clean_name
 from coopt.text.memory import Memory, bytes_of
-from coopt.wording import called, subject
+from coopt.wording import subject
 
 LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
@@ -105,12 +106,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         Raises:
             TrainingError: a tensor is not finite.
         """
-        for name, tensor in state.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise TrainingError(
-                    f"What {type(self).__name__} learned is of no use: the tensor {name!r} holds values that are not finite "
-                    f"(NaN or infinite). Lower the learning rate ({called('recipe.lr')})."
-                )
+        check_learned(state, type(self).__name__)
         self._take_state({name: settled(tensor.detach()) for name, tensor in state.items()})
 
     def _check_state(self, state: dict[str, Tensor]) -> None:
@@ -190,11 +186,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         """What there is to know before learning, or loading; `precision`: another than the parameter says."""
         names = as_class_names(names)
         check_class_names(backbone, names)
-        if not 0 < backbone.logit_scale < float("inf"):
-            raise BackboneError(
-                f"The logit scale of {backbone.name} is {backbone.logit_scale}. Expected a number above 0; get its weights "
-                "again."
-            )
+        check_logit_scale(backbone)
         if precision is None and is_slow(self.precision, backbone.device):
             warn_of_slow_bf16(backbone.device)
         self.precision_ = precision or resolved(self.precision, backbone.device)
@@ -253,24 +245,9 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         with torch.no_grad():
             for i, part in enumerate(features.split(at_once)):
                 scores = self._logits(part)
-                self._check_scores(part, scores, images.kept[i * at_once :])
+                which = images.kept[i * at_once :]
+                check_scores(scores, part, which, self.class_names_, self.backbone_, self.precision_)
                 yield scores.float().cpu().numpy()
-
-    def _check_scores(
-        self, features: Float[Tensor, "n dim"], scores: Float[Tensor, "n classes"], images: Sequence[int]
-    ) -> None:
-        """Refuses what would look like any other prediction, though it comes from no numbers."""
-        if bool((wrong := without_direction(features)).any()):
-            row = int(wrong.nonzero()[0])
-            raise DataError(
-                f"The feature of image {images[row]} {described(features[row])}. Compute it again, or leave the image out."
-            )
-        if not bool((finite := torch.isfinite(scores)).all()):
-            row, column = (~finite).nonzero()[0].tolist()
-            cause = fault_of(self.backbone_, self.precision_) or "what was learned is too large; learn it again"
-            raise BackboneError(
-                f"The score of the class {self.class_names_[column]!r} for image {images[row]} is not finite: {cause}."
-            )
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Probabilities of the classes in the order of `classes_`."""
