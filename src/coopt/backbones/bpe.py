@@ -11,6 +11,7 @@ import html
 import string
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import regex
@@ -83,7 +84,7 @@ class BytePairEncoding:
         letters = [self._letters[byte] for byte in word.encode("utf-8")]
         symbols = [*letters[:-1], letters[-1] + END_OF_WORD]
         while len(symbols) > 1:
-            best = min(zip(symbols, symbols[1:], strict=False), key=lambda pair: self._rank.get(pair, len(self._rank)))
+            best = min(pairwise(symbols), key=lambda pair: self._rank.get(pair, len(self._rank)))
             if best not in self._rank:
                 break
             symbols = _merged(symbols, best)

@@ -21,15 +21,19 @@ class ClipTokenizer:
     pad_id = 0
 
     def __init__(self, clean: str = "lower") -> None:
-        self._clean = CLEANERS[clean]
+        self.clean = clean
         self._bpe = BytePairEncoding(open_clip_folder() / MERGES_FILE)
         self.start_id: int | None = self._bpe.start_id
         self.end_id: int = self._bpe.end_id
         self.vocab_size: int = self._bpe.vocab_size
 
+    def __reduce__(self) -> tuple:
+        # Worker processes take the one of their own process: the table of merges is large and the same everywhere.
+        return clip_tokenizer, (self.clean,)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of the cleaned text. No id is a start or end token, whatever the text says."""
-        return self._bpe.encode(self._clean(text))
+        return self._bpe.encode(CLEANERS[self.clean](text))
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids (lower case, one blank between words)."""

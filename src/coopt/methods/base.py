@@ -15,8 +15,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
@@ -24,6 +22,7 @@ from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
 from coopt.data.sources import View
 from coopt.errors import DataError, FewShotsWarning, ParameterError
+from coopt.methods.estimator import Estimator, check_fitted
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
@@ -37,7 +36,7 @@ SCORES_TOGETHER = 1 << 26
 """Scores (images times classes) that prediction holds at once; bytes are four times as many."""
 
 
-class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
+class ClipClassifier(Estimator, ABC):
     """Base of all methods: image features against something learned or written.
 
     `images` is, everywhere: a list of paths or PIL images; a float tensor (N, 3, H, W) of preprocessed pixels; or a
@@ -182,13 +181,13 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def image_features(self, images: Any, on_bad_image: Literal["fail", "skip"] = "fail") -> Features:
         """Test-view features of images, as `predict` makes them; to be given to it instead of images, as they are."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         with progress_shown(self.verbose):
             return self._features(images, ("test",), on_bad_image)
 
     def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Scores before the softmax; a bad image is an error, as every image must have its row."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         return np.concatenate(list(self._logits_in_parts(images)))
 
     def _logits_in_parts(self, images: Any) -> Iterator[Float[np.ndarray, "part classes"]]:
@@ -204,7 +203,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each image, in the form that labels had when fitting (names or integers)."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         best = [scores.argmax(axis=1) for scores in self._logits_in_parts(images)]
         return self.classes_[np.concatenate(best)]
 
@@ -225,7 +224,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _copy_with(self, names: Sequence[str]) -> ClipClassifier:
         """A fitted copy for other class names, with nothing yet computed from them."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         other = copy.copy(self)
         other.class_names = list(names)
         _, checked = encode_labels(list(names), list(names))
