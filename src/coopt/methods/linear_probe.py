@@ -19,7 +19,7 @@ from torch import Tensor
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
-from coopt.training.threads import threads_for
+from coopt.threads import threads_for
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import, and predicting needs none of it
     from sklearn.linear_model import LogisticRegression
