@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from coopt.progress import RateColumn, tracked
+from coopt.backbones import load_backbone
+from coopt.progress import RateColumn, busy, progress_shown, tracked
 
 
 @pytest.mark.parametrize(("each", "shown"), [(0.01, "100/s"), (0.4, "2.5/s"), (20.0, "0.1/s")])
@@ -26,4 +27,17 @@ def test_the_rate_is_that_of_what_was_done_now(each: float, shown: str) -> None:
 def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with tracked("predicting", None, done=3) as progress:
         progress.update(4)
+    with busy("Loading a model"):
+        pass
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_takes_long_is_said_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr("coopt.progress.Console", lambda stderr: Console(file=terminal, force_terminal=True))
+    with progress_shown(), tracked("runs", 2) as bar:
+        load_backbone("bundled", "cpu:0")  # under this name no other test has loaded it
+        bar.update(1)
+    written = terminal.getvalue()
+    assert "Loading bundled ..." in written
+    assert written.rindex("runs") > written.index("Loading bundled")  # the bar is there again

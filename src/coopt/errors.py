@@ -41,6 +41,10 @@ class SavedFileError(CooptError):
     """A saved prompt, checkpoint or result is missing, damaged or was changed."""
 
 
+class InUseError(SavedFileError):
+    """Another process is writing the same file or folder."""
+
+
 class UnsafePickleError(SavedFileError):
     """A pickle asks for something that is not on the allow-list; nothing of it was run."""
 
@@ -71,3 +75,7 @@ class ClassNameWarning(CooptWarning):
 
 class CacheWarning(CooptWarning):
     """The feature cache could not be read or written; work goes on without it."""
+
+
+class UnlockedWarning(CooptWarning):
+    """A file system knows no locks, so two processes could write to one place."""

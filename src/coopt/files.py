@@ -31,14 +31,20 @@ def write_bytes(path: Path, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise SavedFileError(
-            f"Cannot write {path}: {error.strerror or error}. Nothing was changed there; free space or choose another place."
-        ) from error
+        raise cannot_write(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON that people can read, in one step."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape"))
+
+
+def cannot_write(path: Path, error: OSError | NotImplementedError) -> SavedFileError:
+    """What to raise when the system refuses to write."""
+    reason = getattr(error, "strerror", None) or error
+    return SavedFileError(
+        f"Cannot write {path}: {reason}. Nothing was changed there; free space or choose another place."
+    )
 
 
 def _umask() -> int:

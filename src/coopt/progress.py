@@ -55,6 +55,21 @@ def progress_shown(shown: bool = True) -> Iterator[None]:
             _shown.reset(token)
 
 
+@contextmanager
+def busy(doing: str) -> Iterator[None]:
+    """Where progress is shown, a line that says what goes on ("Loading ..."), for work of unknown length."""
+    progress = _shown.get()
+    if progress is None:
+        yield
+        return
+    progress.stop()  # a terminal has one live display at a time
+    try:
+        with progress.console.status(Text(f"{doing} ...")):
+            yield
+    finally:
+        progress.start()
+
+
 class Tracker:
     """One piece of long work; does nothing where no progress is shown."""
 

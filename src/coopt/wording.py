@@ -60,6 +60,17 @@ def setting(name: str, value: Any) -> str:
     return f"{option} {shlex.quote(str(value))}"
 
 
+def called(name: str) -> str:
+    """A setting named within a sentence: "recipe.lr", or "--lr"."""
+    return _option(name) or name
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 image", "2 images", "3 classes"."""
+    plural = f"{thing}es" if thing.endswith(("s", "x", "ch", "sh")) else f"{thing}s"
+    return f"{number} {thing if number == 1 else plural}"
+
+
 def _option(name: str) -> str | None:
     """The running command's option for a parameter; None in Python, or when the command has none."""
     options = _options.get()

@@ -16,6 +16,7 @@ VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width"
 RESNET = {"image_size": 32, "layers": [1, 1, 2, 1], "width": 8, "head_width": 64}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
 CLIP = {"embed_dim": 32, "vision_cfg": VIT, "text_cfg": TEXT}
+CUSTOM = {**CLIP, "custom_text": True}
 
 
 class FakeTokenizer:
@@ -73,3 +74,13 @@ def save_folder(model: Any, folder: Path, config: dict | None = None, preprocess
     (folder / "open_clip_config.json").write_text(json.dumps(content))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
+
+
+def put_in_cache(cache: Path, repo: str, file: str, revision: str = "abc") -> Path:
+    """Where a file of a hub repository lies once it was fetched."""
+    root = cache / f"models--{repo.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True, exist_ok=True)
+    (root / "refs" / "main").write_text(revision)
+    path = root / "snapshots" / revision / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

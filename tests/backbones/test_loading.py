@@ -86,7 +86,7 @@ def test_gradients_reach_injected_embeddings(folder: Path) -> None:
     assert (embeddings.grad[0, :3].abs().amax(-1) > 0).all() and not embeddings.grad[0, 3:].any()
 
 
-@pytest.mark.parametrize("name", ["vit", "openclip:", "openai:", "clip:ViT-B-16", "", "bundled:x"])
+@pytest.mark.parametrize("name", ["vit", "openclip:", "openai:", "", "x:y"])
 def test_unknown_kind(name: str) -> None:
     with pytest.raises(BackboneError, match=r"There is no backbone '.*'. Write 'bundled', 'openclip:MODEL/TAG'"):
         load_backbone(name)

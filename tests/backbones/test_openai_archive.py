@@ -89,11 +89,11 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_archive_under_a_model_name_is_quick_gelu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """openclip:MODEL/./archive.pt of OpenAI's weights must not fall back on GELU, as open_clip does."""
-    from coopt.backbones import openclip
+    from coopt.backbones import names
 
     from .small_models import CLIP
 
-    monkeypatch.setattr(openclip, "model_configs", lambda: {"small": CLIP})
+    monkeypatch.setattr(names, "model_configs", lambda: {"small": CLIP})
     model = small_model(quick_gelu=True)
     path = save_archive(model, tmp_path / "small.pt")
     assert_same_model(load_openclip(f"small/{path}"), model)
@@ -183,7 +183,7 @@ def test_truncated_archive(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for share in (0.0, 0.1, 0.5, 0.999):
         path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(BackboneError, match=r"small.pt is (damaged|not)"):
+        with pytest.raises(BackboneError, match=r"small.pt is (damaged|not|empty)"):
             load_openai(path)
 
 

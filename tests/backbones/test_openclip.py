@@ -8,79 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coopt.backbones import openclip, weights
+from coopt.backbones import caches
 from coopt.backbones.catalogue import list_backbones, model_configs, natural_key, weight_tags
 from coopt.backbones.openclip import build_model, load_openclip
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.errors import BackboneError, UnsafePickleError, UnsupportedBackboneError, WeightsNotFoundError
 
-from .small_models import CLIP, configuration, save_folder, small_model
+from .small_models import CLIP, CUSTOM, configuration, put_in_cache, save_folder, small_model
 from .test_openai_archive import assert_same_model
-
-CUSTOM = configuration() | {"custom_text": True}
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """open_clip's tables with two small models in them, one of which has weights on the hub."""
-    tags = {
-        "quick": {"hf_hub": "org/small/", "quick_gelu": True, "interpolation": "bilinear", "mean": (0.5, 0.5, 0.5)},
-        "file_on_hub": {"hf_hub": "org/other/weights.bin"},
-        "plain_address": {"url": "https://example.org/small-1234.pt"},
-        "e16_v2": {"hf_hub": "org/small/"},
-    }
-    configs = {"small": CLIP, "small-custom": CUSTOM, "ViT-B-16": model_configs()["ViT-B-16"]}
-    monkeypatch.setattr(openclip, "model_configs", lambda: configs)
-    monkeypatch.setattr(openclip, "weight_tags", lambda: {"small": tags})
-
-
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty Hugging Face cache, and a home folder without weights."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    return tmp_path / "hub"
-
-
-def put_in_cache(cache: Path, repo: str, file: str, revision: str = "abc") -> Path:
-    """Where a file of a hub repository lies once it was fetched."""
-    root = cache / f"models--{repo.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True, exist_ok=True)
-    (root / "refs" / "main").write_text(revision)
-    path = root / "snapshots" / revision / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-# ---- names
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("smal/quick", r"open_clip has no model 'smal'. Did you mean 'small'\? `coopt backbones`"),
-        ("zzz", r"open_clip has no model 'zzz'. `coopt backbones` lists all 3"),
-        (
-            "small/quik",
-            r"no weights tagged 'quik'. Did you mean 'quick'\? .* Its tags: quick, file_on_hub, plain_address",
-        ),
-        ("small", r"openclip:small does not say which weights. Write openclip:small/TAG.* Its tags: quick"),
-        ("small-custom/x", r"no weights tagged 'x'.*\./file.pt for weights of your own. It has no published weights"),
-    ],
-)
-def test_unknown_names(small: None, spec: str, message: str) -> None:
-    with pytest.raises(BackboneError, match=message):
-        load_openclip(spec)
-
-
-def test_real_names_get_real_hints() -> None:
-    with pytest.raises(BackboneError, match=r"'ViT-B-61'. Did you mean 'ViT-B-16'"):
-        load_openclip("ViT-B-61/openai")
-    with pytest.raises(BackboneError, match=r"'opnai'. Did you mean 'openai'"):
-        load_openclip("ViT-B/16/opnai")  # OpenAI's way of writing the model
-
 
 # ---- refusals
 
@@ -123,7 +58,7 @@ def test_missing_weights_say_what_where_and_how(small: None, cache: Path) -> Non
     message = str(caught.value)
     assert message.startswith("The weights of openclip:small/quick are not on this machine.")
     assert f"open_clip_pytorch_model.bin of org/small in the Hugging Face cache {cache}" in message
-    assert "--download" in message and "download=True" in message
+    assert message.endswith("To fetch it once with the network: load_backbone(..., download=True).")
     with pytest.raises(WeightsNotFoundError, match=r"weights.safetensors or weights.bin of org/other"):
         load_openclip("small/file_on_hub")
     with pytest.raises(WeightsNotFoundError, match=r"Looked for .*/home/.cache/clip/small-1234.pt. To fetch"):
@@ -136,27 +71,6 @@ def test_every_published_tag_of_supported_models_is_looked_for(cache: Path) -> N
         for tag in row.tags:
             with pytest.raises(WeightsNotFoundError, match=f"The weights of openclip:{row.name}/{tag} are not on this"):
                 load_openclip(f"{row.name}/{tag}")
-
-
-def test_download_is_tried_only_when_asked_for(small: None, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import open_clip
-
-    def unreachable(settings: dict) -> str:
-        raise OSError("Connection refused\nand a long trace")
-
-    monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with pytest.raises(BackboneError, match=r"could not be fetched: Connection refused. Check the network"):
-        load_openclip("small/quick", download=True)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(BackboneError, match=r"HF_HUB_OFFLINE is set: unset it"):
-        load_openclip("small/quick", download=True)
-    fetched = cache / "fetched.pt"
-    cache.mkdir()
-    model = small_model(quick_gelu=True)
-    torch.save(model.state_dict(), fetched)
-    monkeypatch.setattr(open_clip, "download_pretrained", lambda settings: str(fetched))
-    assert_same_model(load_openclip("small/quick", download=True), model)
 
 
 def test_cached_tag(small: None, cache: Path) -> None:
@@ -289,7 +203,7 @@ def test_truncated_file(small: None, tmp_path: Path, suffix: str, kept: int) -> 
     model = small_model()
     save_file(model.state_dict(), path) if suffix == "safetensors" else torch.save(model.state_dict(), path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(BackboneError, match=rf"weights.{suffix} (is|are) damaged"):
+    with pytest.raises(BackboneError, match=rf"weights.{suffix} (is|are) (damaged|empty)"):
         load_openclip(f"small/{path}")
 
 
@@ -361,5 +275,5 @@ def test_natural_order() -> None:
 def test_hub_weights_names_are_open_clips() -> None:
     from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
-    assert {HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME} < set(weights.HUB_WEIGHTS)
-    assert HF_CONFIG_NAME == weights.HUB_CONFIG
+    assert {HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME} < set(caches.HUB_WEIGHTS)
+    assert HF_CONFIG_NAME == caches.HUB_CONFIG

@@ -185,6 +185,13 @@ def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "results.json").read_text() == "[1]"
 
 
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "accuracy.png").write_text("mine")
+    result = demo(tmp_path, "--data", NAME)
+    assert result.exit_code == 1 and "holds other files (accuracy.png) and nothing that coopt wrote" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["accuracy.png"]
+
+
 def test_help_imports_nothing_heavy() -> None:
     import subprocess
     import sys

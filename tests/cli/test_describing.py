@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,12 @@ class TestInfo:
         assert result.exit_code == 1
         assert "There is no saved prompt at" in result.stderr and "coopt fit ... --out FOLDER" in result.stderr
 
+    def test_a_misspelt_folder(self, learned: tuple[Path, Path]) -> None:
+        meant = f"Did you mean {learned[0]}?"
+        for arguments in (("info",), ("words",), ("predict", "--from-list", "-")):
+            assert meant in run(arguments[0], learned[0].with_name("promt"), *arguments[1:]).stderr
+        assert "Beside it there are prompt." in run("info", learned[0].with_name("xyz")).stderr
+
 
 def test_cache(photos: Path, clip: str) -> None:
     assert run_json("cache")["entries"] == 0
@@ -123,3 +130,20 @@ class TestBackbones:
         nothing = run("backbones", "--filter", "coca").stdout
         assert "models has 'coca' in its name or tags." in nothing and "--all shows them." in nothing
         assert nothing.startswith("None of the ")  # and no empty table
+
+    def test_on_this_machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert "No published model is in the caches of Hugging Face and of CLIP" in run("backbones", "--local").stdout
+        path = tmp_path / ".cache" / "clip" / "ViT-B-32.pt"
+        path.parent.mkdir(parents=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x/data.pkl", bytes(2000))
+        size = path.stat().st_size
+        row = {"name": "openclip:ViT-B-32/openai", "path": str(path), "bytes": size, "imagenet": 63.3}
+        assert run_json("backbones", "--local")["backbones"] == [row]
+        assert run_json("backbones", "--local", "--filter", "RN50")["backbones"] == []
+        shown = run("backbones", "--local").stdout.split()
+        assert shown[shown.index("openclip:ViT-B-32/openai") :][1:4] == ["2.1", "kB", "63.3"]

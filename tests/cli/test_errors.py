@@ -58,13 +58,30 @@ def test_bad_backbones(as_json: bool, photos: Path, tmp_path: Path) -> None:
         ("vit", "There is no backbone 'vit'."),
         (f"openai:{tmp_path}/gone.pt", "does not exist"),
         (f"openai:{tmp_path}/junk.pt", "junk.pt"),
-        ("openclip:ViT-B-61/openai", "Did you mean 'ViT-B-16'"),
+        ("openclip:ViT-B-61/openai", "Did you mean 'openclip:ViT-B-16/openai'"),
         ("openclip:ViT-B-16/openai", "are not on this machine. Looked for"),
     ):
         message, kind = refused(as_json, "fit", photos, "--backbone", name, "--out", tmp_path / "out")
         assert expected in message and len(message.splitlines()) == 1
         assert kind == "" or kind.endswith("Error")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("fit", "nowhere"),
+        ("zero-shot", "nowhere"),
+        ("eval", "nothing", "nowhere"),
+        ("predict", "nothing", "no.png"),
+        ("words", "nothing"),
+    ],
+)
+def test_a_wrong_backbone_or_device_is_refused_before_anything_is_looked_at(command: tuple[str, ...]) -> None:
+    assert (
+        "There is no backbone 'bundle'. Did you mean 'bundled'?" in refused(False, *command, "--backbone", "bundle")[0]
+    )
+    assert "The device 'gpu' is not on this machine." in refused(False, *command, "--device", "gpu")[0]
 
 
 def test_wrong_usage(as_json: bool, photos: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +99,40 @@ def test_stopped_elsewhere(learned: tuple[Path, Path], monkeypatch: pytest.Monke
     result = run("predict", learned[0], "x.png")
     assert result.exit_code == 130
     assert "the same command goes on from there" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_stop_as_ctrl_c_does(
+    name: str, code: int, photos: Path, short: Path, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import coopt.training.loop as loop
+
+    number, epoch = getattr(signal, name), loop._epoch
+
+    def stopping(*arguments: Any) -> float:
+        if arguments[-1] == 5:
+            os.kill(os.getpid(), number)
+        return epoch(*arguments)
+
+    monkeypatch.setattr(loop, "_epoch", stopping)
+    before = signal.signal(number, signal.SIG_DFL)  # as a command that is started has it
+    try:
+        result = run("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert result.exit_code == code
+    assert f"Interrupted. 5 of 8 epochs are saved in '{tmp_path / 'out'}'. Run the same command" in result.stderr
+    assert (tmp_path / "out" / "checkpoint.safetensors").exists()
+
+    command = next(line.strip() for line in result.stderr.splitlines() if line.startswith("  coopt fit"))
+    for arguments in (("info",), ("words",), ("predict", "--from-list", "-"), ("eval", photos)):
+        used = run(arguments[0], tmp_path / "out", *arguments[1:])
+        assert used.exit_code == 1
+        assert f"was interrupted, so there is no prompt yet. Run `{command}` again" in used.stderr
+    monkeypatch.chdir(tmp_path)
+    assert f"`{command}` in {Path(__file__).parents[2]} again" in run("info", tmp_path / "out").stderr
 
 
 def test_overwrite_starts_afresh_over_an_unfinished_run(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:

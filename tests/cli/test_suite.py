@@ -149,7 +149,11 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["run", "tiny", "--backbone", "bundled=bundel"], 1, "There is no backbone 'bundel'. Did you mean 'bundled'?"),
+        (["run", "tiny", "--device", "gpu"], 1, "The device 'gpu' is not on this machine."),
         (["run", "tinny"], 1, "There is no suite 'tinny'. Did you mean tiny?"),
+        (["run", "zzz"], 1, "There is no suite 'zzz'. There are mini-few-shot, mini-domain, "),
+        (["show", "zzz"], 1, "There is no suite 'zzz'. There are mini-few-shot, mini-domain, "),
         (["show", "mini-words"], 1, "There are no results of mini-words in 'results'. Run `coopt suite run mini-words"),
         (["show"], 2, "Give the NAME of a suite"),
         (["show", "tiny", "--all"], 2, "Give the NAME of a suite"),
@@ -162,7 +166,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: 
         (["run", "coop-domain", "--root", "nowhere"], 1, "The root 'nowhere' is not a folder."),
         (["run", "tiny", "--backbone", "vit=x"], 1, "--backbone takes KEY=NAME with one of the suite's backbones"),
         (["run", "tiny", "--shots", "0"], 2, "expected different whole numbers >= 1"),
-        (["runn", "tiny"], 2, "No such command 'runn'"),
+        (["runn", "tiny"], 2, "There is no command 'runn'. Did you mean run?"),
     ],
 )
 def test_one_sentence_for_what_is_wrong(

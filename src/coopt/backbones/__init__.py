@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from coopt.backbones.catalogue import BackboneInfo, list_backbones
+from coopt.backbones.local import LocalBackbone, local_backbones
+from coopt.backbones.names import check_backbone_name
 
 if TYPE_CHECKING:
     from coopt.backbones.loading import load_backbone as load_backbone
@@ -29,12 +31,15 @@ _LAZY = {
 __all__ = [
     "Backbone",
     "BackboneInfo",
+    "LocalBackbone",
     "Preprocessing",
     "TextTower",
     "Tokenizer",
+    "check_backbone_name",
     "from_state_dict",
     "list_backbones",
     "load_backbone",
+    "local_backbones",
     "to_rgb",
 ]
 

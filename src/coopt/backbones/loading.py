@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from coopt.backbones.names import unknown_name
 from coopt.backbones.protocol import Backbone
-from coopt.errors import BackboneError, ParameterError
+from coopt.errors import ParameterError
+from coopt.progress import busy
 
 # One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
 _loaded: weakref.WeakValueDictionary[tuple[str, str, str], Backbone] = weakref.WeakValueDictionary()
@@ -44,7 +46,8 @@ def load_backbone(name: str | Backbone, device: str = "auto", download: bool = F
     with _lock:
         backbone = _loaded.get(key)
         if backbone is None:
-            backbone = _loaded[key] = _load(name, chosen, download)
+            with busy(f"Loading {name}"):
+                backbone = _loaded[key] = _load(name, chosen, download)
         if backbone not in _recent:
             _recent.append(backbone)
     return backbone
@@ -83,7 +86,4 @@ def _load(name: str, device: torch.device, download: bool) -> Backbone:
         from coopt.backbones.openai_archive import load_openai
 
         return load_openai(spec, device)
-    raise BackboneError(
-        f"There is no backbone {name!r}. Write 'bundled', 'openclip:MODEL/TAG' (`coopt backbones` lists them), "
-        "'openclip:local-dir:/path', 'openclip:hf-hub:ORG/NAME' or 'openai:/path/ViT-B-16.pt'."
-    )
+    raise unknown_name(name)

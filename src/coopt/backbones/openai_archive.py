@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coopt.backbones.clip_model import ClipBackbone
+from coopt.backbones.names import find_openai
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.backbones.tokenizers import clip_tokenizer
 from coopt.backbones.weights import NOT_WEIGHTS, read_weights
@@ -31,7 +32,7 @@ def load_openai(path: str | Path, device: torch.device | str = "cpu", name: str 
         BackboneError: the file is damaged or holds another kind of model.
         UnsafePickleError: the file's pickle asks for something other than tensors.
     """
-    state = read_weights(Path(path).expanduser())
+    state = read_weights(find_openai(str(path)))
     return from_state_dict(state, name or f"openai:{path}", device)
 
 

@@ -6,14 +6,15 @@ from dataclasses import asdict
 
 import click
 
-from coopt.backbones import BackboneInfo, list_backbones
-from coopt.cli.output import Output, command
+from coopt.backbones import BackboneInfo, list_backbones, local_backbones
+from coopt.cli.output import Output, command, percent, size_of
 
 
 @command("backbones")
 @click.option("--filter", "part", metavar="TEXT", help="Only names and tags that hold this text.")
 @click.option("--all", "everything", is_flag=True, help="Also those that cannot be used, and why.")
-def backbones(output: Output, part: str | None, everything: bool) -> None:
+@click.option("--local", is_flag=True, help="Only published models whose weights are on this machine, best first.")
+def backbones(output: Output, part: str | None, everything: bool, local: bool) -> None:
     """List the models that prompts can be learned for.
 
     A name is MODEL and one of its tags: --backbone openclip:ViT-B-16/openai. Weights that are not on this machine yet
@@ -27,6 +28,9 @@ def backbones(output: Output, part: str | None, everything: bool) -> None:
       openclip:local-dir:/path         a folder in open_clip's layout
       openclip:hf-hub:ORG/NAME         a model on the Hugging Face hub
     """
+    if local:
+        _list_local(output, part)
+        return
     rows = list_backbones()
     found = [row for row in rows if (everything or row.supported) and _matches(part, row.name, *row.tags)]
     if found:
@@ -46,6 +50,29 @@ def backbones(output: Output, part: str | None, everything: bool) -> None:
         output.say(f"{len(found)} models{more}.")
     output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
     output.result({"backbones": [asdict(row) for row in found]})
+
+
+def _list_local(output: Output, part: str | None) -> None:
+    found = [row for row in local_backbones() if _matches(part, row.name)]
+    if found:
+        output.table(
+            ["--backbone", "size", "ImageNet", "weights"],
+            [
+                [row.name, size_of(row.bytes), "" if row.imagenet is None else percent(row.imagenet), str(row.path)]
+                for row in found
+            ],
+            right=(1, 2),
+        )
+        output.say()
+        output.say("ImageNet: published accuracy of hand-made prompts, in percent.")
+    else:
+        with_part = f" with {part!r} in its name" if part else ""
+        output.say(
+            f"No published model{with_part} is in the caches of Hugging Face and of CLIP on this machine. Name one with "
+            "--backbone and add --download to fetch it, such as --backbone openclip:ViT-B-16/openai."
+        )
+    output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
+    output.result({"backbones": [{**asdict(row), "path": str(row.path)} for row in found]})
 
 
 def _tags(row: BackboneInfo) -> str:

@@ -70,8 +70,10 @@ def _keys(command: click.Command) -> dict[str, tuple[click.Parameter, bool]]:
 def _read(file: Path, shown: str) -> dict[Any, Any]:
     import yaml
 
+    from coopt.cli.yaml_text import read_yaml
+
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ParameterError(f"The configuration '{shown}' cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

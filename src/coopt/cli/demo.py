@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from coopt.cli.fit import RecipeType
 from coopt.cli.options import CACHE
 from coopt.cli.output import Output, command
+from coopt.cli.recipe_options import recipe_options
 
 
 class IntList(click.ParamType):
@@ -17,12 +17,13 @@ class IntList(click.ParamType):
 
     Args:
         low: the least that is allowed.
+        high: the most.
     """
 
     name = "numbers"
 
-    def __init__(self, low: int) -> None:
-        self.low = low
+    def __init__(self, low: int, high: int = 2**32 - 1) -> None:
+        self.low, self.high = low, high
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """To a tuple, in ascending order."""
@@ -32,7 +33,7 @@ class IntList(click.ParamType):
             numbers = sorted(int(part) for part in str(value).split(","))
         except ValueError:
             numbers = []
-        if not numbers or len(set(numbers)) < len(numbers) or numbers[0] < self.low:
+        if not numbers or len(set(numbers)) < len(numbers) or numbers[0] < self.low or numbers[-1] > self.high:
             self.fail(f"expected different whole numbers >= {self.low} separated by commas. Got {value!r}.", param, ctx)
         return tuple(numbers)
 
@@ -55,9 +56,7 @@ class IntList(click.ParamType):
 @click.option("--list", "listed", is_flag=True, help="List the bundled data sets, and do nothing else.")
 @click.option("--shots", type=IntList(1), default="1,2,4,8,16", show_default=True, help="Labelled images per class.")
 @click.option("--seeds", type=IntList(0), default="1,2,3", show_default=True, help="Of samples and learning.")
-@click.option(
-    "--recipe", type=RecipeType(), default="fast", show_default=True, metavar="[fast|paper]", help="How to train."
-)
+@recipe_options("Another field of the recipe, as recipe.FIELD; may be repeated.")
 @click.option(
     "--n-ctx",
     type=IntList(1),
@@ -67,7 +66,16 @@ class IntList(click.ParamType):
 )
 @CACHE
 @click.pass_context
-def demo(ctx: click.Context, output: Output, listed: bool, **options: Any) -> None:
+def demo(
+    ctx: click.Context,
+    output: Output,
+    listed: bool,
+    recipe: str,
+    epochs: int | None,
+    lr: float | None,
+    set: tuple[str, ...],
+    **options: Any,
+) -> None:
     """See the whole of coopt at work on the bundled model and images.
 
     Compares a naive prompt, a hand-made one, a prompt ensemble, a linear probe and a learned prompt (CoOp) as in the
@@ -84,12 +92,13 @@ def demo(ctx: click.Context, output: Output, listed: bool, **options: Any) -> No
     if listed:
         _list(output)
         return
+    from coopt.cli.assignments import recipe_of
     from coopt.cli.demonstration import DemoSettings, run_demo
-    from coopt.training.recipe import Recipe
 
     typed = ctx.find_root().obj
-    options["recipe"] = Recipe.of(options["recipe"])
-    run_demo(DemoSettings(**options), output, ["coopt", *(typed or ["demo"])])
+    run_demo(
+        DemoSettings(recipe=recipe_of(recipe, epochs, lr, set), **options), output, ["coopt", *(typed or ["demo"])]
+    )
 
 
 def _list(output: Output) -> None:

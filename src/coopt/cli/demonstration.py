@@ -18,6 +18,7 @@ from coopt.cli.demo_report import say_next, say_table, say_words, write_figures
 from coopt.cli.fit_report import peak_memory, versions
 from coopt.cli.group import Interrupted
 from coopt.cli.output import Output
+from coopt.cli.run_folder import refuse_foreign
 from coopt.data import FeatureCache, display_name, few_shot
 from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
 from coopt.evaluation.few_shot import (
@@ -31,6 +32,7 @@ from coopt.evaluation.few_shot import (
     summarise,
 )
 from coopt.evaluation.results import ResultFile
+from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
 from coopt.methods.saving import save
 from coopt.progress import Tracker, tracked
@@ -38,6 +40,7 @@ from coopt.prompts.context import DEFAULT_INIT
 from coopt.prompts.words import distance_scale, nearest_words
 from coopt.training.recipe import Recipe
 
+RESULTS = "results.json"
 DEFAULT_DATA = ("backgrounds", "left-food", "objects", "animals", "paint")
 """Of different kinds: the colours of backgrounds and of objects have the same names, and only one of them needs a context;
 there much is to gain, some with the left one of two things, little or nothing here; with animals something is lost."""
@@ -90,8 +93,10 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
     started = time.monotonic()
     datasets = settings.datasets()
     total = sum(count_runs(settings.contenders(one), settings.shots, settings.seeds) for one in datasets)
+    refuse_foreign(settings.out, (RESULTS,))
     _say_plan(settings, datasets, total, output)
-    file = ResultFile(settings.out / "results.json")
+    click.get_current_context().with_resource(writing_folder(settings.out, "--out"))
+    file = ResultFile(settings.out / RESULTS)
     backbone = load_backbone("bundled")
     file.begin(_setup(settings, datasets, backbone, typed))
     _say_duration(settings, datasets, backbone, output)

@@ -57,7 +57,7 @@ def eval(
       coopt eval output/prompt_learner imagenet_a --root DATA --backbone openai:RN50.pt
     """
     from coopt.cli.evaluating import run_eval
-    from coopt.cli.loading import Where
+    from coopt.cli.where import Where
 
     where = Where(backbone, device, download, position, precision)
     run_eval(prompt, data, root, split, where, preprocess, on_bad_image, cache, output)

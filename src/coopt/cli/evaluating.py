@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from coopt.backbones import load_backbone
 from coopt.cli.loading import Where, load_prompt, load_split, preprocessed
 from coopt.cli.output import Output, percent
 from coopt.data import ImageDataset, display_name
 from coopt.errors import ParameterError
 from coopt.evaluation import Evaluation, evaluate
+from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint
 from coopt.methods.saving import save
@@ -132,6 +135,8 @@ def run_zero_shot(
     Raises:
         CooptError: anything wrong with the templates, the data or the backbone.
     """
+    if out is not None:
+        click.get_current_context().with_resource(writing_folder(out, "--out"))
     dataset, chosen = load_split(data, split, None, on_bad_image, output, root)
     named = [one for template in templates for one in _meant(template, dataset)]
     singles = list(dict.fromkeys([*named, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]

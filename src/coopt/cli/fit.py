@@ -10,28 +10,12 @@ import click
 from coopt.cli.config import config_option
 from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
-from coopt.errors import ParameterError
+from coopt.cli.recipe_options import recipe_options
 
 METHODS = (
     "coop", "cocoop", "kgcoop", "tip_adapter", "text_bias", "text_transformation", "linear_probe", "image_tuning"
 )  # fmt: skip
 """Those of `coopt.methods.saving` that learn from images; named here so that `--help` needs none of them."""
-
-
-class RecipeType(click.ParamType):
-    """The name of a recipe, or (from a configuration file) a mapping of its changed fields."""
-
-    name = "recipe"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As it is (what a name means is the method's to say), unless no method could take it."""
-        from coopt.training.recipe import Recipe
-
-        try:
-            Recipe.of(value)
-        except ParameterError as error:
-            self.fail(str(error), param, ctx)
-        return value
 
 
 @command("fit")
@@ -64,11 +48,8 @@ class RecipeType(click.ParamType):
     metavar="WORDS",
     help='Begin as these words.  [default: "a photo of a", unless --n-ctx is given]',
 )
-@click.option(
-    "--recipe", type=RecipeType(), default="fast", show_default=True, metavar="[fast|paper]", help="How to train."
-)
-@click.option("--set", multiple=True, metavar="NAME=VALUE", help="Another parameter of the method; may be repeated.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of all that is random.")
+@recipe_options("Another parameter of the method, or recipe.FIELD; may be repeated.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="Of all that is random.")
 @click.option(
     "--test-fraction",
     type=click.FloatRange(0, 1, max_open=True),

@@ -11,7 +11,7 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.cli.fit_report import data_sentence, report, result_of, saved_extra
 from coopt.cli.group import Interrupted
 from coopt.cli.output import Output, size_of
-from coopt.cli.run_folder import RunFolder
+from coopt.cli.run_folder import RunFolder, beside
 from coopt.cli.settings import FitSettings
 from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
 from coopt.evaluation import Evaluation, evaluate
@@ -37,6 +37,7 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
         Interrupted: Ctrl-C; says what was saved.
     """
     started = time.monotonic()
+    recipe = getattr(settings.estimator(), "recipe_", None)  # also refuses what the method does not have
     whole = load_dataset(
         settings.data,
         seed=settings.seed,
@@ -47,8 +48,13 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     dataset = whole if settings.shots is None else few_shot(whole, settings.shots, settings.seed)
     for line in data_sentence(dataset):
         output.say(line)
-    recipe = getattr(settings.estimator(), "recipe_", None)  # also refuses what the method does not have
-    folder = RunFolder(settings.out or default_folder(whole.name), settings.identity(whole.hash), settings.overwrite)
+    folder = RunFolder(
+        settings.out or default_folder(whole.name, settings.images),
+        settings.identity(whole.hash),
+        settings.overwrite,
+        display_name(shlex.join(typed)),
+        settings.images,
+    )
     folder.check()  # before the backbone is loaded, which may take long
     leaks = find_leakage(dataset)
     backbone = load_backbone(settings.backbone, settings.device, settings.download)
@@ -73,10 +79,12 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     report(output, result, zero_shot, learned, folder.path, settings.data_typed)
 
 
-def default_folder(name: str) -> Path:
-    """Where a prompt is saved when nothing else is said."""
+def default_folder(name: str, images: Path | None) -> Path:
+    """Where a prompt is saved when nothing else is said: here, or beside the folder of images where that is here."""
     kept = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    return Path(f"coopt-{kept.strip('-.') or 'prompt'}")
+    folder = f"coopt-{kept.strip('-.') or 'prompt'}"
+    inside = images is not None and Path.cwd().is_relative_to(images.resolve())
+    return beside(images, folder) if images is not None and inside else Path(folder)
 
 
 def _zero_shot(

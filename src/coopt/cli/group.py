@@ -1,6 +1,6 @@
 """The group of commands: imported on demand, and the one place where errors become messages and exit codes.
 
-Exit codes: 0 fine, 1 an error that was said in one message, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 fine, 1 an error that was said in one message, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -24,7 +26,24 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """Ctrl-C where it can be said what was saved and how to go on."""
 
 
-class LazyGroup(click.Group):
+class Group(click.Group):
+    """As click's, but an unknown name is answered with the close ones."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], known, n=2, cutoff=0.5)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"The commands are {', '.join(known)}."
+            raise click.UsageError(f"There is no command {args[0]!r}. {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Group):
     """A group whose commands live in modules that are imported when one is called, or its help is asked for.
 
     Args:
@@ -45,20 +64,6 @@ class LazyGroup(click.Group):
             return None
         module = self.commands_at[cmd_name][0]
         return getattr(import_module(module), module.rpartition(".")[2])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but an unknown name is answered with the close ones."""
-        if args and args[0] not in self.commands_at and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            close = get_close_matches(args[0], self.commands_at, n=2, cutoff=0.5)
-            hint = (
-                f"Did you mean {' or '.join(close)}?" if close else f"The commands are {', '.join(self.commands_at)}."
-            )
-            raise click.UsageError(f"There is no command {args[0]!r}. {hint}", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""
@@ -81,17 +86,46 @@ class LazyGroup(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that knows ASCII only is no reason to fail
                 stream.reconfigure(errors="backslashreplace")
-        try:
-            # `obj`: what was typed, so that a command can say how to do it again.
-            result = super().main(given or ["--help"], prog_name or "coopt", standalone_mode=False, obj=given, **extra)
-            sys.stdout.flush()
-            code = result if isinstance(result, int) else 0
-        except BrokenPipeError:  # the reader (`head`) has seen enough
-            _silence_stdout()
-            code = 1
-        except (Exception, KeyboardInterrupt) as error:
-            code = _report(error, as_json, debug)
+        with _stopped_by_signals() as stopped_by:
+            try:
+                # `obj`: what was typed, so that a command can say how to do it again.
+                result = super().main(
+                    given or ["--help"], prog_name or "coopt", standalone_mode=False, obj=given, **extra
+                )
+                sys.stdout.flush()
+                code = result if isinstance(result, int) else 0
+            except BrokenPipeError:  # the reader (`head`) has seen enough
+                _silence_stdout()
+                code = 1
+            except (Exception, KeyboardInterrupt) as error:
+                code = 1
+                with contextlib.suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+                    code = _report(error, as_json, debug)
+            if stopped_by:
+                code = 128 + stopped_by[0]
         sys.exit(code)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Within this context SIGTERM and SIGHUP stop a command as Ctrl-C does; gives a list of the one that came."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: Any) -> None:
+        if not came:  # another one must not stop the saving
+            came.append(number)
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # under nohup SIGHUP is ignored
+                before[number] = signal.signal(number, stop)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _report(error: BaseException, as_json: bool, debug: bool) -> int:

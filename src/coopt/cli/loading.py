@@ -5,37 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coopt.backbones import Backbone
-from coopt.backbones.protocol import Precision
 from coopt.cli.output import Output
+from coopt.cli.where import Where
 from coopt.data import ImageDataset, Split, display_name, load_dataset
 from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 from coopt.methods.saving import describe, load
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where the prompt's backbone is, and how it runs.
-
-    Attributes:
-        backbone: another name for it; None: the one it was saved with.
-        device: see `coopt.load`.
-        download: see `coopt.load`.
-        position: of the class name in a reference checkpoint, which does not say it.
-        precision: another than the prompt was learned with; None: that one.
-    """
-
-    backbone: str | None
-    device: str
-    download: bool
-    position: str | None = None
-    precision: Precision | None = None
 
 
 def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = None) -> ClipClassifier:

@@ -111,13 +111,32 @@ def backbone_options(default: str | None) -> Callable[[_Function], _Function]:
     )
 
     def decorate(function: _Function) -> _Function:
-        function = threads(function)
-        function = click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")(function)
-        function = click.option(
+        @wraps(function)
+        def run(*arguments: Any, **options: Any) -> Any:
+            _check_backbone(options["backbone"], options["device"], options["download"])
+            return function(*arguments, **options)
+
+        decorated = click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")(
+            threads(run)
+        )
+        decorated = click.option(
             "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps."
-        )(function)
-        return click.option(
+        )(decorated)
+        decorated = click.option(
             "--backbone", default=default, show_default=default is not None, metavar="NAME", help=help_text
-        )(function)
+        )(decorated)
+        return cast(_Function, decorated)
 
     return decorate
+
+
+def _check_backbone(backbone: str | None, device: str, download: bool) -> None:
+    """Refuses a wrong name before anything is scanned or loaded."""
+    from coopt.backbones import check_backbone_name
+
+    if backbone is not None:
+        check_backbone_name(backbone, download)
+    if device not in ("auto", "cpu"):
+        from coopt.backbones.loading import resolve_device
+
+        resolve_device(device)

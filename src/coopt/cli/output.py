@@ -119,6 +119,20 @@ def _write(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
+class _Command(click.Command):
+    """A command whose messages speak of its options, those about wrong ones too."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """See click."""
+        with spoken(option_names(self)):
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click."""
+        with spoken(option_names(self)):
+            return super().invoke(ctx)
+
+
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """A click command with `--json` and `--debug`, whose function is given an `output` to speak through."""
 
@@ -128,10 +142,10 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
             from coopt.progress import progress_shown
 
             output = Output(as_json)
-            with spoken(option_names(made)), output.warnings_shown(debug), progress_shown():
+            with output.warnings_shown(debug), progress_shown():
                 function(output=output, **options)
 
-        made = click.command(name, **settings)(run)
+        made = click.command(name, cls=_Command, **settings)(run)
         # After the command's own options, which are what its help is read for.
         made.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document."))
         made.params.append(click.Option(["--debug"], is_flag=True, help="Show the trace of an error."))

@@ -25,6 +25,20 @@ from coopt.cli.output import Output, command
     help="Write the rows to FILE (.csv or .jsonl). A run that is stopped goes on when it is started again.",
 )
 @click.option("--overwrite", is_flag=True, help="Begin FILE anew.")
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Give no class to images whose most probable one is below P, such as 0.6.",
+)
+@click.option("--copy-to", type=click.Path(path_type=Path), metavar="DIR", help="Copy images into DIR/CLASS.")
+@click.option("--move-to", type=click.Path(path_type=Path), metavar="DIR", help="Move images into DIR/CLASS.")
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write an HTML page of small pictures by class.",
+)
 @click.option("--classes", metavar="A,B,C", help="Other classes than those the prompt was learned for.")
 @click.option("--classes-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one per line.")
 @backbone_options(None)
@@ -41,6 +55,10 @@ def predict(
     jsonl: bool,
     out: Path | None,
     overwrite: bool,
+    min_confidence: float | None,
+    copy_to: Path | None,
+    move_to: Path | None,
+    contact_sheet: Path | None,
     classes: str | None,
     classes_file: Path | None,
     backbone: str | None,
@@ -55,6 +73,9 @@ def predict(
     PROMPT is a folder written by `coopt fit` (or `coopt zero-shot --out`). IMAGES are image files, folders (searched
     with all that is below them) and globs, in any mix.
 
+    --copy-to and --move-to never write over a file: one whose name is taken gets a number. Images below
+    --min-confidence go into DIR/_uncertain; those that cannot be read stay where they are.
+
     \b
     Examples:
       coopt predict coopt-photos new.jpg
@@ -62,6 +83,7 @@ def predict(
       coopt predict coopt-photos "scans/**/*.png" --csv > found.csv
       find / -name "*.jpg" | coopt predict coopt-photos --from-list - --out all.csv
       coopt predict coopt-photos new.jpg --classes "red kite,grey heron"
+      coopt predict coopt-photos inbox/ --move-to sorted --min-confidence 0.6 --contact-sheet sorted.html
     """
     forms = [name for name, given in (("json", output.json and not out), ("csv", csv), ("jsonl", jsonl)) if given]
     if len(forms) > 1:
@@ -71,16 +93,35 @@ def predict(
     form = "csv" if csv else "jsonl" if jsonl else _form_of(out)
     if overwrite and out is None:
         raise click.UsageError("--overwrite is for a file: give --out FILE.")
-    from coopt.cli.loading import Where
-    from coopt.cli.predicting import Request, read_class_names, run_predict
+    if copy_to is not None and move_to is not None:
+        raise click.UsageError("--copy-to and --move-to exclude each other: give one of them.")
+    from coopt.cli.placing import Placement
+    from coopt.cli.predicting import run_predict
+    from coopt.cli.prediction_request import Request, read_class_names
+    from coopt.cli.where import Where
 
     names = read_class_names(classes, classes_file)
     where = Where(backbone, device, download, precision=precision)
     skip = on_bad_image == "skip"
-    run_predict(
-        Request(prompt, images, from_list, topk, form, names, where, skip, cache, out, overwrite),
-        output,
+    folder = copy_to or move_to
+    placement = None if folder is None else Placement(folder, "copy" if folder == copy_to else "move")
+    request = Request(
+        prompt,
+        images or None,
+        from_list,
+        topk,
+        form,
+        names,
+        where,
+        skip,
+        cache,
+        out,
+        overwrite,
+        min_confidence,
+        placement,
+        contact_sheet,
     )
+    run_predict(request, output)
 
 
 def _form_of(out: Path | None) -> Literal["csv", "jsonl"] | None:

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from coopt.cli.contact_sheet import ContactSheet, check_sheet
 from coopt.cli.group import Interrupted
-from coopt.cli.loading import Where, load_prompt
 from coopt.cli.output import Output
+from coopt.cli.placing import Placer
 from coopt.cli.prediction_file import PredictionFile
+from coopt.cli.prediction_request import Request
 from coopt.cli.prediction_rows import (
     CsvPrinter,
     JsonlPrinter,
     PeoplePrinter,
     Printer,
     Row,
+    Shape,
     as_dict,
     csv_header,
     csv_line,
     line_of,
+    read_rows,
 )
-from coopt.data import display_name, open_image
-from coopt.data.images import iter_images, listed_images
-from coopt.errors import BadImageError, DataError, ParameterError, SkippedImageWarning
-from coopt.methods.base import ClipClassifier
+from coopt.data.images import display_name, open_image
+from coopt.errors import BadImageError, DataError, SavedFileError, SkippedImageWarning
+from coopt.locks import writing_file, writing_folder
 from coopt.progress import tracked
+
+if TYPE_CHECKING:
+    from coopt.methods.base import ClipClassifier
 
 CHUNK = 512
 """Images at a time: rows appear early, and memory does not grow with their number."""
@@ -42,78 +46,49 @@ MOST_NAMED = 20
 """Images left out that are named on standard error too while rows go into a file, which names all of them."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `coopt predict` was asked for.
-
-    Attributes:
-        images: files, folders and globs; None: `listed` is taken.
-        listed: a file that names images, one per line; "-": standard input.
-        form: "csv", "jsonl", or None: for people.
-        skip: leave out images that cannot be read.
-        out: the file for the rows.
-    """
-
-    prompt: Path
-    images: Sequence[str] | None
-    listed: str | None
-    topk: int
-    form: Literal["csv", "jsonl"] | None
-    class_names: Sequence[str] | None
-    where: Where
-    skip: bool
-    cache: bool
-    out: Path | None
-    overwrite: bool
-
-    def paths(self) -> Iterator[Path]:
-        """The images, found as they are asked for.
-
-        Raises:
-            DataError: there are none, or the list cannot be read.
-        """
-        if self.listed is None:
-            yield from iter_images(list(self.images or ()))
-            return
-        empty = True
-        try:
-            with click.open_file(self.listed, "rb") as lines:
-                for path in listed_images(lines):
-                    empty = False
-                    yield path
-        except OSError as error:
-            name = display_name(self.listed)
-            raise DataError(f"The list of images '{name}' cannot be read: {error.strerror or error}.") from error
-        if empty:
-            raise DataError(f"The list of images '{display_name(self.listed)}' names none. Expected one path per line.")
-
-    def count(self) -> int | None:
-        """How many images there are; None when it can be told only by reading them all from standard input."""
-        return None if self.listed == "-" else sum(1 for _ in self.paths())
-
-
 def run_predict(request: Request, output: Output) -> None:
     """Predicts and prints or writes rows in the order of the images; memory does not grow with their number.
 
     Raises:
         CooptError: anything wrong with the prompt or the images; also when none of the images could be read.
     """
-    total = request.count()
+    with ExitStack() as held:
+        if request.placement is not None:
+            held.enter_context(writing_folder(request.placement.folder, request.placement.option))
+        if request.sheet is not None:
+            held.enter_context(writing_file(request.sheet, "--contact-sheet"))
+            check_sheet(request.sheet)
+        document: dict[str, Any] = {"prompt": display_name(request.prompt)}
+        if request.out is None:
+            output.result({**document, **_show(request, output)})
+            return
+        with PredictionFile(request.out, request.settings(), request.overwrite) as file:
+            document |= _complete(request, file, output) if file.finished else _write(request, file, output)
+            document |= _use(request, file, output)
+        output.result(document)
+
+
+def _loaded(request: Request) -> tuple[ClipClassifier, Shape]:
+    from coopt.cli.loading import load_prompt  # needs torch
+
     estimator = load_prompt(request.prompt, request.where, request.class_names)
     estimator.cache = request.cache
     topk = min(request.topk, len(estimator.class_names_))
-    document = {"prompt": display_name(request.prompt), "class_names": list(estimator.class_names_)}
-    if request.out is not None:
-        written = _write(request, estimator, topk, total, output)
-        output.result({**document, **written})
-        return
-    printer: Printer = {"csv": CsvPrinter, "jsonl": JsonlPrinter}.get(request.form or "", PeoplePrinter)(
-        estimator.class_names_, topk, output
-    )
+    return estimator, Shape(topk, request.min_confidence is not None)
+
+
+def _show(request: Request, output: Output) -> dict[str, Any]:
+    """Predicts and prints; each image is copied, moved or shown once its row is printed."""
+    total = _count(request, output)
+    estimator, shape = _loaded(request)
+    printers = {"csv": CsvPrinter, "jsonl": JsonlPrinter}
+    printer: Printer = printers.get(request.form or "", PeoplePrinter)(estimator.class_names_, shape, output)
+    sheet, placer = _sheet(request, estimator.class_names_), _placer(request, estimator.class_names_, output)
+    uses = [use.add for use in (sheet, placer) if use is not None]
     rows: list[dict[str, Any]] = []
     done = read = 0
     printer.begin()
-    for chunk in predictions(estimator, request.paths(), topk, request.skip, total):
+    for chunk in predictions(estimator, request, shape, request.paths(), total):
         for row in chunk:
             done, read = done + 1, read + (row.error is None)
             if row.error is not None:
@@ -122,8 +97,13 @@ def run_predict(request: Request, output: Output) -> None:
                 rows.append(as_dict(row))
             else:
                 printer.row(row)
+            for use in uses:
+                use(row)
+    if done == 0 and request.placed_before:
+        _nothing_to_place(request, output)
     _check_some_were_read(read, done)
-    output.result({**document, "predictions": rows})
+    used = {**_written(sheet, output), **_placed(placer, output)}
+    return {"class_names": list(estimator.class_names_), "predictions": rows, **used}
 
 
 def _check_some_were_read(read: int, done: int) -> None:
@@ -131,83 +111,180 @@ def _check_some_were_read(read: int, done: int) -> None:
         raise DataError(f"None of the {done} images could be read, so nothing was predicted.")
 
 
-def _write(request: Request, estimator: ClipClassifier, topk: int, total: int | None, output: Output) -> dict[str, Any]:
+def _count(request: Request, output: Output) -> int | None:
+    total = request.count()
+    if total == 0:
+        _nothing_to_place(request, output)
+    if request.placed_before:
+        output.say(f"{request.placed_before} images lie in the folders of classes already and are left out.")
+    return total
+
+
+def _nothing_to_place(request: Request, output: Output) -> NoReturn:
+    """Ends well: the command was given again when all was done."""
+    assert request.placement is not None
+    folder = display_name(request.placement.folder)
+    output.say(
+        f"All {request.placed_before} images lie in the folders of classes in '{folder}' already: nothing to do."
+    )
+    output.result({"prompt": display_name(request.prompt), "class_names": list(request.names), "predictions": []})
+    raise click.exceptions.Exit(0)
+
+
+def _write(request: Request, file: PredictionFile, output: Output) -> dict[str, Any]:
     """Predicts into a file, from where an earlier run stopped."""
-    assert request.out is not None
-    settings = {
-        "prompt": _digest(estimator),
-        "backbone": estimator.backbone_.fingerprint,
-        "classes": list(estimator.class_names_),
-        "topk": topk,
-        "form": request.form,
-    }
-    file = PredictionFile(request.out, settings, request.overwrite)
+    total = _count(request, output)
+    estimator, shape = _loaded(request)
+    paths = request.paths()
     try:
-        paths = request.paths()
         if file.rows:
             file.pass_over(paths)
             output.say(f"Going on after {file.rows} images, where an earlier run stopped.")
-        elif request.form == "csv":
-            file.write(csv_line(csv_header(topk)))
-        for chunk in predictions(estimator, paths, topk, request.skip, total, file.rows):
+        file.begin()
+        if not file.rows and request.form == "csv":
+            file.write(csv_line(csv_header(shape)))
+        for chunk in predictions(estimator, request, shape, paths, total, file.rows):
             bad = [row.error for row in chunk if row.error is not None]
             for reason in bad[: max(0, MOST_NAMED - file.left_out)]:
                 output.warn(f"Left out: {reason}", SkippedImageWarning.__name__)
-            file.write(b"".join(line_of(row, topk, request.form) for row in chunk))
+            file.write(b"".join(line_of(row, shape, request.form) for row in chunk))
             file.commit([row.path for row in chunk], len(bad))
     except KeyboardInterrupt:
+        same = "the same command without --overwrite" if request.overwrite else "the same command"
         raise Interrupted(
-            f"Interrupted after {file.rows} images, whose rows are kept: the same command goes on from there."
+            f"Interrupted after {file.rows} images, whose rows are kept: {same} goes on from there."
         ) from None
-    finally:
-        file.close()
+    if not file.rows and request.placed_before:
+        _nothing_to_place(request, output)
     file.finish()
     if file.left_out > MOST_NAMED:
         output.warn(
             f"{file.left_out} images were left out; the rows without a class name them all.",
             SkippedImageWarning.__name__,
         )
-    _check_some_were_read(file.rows - file.left_out, file.rows)
-    name = display_name(request.out)
-    output.say(f"{file.rows - file.left_out} images classified, {file.left_out} left out: '{name}'.")
+    return _said(file, "", output)
+
+
+def _complete(request: Request, file: PredictionFile, output: Output) -> dict[str, Any]:
+    """A finished file of an earlier run: nothing is predicted."""
+    moving = file.moved_to is not None
+    other = str(request.placement or "") != file.moved_to
+    if moving and other and (request.placement is not None or not file.moved):
+        began = "its images were moved" if file.moved else "moving its images was stopped before the end"
+        raise SavedFileError(
+            f"'{display_name(file.path)}' is complete, but {began} ({display_name(file.moved_to or '')}). Give that "
+            "option again, or choose another --out."
+        )
+    if not moving or file.moved:
+        file.check_complete(_still_there(request) if moving else request.paths())
+    return _said(file, "is complete: ", output)
+
+
+def _still_there(request: Request) -> Iterator[Path]:
+    """The images, of which none may be left once they were moved."""
+    with suppress(DataError):
+        yield from request.paths()
+
+
+def _said(file: PredictionFile, how: str, output: Output) -> dict[str, Any]:
+    read = file.rows - file.left_out
+    _check_some_were_read(read, file.rows)
+    name = display_name(file.path)
+    if how:
+        output.say(f"'{name}' {how}{read} images classified, {file.left_out} left out.")
+    else:
+        output.say(f"{read} images classified, {file.left_out} left out: '{name}'.")
     return {"out": name, "images": file.rows, "left_out": file.left_out}
 
 
-def _digest(estimator: ClipClassifier) -> str:
-    """SHA-256 (hex) of what was learned, and how."""
-    parameters = json.dumps([estimator.method, estimator.parameters], sort_keys=True, default=str)
-    digest = hashlib.sha256(parameters.encode())
-    for name, tensor in sorted(estimator._state().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _use(request: Request, file: PredictionFile, output: Output) -> dict[str, Any]:
+    """The contact sheet, and copying or moving, from the rows of the finished file: both can be had later too."""
+    names = request.names
+    used: dict[str, Any] = {}
+    if request.sheet is not None and file.moved_to is not None:
+        if not request.sheet.exists():
+            output.warn(f"No contact sheet was made: the images were moved ({display_name(file.moved_to)}).")
+    elif (sheet := _sheet(request, names)) is not None:
+        for row in _rows_of(request, file):
+            sheet.add(row)
+        used |= _written(sheet, output)
+    if file.moved or (placer := _placer(request, names, output)) is None:
+        return used
+    moving = placer.placement.how == "move"
+    if moving:
+        file.begin_moving(str(placer.placement))
+    for row in _rows_of(request, file):
+        placer.add(row)
+    if moving:
+        file.finish_moving(row.path for row in read_rows(file.path, request.form))
+    return {**used, **_placed(placer, output)}
+
+
+def _rows_of(request: Request, file: PredictionFile) -> Iterator[Row]:
+    """The rows, with paths that lead to the images from here."""
+    elsewhere = file.folder != Path.cwd()
+    for row in read_rows(file.path, request.form):
+        yield replace(row, path=file.folder / row.path) if elsewhere else row
+
+
+def _sheet(request: Request, class_names: Sequence[str]) -> ContactSheet | None:
+    if request.sheet is None:
+        return None
+    return ContactSheet(
+        request.sheet, f"Images classified with '{request.prompt}'", class_names, request.min_confidence
+    )
+
+
+def _placer(request: Request, class_names: Sequence[str], output: Output) -> Placer | None:
+    return None if request.placement is None else Placer(request.placement, class_names, output)
+
+
+def _written(sheet: ContactSheet | None, output: Output) -> dict[str, Any]:
+    if sheet is None:
+        return {}
+    sheet.write()
+    output.say(f"Contact sheet: '{display_name(sheet.file)}'.")
+    return {"contact_sheet": display_name(sheet.file)}
+
+
+def _placed(placer: Placer | None, output: Output) -> dict[str, Any]:
+    if placer is None:
+        return {}
+    output.say(placer.said())
+    return {"placed": placer.placed, "there_already": placer.there, "missing": placer.missing}
 
 
 def predictions(
-    estimator: ClipClassifier, paths: Iterator[Path], topk: int, skip: bool, total: int | None, done: int = 0
+    estimator: ClipClassifier,
+    request: Request,
+    shape: Shape,
+    paths: Iterator[Path],
+    total: int | None,
+    done: int = 0,
 ) -> Iterator[list[Row]]:
     """One row per image, in order, a bounded number at a time.
 
     Args:
         estimator: a fitted one.
+        request: what is asked for; with `skip`, an image that cannot be read is given a row that says so.
+        shape: how many classes per image.
         paths: the images; no more are taken than are worked on.
-        topk: classes per image.
-        skip: give an image that cannot be read a row that says so.
         total: how many images there are; None: not known.
         done: images that an earlier run has done, for the progress shown.
 
     Raises:
-        BadImageError: an image cannot be read, and `skip` is off.
+        BadImageError: an image cannot be read, and is not to be left out.
     """
     alone = total is not None and total - done <= CHUNK  # its features have a bar of their own
     with nullcontext() if alone else tracked("predicting", total, done) as progress:
         while chunk := list(islice(paths, CHUNK)):
-            yield list(_chunk(estimator, chunk, topk, skip))
+            yield list(_chunk(estimator, chunk, shape.topk, request.skip, request.min_confidence or 0))
             done += len(chunk)
             if progress is not None:
                 progress.update(done)
 
 
-def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool) -> Iterator[Row]:
+def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool, least: float) -> Iterator[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # every image is named by its row
         try:
@@ -227,7 +304,8 @@ def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bo
             yield Row(path, error=next(reasons)[1])
             continue
         row = place[position]
-        yield Row(path, tuple((estimator.class_names_[c], float(probabilities[row, c])) for c in order[row]))
+        best = tuple((estimator.class_names_[c], float(probabilities[row, c])) for c in order[row])
+        yield Row(path, best, sure=best[0][1] >= least)
 
 
 def _reason(path: Path) -> str | None:
@@ -237,28 +315,3 @@ def _reason(path: Path) -> str | None:
     except BadImageError as error:
         return str(error)
     return None
-
-
-def read_class_names(classes: str | None, file: Path | None) -> list[str] | None:
-    """Class names of `--classes` or `--classes-file`; None when neither is given.
-
-    Raises:
-        ParameterError: both are given, or the file cannot be read.
-    """
-    if classes is not None and file is not None:
-        raise ParameterError("--classes and --classes-file exclude each other: give one of them.")
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ParameterError(f"The file of class names '{display_name(file)}' cannot be read: {reason}.") from error
-    elif classes is not None:
-        lines = classes.split(",")
-    else:
-        return None
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        where = "--classes" if file is None else f"The file of class names '{display_name(file)}'"
-        raise ParameterError(f"{where} names no class. Expected at least two.")
-    return names

@@ -1,7 +1,8 @@
-"""Predictions in a file that a killed run leaves fit to go on with: rows beside it, renamed when the last is there.
+"""Predictions in a file that a killed run leaves fit to go on with, and that says of itself when it is complete.
 
-While a run is not done, `.NAME.part` holds its rows and `.NAME.json` says how many of them are whole, for which images
-they are and with which settings they were made.
+While a run is not done, `.NAME.part` holds its rows; it becomes the file when the last is there. `.NAME.json` says how
+many rows are whole, for which images they are and with which settings they were made. It stays beside the finished
+file, so that the same command finds at once, before anything is loaded, that there is nothing left to do.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from coopt.data import display_name
+from coopt.data.images import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_json
+from coopt.locks import writing_file
+
+_CHOOSE = "Choose another --out, or add --overwrite to begin anew."
 
 
 class PredictionFile:
-    """Rows on their way into a file.
+    """Rows on their way into a file; a context, in which no other process writes it.
 
     Args:
         path: the file.
@@ -30,49 +35,55 @@ class PredictionFile:
     Attributes:
         rows: images done so far, those of an earlier run included.
         left_out: how many of them could not be read.
-
-    Raises:
-        SavedFileError: the file is finished, or was begun with other settings, or cannot be written.
+        finished: the file is whole.
+        folder: where relative paths of images begin: the working folder of the run that began the file.
+        moved_to: the option by which the images of the finished file were moved, or were being moved.
+        moved: that was done to the last of them.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], overwrite: bool) -> None:
         self.path = path
         self.part = path.with_name(f".{path.name}.part")
         self.state = path.with_name(f".{path.name}.json")
-        self.settings = settings
+        self.settings, self.overwrite = settings, overwrite
         self.rows = self.left_out = 0
+        self.finished = self.moved = False
+        self.folder = Path.cwd()
+        self.moved_to: str | None = None
+        self._replaces = overwrite  # what is finished there is replaced once this one is
         self._size = 0
-        self._images = ""
-        if overwrite:
-            self._forget()
-        elif path.exists():
-            raise SavedFileError(f"'{display_name(path)}' is there already. Choose another --out, or add --overwrite.")
-        if self.state.exists() and self.part.exists():
+        self._images = self._contents = self._sha256 = ""
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> PredictionFile:
+        """Looks at what is there.
+
+        Raises:
+            InUseError: another process writes the file.
+            SavedFileError: there is something that this run can neither go on from nor replace.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(writing_file(self.path, "--out"))
             self._recall()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def begin(self) -> None:
+        """Opens the file for rows.
+
+        Raises:
+            SavedFileError: it cannot be written.
+        """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.part.open("r+b" if self.rows else "wb")
+            self._stack.callback(self._close)
             self._file.truncate(self._size)  # rows after the last that was committed may be half there
             self._file.seek(self._size)
         except OSError as error:
             raise self._unwritable(error) from error
-
-    def _recall(self) -> None:
-        try:
-            state = json.loads(self.state.read_bytes())
-            settings, rows, size = state["settings"], int(state["rows"]), int(state["bytes"])
-            left_out, images = int(state["left_out"]), str(state["images"])
-        except (OSError, ValueError, KeyError, TypeError):
-            self._forget()  # without knowing which rows are whole, none can be kept
-            return
-        if settings != self.settings:
-            different = sorted(key for key in self.settings if settings.get(key) != self.settings[key])
-            raise SavedFileError(
-                f"'{display_name(self.path)}' was begun with other settings ({', '.join(different)}). "
-                "Give the same ones to go on, choose another --out, or add --overwrite to begin anew."
-            )
-        if rows and self.part.stat().st_size >= size:
-            self.rows, self.left_out, self._size, self._images = rows, left_out, size, images
 
     def pass_over(self, images: Iterator[Path]) -> None:
         """Takes the images that are done already from the iterator.
@@ -80,15 +91,44 @@ class PredictionFile:
         Raises:
             SavedFileError: they are not those that the file was begun with.
         """
-        digest = ""
-        for _ in range(self.rows):
-            image = next(images, None)
-            digest = "" if image is None else _chained(digest, [image])
-        if digest != self._images:
+        met, same, unchanged = self._compared(images)
+        shown = f"'{display_name(self.path)}' was begun"
+        if met < self.rows:
+            raise SavedFileError(f"{shown} and has {self.rows} images; only {met} come now. {_CHOOSE}")
+        if not same:
+            raise SavedFileError(f"{shown} with other images than the {self.rows} that come first now. {_CHOOSE}")
+        if not unchanged:
             raise SavedFileError(
-                f"'{display_name(self.path)}' was begun with other images than the {self.rows} that come first now. "
-                "Give the same ones to go on, choose another --out, or add --overwrite to begin anew."
+                f"{shown} with these images, but some of the first {self.rows} were changed since (size or date). {_CHOOSE}"
             )
+
+    def check_complete(self, images: Iterator[Path]) -> None:
+        """Of a finished file: that it holds these images.
+
+        Raises:
+            SavedFileError: they are others; says how they differ.
+        """
+        shown = f"'{display_name(self.path)}'"
+        if self.moved:  # what is there now are those that stayed, or new ones
+            if _digests(_present(images, self.folder))[2] != self._contents:
+                raise SavedFileError(
+                    f"{shown} is complete and its images were moved ({display_name(self.moved_to or '')}), but there are "
+                    "others now. Choose another --out for them."
+                )
+            return
+        met, same, unchanged = self._compared(images)
+        if met == self.rows and same and unchanged:
+            more = sum(1 for _ in images)
+            if more:
+                raise SavedFileError(
+                    f"{shown} is complete for {self.rows} images, and {more} more come after them now. Give these with "
+                    "another --out, or add --overwrite to begin anew."
+                )
+            return
+        if met < self.rows:
+            raise SavedFileError(f"{shown} is there already, for {self.rows} images; only {met} come now. {_CHOOSE}")
+        what = "some of its images were changed since (size or date)" if same else "for other images than those of now"
+        raise SavedFileError(f"{shown} is there already, {'but ' if same else ''}{what}. {_CHOOSE}")
 
     def write(self, data: bytes) -> None:
         """Adds the bytes of rows; they count once they are committed."""
@@ -111,23 +151,96 @@ class PredictionFile:
             raise self._unwritable(error) from error
         self.rows += len(images)
         self.left_out += left_out
-        self._images = _chained(self._images, images)
-        done = {"rows": self.rows, "bytes": self._file.tell(), "left_out": self.left_out, "images": self._images}
-        write_json(self.state, {**done, "settings": self.settings})
+        _, self._images, self._contents = _digests(images, self._images, self._contents)
+        self._size = self._file.tell()
+        self._save()
 
     def finish(self) -> None:
         """All rows are there: gives the file its name."""
-        self.close()
+        self._close()
         try:
+            self._sha256 = _sha256(self.part)
+            self.finished = True
+            self._save()  # first: a file of this name that nothing is known of would be refused
             os.replace(self.part, self.path)
-            self.state.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def close(self) -> None:
-        """Stops; what was committed is kept."""
+    def begin_moving(self, option: str) -> None:
+        """Notes, before the first image of the finished file is moved, where they are going to be."""
+        self.moved_to = option
+        self._save()
+
+    def finish_moving(self, images: Iterable[Path]) -> None:
+        """Notes that all images of the finished file were moved, and which of them stayed where they were."""
+        self.moved = True
+        self._contents = _digests(_present(images, self.folder))[2]
+        self._save()
+
+    def _recall(self) -> None:
+        state = self._read_state()
+        there = self.path.exists()
+        shown = f"'{display_name(self.path)}'"
+        if self.overwrite or state is None:
+            if there and not self.overwrite:
+                raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
+            self._forget()
+            return
+        part = self.part.exists()
+        whole = there and state["finished"] and not part
+        if whole and (state["bytes"], state["sha256"]) != _size_and_sha256(self.path):
+            raise SavedFileError(f"{shown} is there already and was changed since it was written. {_CHOOSE}")
+        if there and not whole and not state["replaces"]:
+            raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
+        if not whole and not (part and self.part.stat().st_size >= state["bytes"]):
+            self._forget()  # its rows were removed
+            return
+        if state["settings"] != self.settings:
+            different = sorted(k for k in self.settings if state["settings"].get(k) != self.settings[k])
+            was = "made" if whole else "begun"
+            raise SavedFileError(f"{shown} was {was} with other settings ({', '.join(different)}). {_CHOOSE}")
+        self.rows, self.left_out, self._size = state["rows"], state["left_out"], state["bytes"]
+        self._images, self._contents, self._sha256 = state["images"], state["contents"], state["sha256"]
+        self.folder, self._replaces = Path(state["folder"]), state["replaces"]
+        self.moved_to, self.moved, self.finished = state["moved_to"], state["moved"], whole
+
+    def _read_state(self) -> dict[str, Any] | None:
+        """What is known of the rows that are there; None when nothing is, and then none can be kept."""
+        try:
+            state = json.loads(self.state.read_text(encoding="utf-8", errors="surrogateescape"))
+            return state if isinstance(state, dict) and state.keys() >= self._state().keys() else None
+        except (OSError, ValueError):
+            return None
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "bytes": self._size,
+            "left_out": self.left_out,
+            "images": self._images,
+            "contents": self._contents,
+            "sha256": self._sha256,
+            "finished": self.finished,
+            "replaces": self._replaces,
+            "folder": str(self.folder),
+            "moved_to": self.moved_to,
+            "moved": self.moved,
+            "settings": self.settings,
+        }
+
+    def _save(self) -> None:
+        write_json(self.state, self._state())
+
+    def _compared(self, images: Iterator[Path]) -> tuple[int, bool, bool]:
+        """Takes as many images as there are rows: how many came, whether they are the same, and have not changed."""
+        met, named, contents = _digests(islice(images, self.rows))
+        return met, named == self._images, contents == self._contents
+
+    def _close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk was reported when it was met
             self._file.close()
+            if not self.rows:
+                self.part.unlink(missing_ok=True)
 
     def _forget(self) -> None:
         for file in (self.state, self.part):
@@ -140,8 +253,34 @@ class PredictionFile:
         )
 
 
-def _chained(digest: str, images: Sequence[Path]) -> str:
-    """A digest of all images so far, from that of the ones before."""
+def _digests(images: Iterable[Path], names: str = "", contents: str = "") -> tuple[int, str, str]:
+    """How many images there are, and a digest of their names and one of their sizes and dates too, each from that of
+    the images before."""
+    count = 0
     for image in images:
-        digest = hashlib.sha256(digest.encode() + os.fsencode(image)).hexdigest()
-    return digest
+        name = os.fsencode(image)
+        try:
+            status = image.stat()
+            seen = f"{status.st_size} {status.st_mtime_ns}"
+        except (OSError, ValueError):
+            seen = "gone"
+        names = hashlib.sha256(names.encode() + name).hexdigest()
+        contents = hashlib.sha256(contents.encode() + name + seen.encode()).hexdigest()
+        count += 1
+    return count, names, contents
+
+
+def _present(images: Iterable[Path], folder: Path) -> Iterator[Path]:
+    return (image for image in images if os.path.lexists(folder / image))
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as data:
+        while block := data.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _size_and_sha256(file: Path) -> tuple[int, str]:
+    return file.stat().st_size, _sha256(file)

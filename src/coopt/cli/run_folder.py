@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import click
 
 from coopt.data.images import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_bytes, write_json
+from coopt.locks import writing_folder
+from coopt.methods.saving import CHECKPOINT_NAME as CHECKPOINT
+from coopt.methods.saving import JSON_NAME as PROMPT
+from coopt.methods.saving import RUN_NAME as CHECKPOINT_RUN
 
-PROMPT, RESULT, CONFIG = "prompt.json", "result.json", "config.yaml"
-CHECKPOINT, CHECKPOINT_RUN = "checkpoint.safetensors", "checkpoint.json"
+RESULT, CONFIG = "result.json", "config.yaml"
 
 
 class RunFolder:
@@ -21,10 +28,15 @@ class RunFolder:
         path: the folder; made when something is written.
         identity: what makes runs the same.
         overwrite: another run may be replaced.
+        command: what was typed, to say how an interrupted run goes on.
+        images: the folder that is learned from, if it is one.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, identity: dict[str, Any], overwrite: bool, command: str = "", images: Path | None = None
+    ) -> None:
         self.path, self.identity, self.overwrite = path, identity, overwrite
+        self.command, self.images = command, images
 
     @property
     def checkpoint(self) -> Path:
@@ -32,14 +44,17 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     def check(self) -> None:
-        """Refuses to replace what another run left here.
+        """Refuses to replace what another run left here, and to mix with files that are not coopt's. From then to the end
+        of the command no other process writes here.
 
         Raises:
-            SavedFileError: there is a prompt or a checkpoint of another run, or a file where the folder should be.
+            InUseError: another process writes here.
+            SavedFileError: there is a prompt or a checkpoint of another run, a file where the folder should be, or a
+                folder with other files or of the images themselves.
         """
         shown = display_name(self.path)
-        if self.path.exists() and not self.path.is_dir():
-            raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another --out.")
+        refuse_foreign(self.path, (PROMPT, CHECKPOINT, CHECKPOINT_RUN), self.images)
+        click.get_current_context().with_resource(writing_folder(self.path, "--out"))
         if self.overwrite:
             return
         for file, record, what in (
@@ -63,7 +78,8 @@ class RunFolder:
         """
         if self.checkpoint.exists() and self._difference(self.path / CHECKPOINT_RUN):
             self.checkpoint.unlink()  # only with --overwrite: `check` refuses it otherwise
-        write_json(self.path / CHECKPOINT_RUN, {"identity": self.identity})
+        record = {"identity": self.identity, "command": self.command, "folder": str(Path.cwd())}
+        write_json(self.path / CHECKPOINT_RUN, record)
         return self.saved_epochs()
 
     def saved_epochs(self) -> int:
@@ -93,8 +109,6 @@ class RunFolder:
         if self.checkpoint.exists():
             return
         (self.path / CHECKPOINT_RUN).unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
 
     def _difference(self, record: Path) -> str:
         """What sets the recorded run apart from this one; empty when nothing does."""
@@ -106,6 +120,41 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return f"it has no readable {record.name}"
         return ", ".join(_phrase(key, there.get(key), self.identity.get(key)) for key in keys[:4])
+
+
+def refuse_foreign(path: Path, ours: Sequence[str], images: Path | None = None) -> None:
+    """Refuses a folder to write into that is not empty and was not written by us, or that belongs to the images.
+
+    Args:
+        path: the folder.
+        ours: files of which one is there when we wrote it.
+        images: the folder that is learned from, if it is one.
+
+    Raises:
+        SavedFileError: it is refused.
+    """
+    shown = display_name(path)
+    if path.exists() and not path.is_dir():
+        raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another --out.")
+    if images is not None and path.resolve().is_relative_to(images.resolve()):
+        raise SavedFileError(
+            f"'{shown}' is inside of the folder of images '{display_name(images)}', and would be taken for a class the "
+            f"next time. Choose a folder outside of it, such as --out {shlex.quote(str(beside(images, path.name)))}."
+        )
+    if not path.is_dir() or any((path / name).exists() for name in ours):
+        return
+    others = sorted(one.name for one in path.iterdir() if not one.name.startswith("."))
+    if others:
+        named = ", ".join(display_name(name) for name in others[:3]) + (", ..." if len(others) > 3 else "")
+        raise SavedFileError(
+            f"'{shown}' holds other files ({named}) and nothing that coopt wrote. Choose a new or an empty folder with "
+            "--out."
+        )
+
+
+def beside(images: Path, name: str) -> Path:
+    """A folder of that name next to a folder of images."""
+    return images.resolve().parent / name
 
 
 def _phrase(key: str, there: Any, here: Any) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from coopt.cli.assignments import RECIPE, assignments, changed_recipe, recipe_changes
 from coopt.data import display_name
 from coopt.data.benchmarks.registry import is_name
 from coopt.errors import ParameterError
 from coopt.methods.base import LOCAL_PARAMETERS, ClipClassifier
 from coopt.methods.saving import METHODS
+from coopt.training.recipe import Recipe
+from coopt.wording import called, setting
 
 # Options that not all methods have, and what they are when nobody asks for them.
 _USUAL = {
@@ -54,6 +56,17 @@ class FitSettings:
     overwrite: bool
     root: Path | None = None
     memory: str = "auto"
+    epochs: int | None = None
+    lr: float | None = None
+
+    @property
+    def full_recipe(self) -> str | dict[str, Any]:
+        """`recipe` with what `epochs`, `lr` and `set` change of it.
+
+        Raises:
+            ParameterError: they contradict each other, or a recipe has no such field.
+        """
+        return changed_recipe(self.recipe, recipe_changes(assignments(self.set), self.epochs, self.lr))
 
     def estimator(self, **local: Any) -> ClipClassifier:
         """The method with its parameters, not fitted yet.
@@ -65,35 +78,50 @@ class FitSettings:
             ParameterError: an option or a parameter that the method does not have, or a value that it does not take.
         """
         known = METHODS[self.method]().get_params(deep=False)
-        for name, usual in _USUAL.items():
-            if name not in known and getattr(self, name) != usual:
+        for name, usual in (*_USUAL.items(), ("epochs", None), ("lr", None)):
+            has = name in known or (name in ("epochs", "lr") and RECIPE in known)
+            if not has and getattr(self, name) != usual:
                 raise ParameterError(
-                    f"The method {self.method!r} has no --{name.replace('_', '-')}. Leave it out, or choose another method."
+                    f"The method {self.method!r} has no {called(name)}. Leave it out, or choose another method."
                 )
         options = {name: getattr(self, name) for name in (*_USUAL, "seed") if name in known}
+        if RECIPE in known:
+            options[RECIPE] = self.full_recipe
         local = {name: value for name, value in local.items() if name in known}
         found: ClipClassifier = METHODS[self.method](**options | self._others(known) | local)
         found._check_parameters()
         return found
 
     def _others(self, known: dict[str, Any]) -> dict[str, Any]:
-        """The parameters of `--set`."""
+        """The parameters of `--set`, those of the recipe left out."""
+        given = assignments(self.set)
         free = [name for name in known if name not in LOCAL_PARAMETERS and not hasattr(self, name)]
-        others = {}
-        for text in self.set:
-            name, equals, value = text.partition("=")
-            if not equals or name not in free:
-                raise ParameterError(
-                    f"--set takes NAME=VALUE with a parameter of {self.method!r} that has no option of its own "
-                    f"({', '.join(free) or 'none'}). Got {text!r} instead."
-                )
-            others[name] = yaml.safe_load(value)
-        return others
+        for name, value in given.items():
+            if name not in free and not (name.startswith(f"{RECIPE}.") and RECIPE in known):
+                self._refuse(name, value, free, RECIPE in known)
+        return {name: value for name, value in given.items() if name in free}
+
+    def _refuse(self, name: str, value: Any, free: list[str], has_recipe: bool) -> None:
+        if hasattr(self, name) and called(name).removeprefix("--").replace("-", "_") == name:
+            raise ParameterError(f"{name} has an option of its own: write {setting(name, value)}.")
+        recipe_fields = [f"{RECIPE}.{one.name}" for one in fields(Recipe) if one.name != "name"] if has_recipe else []
+        there = [*free, *recipe_fields]
+        meant = [f"{RECIPE}.{name}"] if f"{RECIPE}.{name}" in there else get_close_matches(name, there, n=2)
+        hint = f"Did you mean {' or '.join(meant)}? " if meant else ""
+        raise ParameterError(
+            f"The method {self.method!r} has no parameter {name!r}. {hint}"
+            f"--set takes {', '.join(there) or 'nothing for this method'}."
+        )
 
     @property
     def where(self) -> str:
         """The data as it is found again from any folder: the name of a data set, or an absolute path."""
         return str(self.data if is_name(str(self.data), self.root) else self.data.absolute())
+
+    @property
+    def images(self) -> Path | None:
+        """The folder that is learned from; None when the data are something else."""
+        return self.data if self.data.is_dir() and not is_name(str(self.data), self.root) else None
 
     @property
     def data_typed(self) -> str:
@@ -106,9 +134,11 @@ class FitSettings:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         values["data"], values["out"] = self.where, str(out.absolute())
         values["root"] = None if self.root is None else str(self.root.absolute())
-        values["set"] = list(self.set) or None
+        # What other options change of the recipe is written into it, where options that are typed later can change it again.
+        values[RECIPE] = self.full_recipe
+        values["set"] = [text for text in self.set if not text.strip().startswith(f"{RECIPE}.")] or None
         # The run may be repeated where it was; what it may do to the machine is decided each time.
-        for name in ("overwrite", "download"):
+        for name in ("overwrite", "download", "epochs", "lr"):
             del values[name]
         return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
 

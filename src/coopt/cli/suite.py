@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from coopt.cli.demo import IntList
+from coopt.cli.group import Group
 from coopt.cli.options import CACHE
 from coopt.cli.output import Output, command
 
@@ -33,7 +34,7 @@ ONLY = click.option(
 )
 
 
-@click.group("suite", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("suite", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def suite() -> None:
     """Run the papers' tables and figures, and compare.
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from coopt.backbones import Backbone, load_backbone
+from coopt.backbones import Backbone, check_backbone_name, load_backbone
+from coopt.backbones.loading import resolve_device
 from coopt.cli.fit_report import versions
 from coopt.cli.group import Interrupted
 from coopt.cli.output import Output
@@ -66,6 +67,7 @@ class RunSettings:
 
         Raises:
             ParameterError: a `--backbone` is not KEY=NAME with a key of the suite.
+            BackboneError: NAME is unknown, or not on this machine.
         """
         names = {model.key: model.name for model in suite.models}
         for given in self.backbones:
@@ -75,6 +77,7 @@ class RunSettings:
                     f"The option --backbone takes KEY=NAME with one of the suite's backbones as KEY: {', '.join(names)}. "
                     f"Got {given!r}."
                 )
+            check_backbone_name(name, self.download)
             names[key] = name
         return names
 
@@ -94,6 +97,7 @@ def run_suite(settings: RunSettings, output: Output, typed: Sequence[str]) -> in
     started = time.monotonic()
     plan = settings.plan()
     names = settings.names(plan.suite)
+    resolve_device(settings.device)  # refused before the first run
 
     def load(model: Model) -> Backbone:
         return load_backbone(names[model.key], settings.device, settings.download)

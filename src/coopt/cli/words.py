@@ -28,6 +28,6 @@ def words(
       coopt words coopt-photos --topk 3
     """
     from coopt.cli.describing import run_words
-    from coopt.cli.loading import Where
+    from coopt.cli.where import Where
 
     run_words(prompt, topk, class_name, Where(backbone, device, download), output)

@@ -56,7 +56,7 @@ def zero_shot(
       coopt zero-shot oxford_pets --root DATA --ensemble --template dataset
     """
     from coopt.cli.evaluating import run_zero_shot
-    from coopt.cli.loading import Where
+    from coopt.cli.where import Where
 
     where = Where(backbone, device, download, precision=precision)
     run_zero_shot(data, root, split, templates, ensemble, where, out, on_bad_image, cache, output)

@@ -26,11 +26,15 @@ from coopt.methods.estimator import Estimator, check_fitted
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
-from coopt.text.layout import check_class_names
+from coopt.text.layout import check_class_names, clean_name
 from coopt.text.memory import Memory, bytes_of
+from coopt.wording import subject
 
 LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
+
+MAX_SEED = 2**32 - 1
+"""The largest that all libraries take which draw from it."""
 
 SCORES_TOGETHER = 1 << 26
 """Scores (images times classes) that prediction holds at once; bytes are four times as many."""
@@ -248,12 +252,13 @@ class ClipClassifier(Estimator, ABC):
     def _check_context_parameters(self, n_ctx: int | None, init: str | None) -> None:
         if n_ctx is not None:
             self._require_int("n_ctx", 1)
-        self._require("init", init is None or isinstance(init, str), "None or words such as 'a photo of a'")
+        words = isinstance(init, str) and bool(clean_name(init).strip())
+        self._require("init", init is None or words, "words such as 'a photo of a', or be left out")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ParameterError(
-                f"The '{name}' parameter of {type(self).__name__} must be {expected}. Got {getattr(self, name)!r} instead."
+                f"{subject(name, type(self).__name__)} must be {expected}. Got {getattr(self, name)!r} instead."
             )
 
     def _require_number(self, name: str, low: float) -> None:
@@ -261,10 +266,16 @@ class ClipClassifier(Estimator, ABC):
         holds = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
         self._require(name, holds, f"a number >= {low:g}")
 
-    def _require_int(self, name: str, low: int) -> None:
+    def _require_int(self, name: str, low: int, high: int | None = None) -> None:
         value = getattr(self, name)
-        holds = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low
-        self._require(name, bool(holds), f"an int >= {low}")
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        most = "" if high is None else f" and <= {high}"
+        self._require(
+            name, whole and low <= int(value) and (high is None or int(value) <= high), f"an int >= {low}{most}"
+        )
+
+    def _require_seed(self) -> None:
+        self._require_int("seed", 0, MAX_SEED)
 
 
 def is_features(images: Any) -> bool:

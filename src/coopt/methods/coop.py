@@ -28,6 +28,7 @@ from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
 from coopt.text.memory import Memory
 from coopt.training.recipe import CSC_RECIPES, Recipe
+from coopt.wording import on_command_line
 
 
 class CoOp(LearnedMethod):
@@ -174,7 +175,8 @@ class CoOp(LearnedMethod):
         """
         if self.csc:
             raise ParameterError(
-                "A class-specific context (csc=True) belongs to its classes. Fit one for the new classes, or use csc=False."
+                "A class-specific context belongs to its classes. Fit one for the new classes, or one for all classes "
+                f"({'`coopt fit` without --csc' if on_command_line() else 'csc=False'})."
             )
         other = self._copy_with(class_names)
         other._set_state({"context": self.context_})

@@ -10,6 +10,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from coopt.backbones import Backbone
 from coopt.data import extract_features
+from coopt.locks import writing_file
 from coopt.methods.base import ClipClassifier, is_features, is_pixels
 from coopt.threads import threads_for
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
@@ -91,7 +93,7 @@ class LearnedMethod(ClipClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._require_int("seed", 0)
+        self._require_seed()
         self.recipe_ = self.full_recipe
 
     @property
@@ -180,7 +182,8 @@ class LearnedMethod(ClipClassifier):
         device = self.backbone_.device
         learned = {k: v.to(device, torch.float32).clone().requires_grad_() for k, v in initial.items()}
         objective = self._objective(learned)
-        with threads_for(objective.operations), kept_heap():
+        alone = nullcontext() if checkpoint is None else writing_file(checkpoint, "checkpoint")
+        with alone, threads_for(objective.operations), kept_heap():
             self.losses_ = train(
                 learned,
                 objective.loss_of,

@@ -71,7 +71,7 @@ class LinearProbe(ClipClassifier):
         super()._check_parameters()
         holds = self.C is None or (isinstance(self.C, int | float) and not isinstance(self.C, bool) and self.C > 0)
         self._require("C", holds, "None or a number > 0")
-        self._require_int("seed", 0)
+        self._require_seed()
 
     def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> LinearProbe:
         """Learns from labelled images; `val_images` and `val_labels`, where given, choose C."""

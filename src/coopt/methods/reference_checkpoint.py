@@ -20,6 +20,7 @@ from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.safe_pickle import load_tensors
 from coopt.text.layout import Position
+from coopt.wording import on_command_line, setting
 
 META_NET = "meta_net."
 _FILE = re.compile(r"model\.pth\.tar-(\d+)$|model-best\.pth\.tar$")
@@ -94,16 +95,19 @@ def load_reference_checkpoint(
     if backbone is None or class_names is None:
         raise ParameterError(
             f"{path} is a checkpoint of the reference implementation, which names neither its backbone nor its classes. "
-            "Give both: backbone='openai:RN50.pt' and class_names=[...] (on the command line: --backbone and --classes; "
-            "`coopt eval` takes the classes from the data)."
+            + (
+                "Give both: --backbone, and --classes (`coopt eval` takes the classes from the data)."
+                if on_command_line()
+                else "Give both: backbone='openai:RN50.pt' and class_names=[...]."
+            )
         )
     tensors = read_state(path)
     context = tensors["ctx"].float()
     meta_net = {name: tensor.float() for name, tensor in tensors.items() if name.startswith(META_NET)}
     if meta_net and position != "end":
         raise ParameterError(
-            f"{path} is a checkpoint of CoCoOp, whose class names stand at the end. Leave out position={position!r} (on "
-            "the command line: --position)."
+            f"{path} is a checkpoint of CoCoOp, whose class names stand at the end. Leave out "
+            f"{setting('position', position)}."
         )
     found = load_backbone(backbone, device, download=download)
     options: dict[str, Any] = {

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import Precision
 from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, SavedFileError
 from coopt.files import write_bytes, write_json
+from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
@@ -34,9 +38,19 @@ from coopt.methods.text_bias import TextBias
 from coopt.methods.text_transformation import TextTransformation
 from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
+from coopt.wording import setting
 
 FORMAT = 1
+PATIENCE = 10.0
+"""Seconds that `save` waits for another writer of the same folder."""
+
 JSON_NAME, TENSORS_NAME = "prompt.json", "prompt.safetensors"
+CHECKPOINT_NAME, RUN_NAME = "checkpoint.safetensors", "checkpoint.json"
+"""What a fit on the command line keeps until it is done: the state of training, and what run it is of."""
+
+NEIGHBOURS = 1000
+"""Entries of a folder that are looked at for the prompt that was meant."""
+
 METHODS: dict[str, type[Any]] = {
     cls.method: cls
     for cls in (
@@ -76,8 +90,9 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
         **(extra or {}),
     }
-    write_bytes(folder / TENSORS_NAME, data)
-    write_json(folder / JSON_NAME, description)
+    with writing_folder(folder, wait=PATIENCE):  # or a prompt could be left with the tensors of another
+        write_bytes(folder / TENSORS_NAME, data)
+        write_json(folder / JSON_NAME, description)
     return folder
 
 
@@ -160,8 +175,8 @@ def load(
 def _set_precision(estimator: ClipClassifier, precision: Precision) -> None:
     if "precision" not in estimator.get_params(deep=False):
         raise ParameterError(
-            f"The method {estimator.method!r} has no precision: it predicts in fp32. Leave out precision={precision!r} "
-            "(on the command line: --precision)."
+            f"The method {estimator.method!r} has no precision: it predicts in fp32. Leave out "
+            f"{setting('precision', precision)}."
         )
     estimator.set_params(precision=precision)
     estimator._check_text_parameters()
@@ -169,12 +184,40 @@ def _set_precision(estimator: ClipClassifier, precision: Precision) -> None:
 
 def _json_file(path: Path) -> Path:
     file = path if path.name == JSON_NAME else path / JSON_NAME
-    if not file.is_file():
+    if file.is_file():
+        return file
+    if any((path / name).is_file() for name in (CHECKPOINT_NAME, RUN_NAME)):
         raise SavedFileError(
-            f"There is no saved prompt at {path}: expected a folder with {JSON_NAME} and {TENSORS_NAME}, as written by "
-            "`coopt fit ... --out FOLDER` or `estimator.save(FOLDER)`."
+            f"The run in {path} was interrupted, so there is no prompt yet. Run {_command_of(path)} again: it goes on from "
+            "where it was."
         )
-    return file
+    raise SavedFileError(
+        f"There is no saved prompt at {path}: expected a folder with {JSON_NAME} and {TENSORS_NAME}, as written by "
+        f"`coopt fit ... --out FOLDER` or `estimator.save(FOLDER)`.{_meant(path)}"
+    )
+
+
+def _command_of(path: Path) -> str:
+    """How the unfinished run in a folder was started."""
+    try:
+        record = json.loads((path / RUN_NAME).read_text(encoding="utf-8"))
+        command, folder = str(record["command"]), str(record["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "`coopt fit`"
+    return f"`{command}`" if folder == str(Path.cwd()) else f"`{command}` in {folder}"
+
+
+def _meant(path: Path) -> str:
+    """Prompts beside a path where none is, as a sentence that follows others."""
+    try:
+        with os.scandir(path.parent) as entries:
+            there = sorted(one.name for one in islice(entries, NEIGHBOURS) if Path(one.path, JSON_NAME).is_file())
+    except OSError:
+        return ""
+    close = get_close_matches(path.name, there, n=3, cutoff=0.5)
+    if close:
+        return f" Did you mean {' or '.join(str(path.with_name(name)) for name in close)}?"
+    return f" Beside it there are {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}." if there else ""
 
 
 def _read_tensors(file: Path, sha256: str | None) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import Path as TextPath
 from coopt.text.memory import Memory
 from coopt.training.recipe import FAST, PAPER, Recipe
+from coopt.wording import on_command_line
 
 
 class TextBias(TextAdapter):
@@ -103,6 +104,7 @@ class TextBias(TextAdapter):
         """
         if self.csc:
             raise ParameterError(
-                "A bias for each class (csc=True) belongs to its classes. Fit one for the new classes, or use csc=False."
+                "A bias for each class belongs to its classes. Fit one for the new classes, or one for all classes "
+                f"({'`coopt fit` without --csc' if on_command_line() else 'csc=False'})."
             )
         return super().with_classes(class_names)

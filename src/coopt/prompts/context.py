@@ -11,6 +11,7 @@ from torch import Tensor
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
 from coopt.text.layout import clean_name
+from coopt.wording import called, counted, subject
 
 INIT_STD = 0.02
 DEFAULT_INIT = "a photo of a"
@@ -37,7 +38,7 @@ def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -
     """
     ids = backbone.tokenizer.encode(clean_name(words))
     if not ids:
-        raise ParameterError(f"The 'init' parameter must hold at least one word. Got {words!r} instead.")
+        raise ParameterError(f"{subject('init', 'a context')} must hold at least one word. Got {words!r} instead.")
     table = backbone.text.token_embedding.weight
     vectors = table[torch.tensor(ids, device=table.device)].detach().float().cpu().clone()
     return vectors if n_classes is None else vectors.expand(n_classes, -1, -1).clone()
@@ -54,9 +55,11 @@ def initial_context(
     n_classes = len(class_names) if class_specific else None
     if init is None and n_ctx is not None:
         return random_context(backbone, n_ctx, n_classes, seed)
-    context = word_context(backbone, DEFAULT_INIT if init is None else init, n_classes)
+    words = DEFAULT_INIT if init is None else init
+    context = word_context(backbone, words, n_classes)
     if n_ctx not in (None, context.shape[-2]):
         raise ParameterError(
-            f"The 'init' words {init!r} are {context.shape[-2]} tokens, but 'n_ctx' is {n_ctx}. Give one of the two."
+            f"The words of {called('init')}, {words!r}, are {counted(context.shape[-2], 'token')}, but "
+            f"{called('n_ctx')} is {n_ctx}. Give one of the two."
         )
     return context

@@ -14,6 +14,7 @@ from coopt.errors import ParameterError
 from coopt.text.encode import Path, TextEncoder
 from coopt.text.layout import template_prompts
 from coopt.text.memory import Memory
+from coopt.wording import subject
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
@@ -61,7 +62,9 @@ def template_features(
         PromptTooLongError: a prompt does not fit the text tower.
     """
     if not templates:
-        raise ParameterError("The 'templates' parameter must hold at least one template such as 'a photo of a {}.'.")
+        raise ParameterError(
+            f"{subject('templates', 'the method')} must hold at least one template such as 'a photo of a {{}}.'."
+        )
 
     def encoded(template: str) -> Tensor:
         prompts = template_prompts(backbone, class_names, template)

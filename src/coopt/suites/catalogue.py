@@ -74,5 +74,5 @@ def find_suite(name: str) -> Suite:
     if name in SUITES:
         return SUITES[name]
     close = get_close_matches(name.lower().replace("_", "-"), SUITES, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}?" if close else "`coopt suite list` lists them."
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(SUITES)}."
     raise ParameterError(f"There is no suite {name!r}. {hint}")

@@ -20,6 +20,7 @@ from coopt.text.fast import FastPass, make_plan
 from coopt.text.layout import Prompts
 from coopt.text.memory import Costs, Estimate, Memory, automatic_memory, bytes_of, text_of
 from coopt.text.reference import encode_reference
+from coopt.wording import called, setting, subject
 
 Path = Literal["auto", "fast", "reference"]
 PATHS: tuple[Path, ...] = ("auto", "fast", "reference")
@@ -75,12 +76,13 @@ class TextEncoder:
         for name, value, allowed in (("path", path, PATHS), ("precision", precision, PRECISIONS)):
             if value not in allowed:
                 raise ParameterError(
-                    f"The '{name}' parameter of the text encoder must be one of {', '.join(allowed)}. Got {value!r} instead."
+                    f"{subject(name, 'the text encoder')} must be one of {', '.join(allowed)}. Got {value!r} instead."
                 )
         tower = backbone.text
         if path == "fast" and not fast_path_is_exact(tower):
             raise ParameterError(
-                f"The fast text path is not exact for {backbone.name}. Use text_path='auto' or 'reference'."
+                f"The fast text path is not exact for {backbone.name}. Use {setting('text_path', 'auto')} or "
+                f"{setting('text_path', 'reference')}."
             )
         self.tower = tower
         self.prompts = prompts
@@ -217,9 +219,9 @@ class TextEncoder:
         if self.memory is None or self._fits(self.estimate()):
             return
         raise ParameterError(
-            f"The 'memory' parameter must be at least {text_of(self.least_memory)} here: what a step takes in the "
+            f"{subject('memory', 'the method')} must be at least {text_of(self.least_memory)} here: what a step takes in the "
             f"smallest chunks ({len(self.prompts)} classes, {self.batch} images compared with them). "
-            f"Got {text_of(self.memory)} instead; give more, or take a smaller batch (the recipe's batch_size)."
+            f"Got {text_of(self.memory)} instead; give more, or take a smaller batch ({called('recipe.batch_size')})."
         )
 
     def shrink(self, groups: int = 1) -> bool:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ClassNameWarning, DataError, ParameterError, PromptTooLongError
+from coopt.wording import on_command_line, subject
 
 Position = Literal["end", "middle", "front"]
 POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
@@ -136,7 +137,7 @@ def check_class_names(backbone: Backbone, class_names: Sequence[str]) -> None:
         more = f" ({len(alike)} such pairs)" if len(alike) > 1 else ""
         warnings.warn(
             f"Classes {one!r} and {other!r} have the same tokens, so a prompt cannot tell them apart{more}. "
-            "Rename one, or use class-specific context (csc=True).",
+            f"Rename one, or use class-specific context ({'`coopt fit --csc`' if on_command_line() else 'csc=True'}).",
             ClassNameWarning,
             stacklevel=2,
         )
@@ -158,7 +159,7 @@ def context_prompts(
     """
     if position not in POSITIONS:
         raise ParameterError(
-            f"The 'position' parameter must be one of {', '.join(POSITIONS)}. Got {position!r} instead."
+            f"{subject('position', 'a prompt')} must be one of {', '.join(POSITIONS)}. Got {position!r} instead."
         )
     context = [(backbone.text.pad_id, index) for index in range(n_ctx)]
     start, end = _start(backbone), (backbone.text.end_id, -1)

@@ -22,6 +22,7 @@ from coopt.backbones.protocol import Block, TextTower
 from coopt.errors import ParameterError
 from coopt.text.attention import Bins
 from coopt.text.feed_forward import kernel_of
+from coopt.wording import subject
 
 Memory = int | str
 """Bytes, a text such as "4G" (units of 1000), or "auto"."""
@@ -60,7 +61,8 @@ def bytes_of(memory: Memory) -> int | None:
     value = int(float(found[1]) * _UNITS[found[2]]) if found else memory
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ParameterError(
-            f"The 'memory' parameter must be 'auto', a number of bytes, or a text such as '4G'. Got {memory!r} instead."
+            f"{subject('memory', 'the method')} must be 'auto', a number of bytes, or a text such as '4G'. "
+            f"Got {memory!r} instead."
         )
     return value
 

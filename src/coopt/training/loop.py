@@ -15,6 +15,7 @@ from coopt.errors import TrainingError
 from coopt.progress import tracked
 from coopt.training.checkpoint import Checkpoint
 from coopt.training.recipe import Recipe
+from coopt.wording import called, setting
 
 SAVE_EVERY = 5.0
 """Seconds between checkpoints; what is lost when a run is killed."""
@@ -100,7 +101,8 @@ class _Gradient:
             if not self.shrink():
                 raise TrainingError(
                     "The GPU has too little memory for a training step, even with the classes one by one. "
-                    "Take a smaller batch (recipe batch_size), end what else runs on the GPU, or use device='cpu'."
+                    f"Take a smaller batch ({called('recipe.batch_size')}), end what else runs on the GPU, or use "
+                    f"{setting('device', 'cpu')}."
                 )
             torch.cuda.empty_cache()
         return loss
@@ -136,8 +138,8 @@ def _epoch(
     mean = float(total) / count if total is not None else math.nan
     if not math.isfinite(mean):
         raise TrainingError(
-            f"The loss of epoch {epoch + 1} is {mean}. Lower the learning rate (recipe lr), use precision='fp32', and "
-            "check that the backbone's weights are finite."
+            f"The loss of epoch {epoch + 1} is {mean}. Lower the learning rate ({called('recipe.lr')}), use "
+            f"{setting('precision', 'fp32')}, and check that the backbone's weights are finite."
         )
     return mean
 

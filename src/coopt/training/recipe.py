@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from coopt.errors import ParameterError
+from coopt.wording import on_command_line, subject
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,22 @@ class Recipe:
     views: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("views", 0)):
-            self._require_int(name, low)
-        for name in ("epochs", "steps_per_epoch"):
-            if getattr(self, name) is not None:
-                self._require_int(name, 1)
+        for name, low in (("batch_size", 1), ("views", 0), ("epochs", 1), ("steps_per_epoch", 1)):
+            value = getattr(self, name)
+            if value is None and name in ("epochs", "steps_per_epoch"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+                raise ParameterError(f"{_field(name)} must be an int >= {low}. Got {value!r} instead.")
+            object.__setattr__(self, name, int(value))  # NumPy's are as good, but JSON does not know them
         for name in ("lr", "warmup_lr", "momentum", "weight_decay"):
             value = getattr(self, name)
             if value is None and name == "warmup_lr":
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise ParameterError(
-                    f"The '{name}' parameter of a recipe must be a number >= 0. Got {value!r} instead."
-                )
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+                raise ParameterError(f"{_field(name)} must be a number >= 0. Got {value!r} instead.")
+            object.__setattr__(self, name, value if isinstance(value, int | float) else float(value))
         if self.optimizer not in ("sgd", "adam"):
-            raise ParameterError(
-                f"The 'optimizer' parameter of a recipe must be 'sgd' or 'adam'. Got {self.optimizer!r} instead."
-            )
-
-    def _require_int(self, name: str, low: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ParameterError(f"The '{name}' parameter of a recipe must be an int >= {low}. Got {value!r} instead.")
+            raise ParameterError(f"{_field('optimizer')} must be 'sgd' or 'adam'. Got {self.optimizer!r} instead.")
 
     def epochs_for(self, shots: int) -> int:
         """The number of epochs for `shots` images per class (Zhou et al., IJCV 2022, section 4.1)."""
@@ -95,18 +92,33 @@ class Recipe:
         if isinstance(value, str):
             if value not in named:
                 raise ParameterError(
-                    f"The 'recipe' parameter must be one of {', '.join(named)}. Got {value!r} instead."
+                    f"{subject('recipe', 'a method')} must be one of {', '.join(named)}. Got {value!r} instead."
                 )
             return named[value]
         if not isinstance(value, dict):
             raise ParameterError(
-                f"The 'recipe' parameter must be a name, a mapping or a Recipe. Got {value!r} instead."
+                f"{subject('recipe', 'a method')} must be a name, a mapping or a Recipe. Got {value!r} instead."
             )
         known = [f.name for f in fields(cls)]
         unknown = [name for name in value if name not in known]
         if unknown:
-            raise ParameterError(f"A recipe has no field {unknown[0]!r}. Its fields are {', '.join(known)}.")
-        return replace(named.get(value.get("name", "fast"), named["fast"]), **value)
+            close = get_close_matches(str(unknown[0]), known, n=2)
+            hint = f"Did you mean {' or '.join(map(repr, close))}? " if close else ""
+            raise ParameterError(f"A recipe has no field {unknown[0]!r}. {hint}Its fields are {', '.join(known)}.")
+        base = value.get("name", "fast")
+        if not isinstance(base, str) or (
+            base not in named and len(value) < len(known)
+        ):  # a recipe with a name of its own is known by all its fields
+            raise ParameterError(
+                f"The name of a recipe that is changed must be one of {', '.join(named)}. Got {base!r} instead; give "
+                "all fields to call it by another name."
+            )
+        return replace(named.get(base, named["fast"]), **value)
+
+
+def _field(name: str) -> str:
+    """A field as the subject of a message."""
+    return subject(f"recipe.{name}", "a method") if on_command_line() else subject(name, "a recipe")
 
 
 PAPER = Recipe(

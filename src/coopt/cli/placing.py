@@ -1,0 +1,188 @@
+"""`coopt predict --copy-to / --move-to FOLDER`: images into FOLDER/CLASS, and into FOLDER/_uncertain.
+
+Nothing is ever written over. A file whose name is taken there gets a number (`1.jpg`, `1-2.jpg`), unless it is copied
+and the very same file lies there already: so the same command can be given again, and goes on where it was stopped. A
+file is moved only as a whole: its old place is given up when the new one holds it. Images that could not be read stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from coopt.cli.output import Output
+from coopt.cli.prediction_rows import Row
+from coopt.data.images import display_name
+from coopt.errors import CooptWarning, SavedFileError
+
+UNCERTAIN = "_uncertain"
+"""The folder of images below `--min-confidence`."""
+
+MOST_BYTES = 100
+"""Of the name of a class's folder; file systems take 255, and whole paths must fit too."""
+
+_FORBIDDEN = '<>:"/\\|?*'  # on Windows, and on drives that are carried there
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}
+_PART = ".coopt-copy.part"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where images go, and how: "copy" or "move"."""
+
+    folder: Path
+    how: Literal["copy", "move"]
+
+    @property
+    def option(self) -> str:
+        """What it is called on the command line."""
+        return f"--{self.how}-to"
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.folder.absolute()}"
+
+    def holds(self, class_names: Sequence[str]) -> Callable[[Path], bool]:
+        """Tells of an image whether it lies in the folder of a class already."""
+        folders = {os.path.realpath(self.folder / name) for name in (*folder_names(class_names).values(), UNCERTAIN)}
+        known: dict[Path, bool] = {}
+
+        def placed(image: Path) -> bool:
+            if image.parent not in known:
+                known.clear()  # images of one folder come one after another
+                real = os.path.realpath(image.parent)
+                known[image.parent] = any(real == one or real.startswith(one + os.sep) for one in folders)
+            return known[image.parent]
+
+        return placed
+
+
+def folder_names(class_names: Sequence[str]) -> dict[str, str]:
+    """A folder's name for every class: taken by every file system, and another for each class.
+
+    Where that changes two names into the same (a/b and a:b, or on many systems Cat and cat), the later gets a number.
+    """
+    taken = {UNCERTAIN}
+    found = {}
+    for name in class_names:
+        safe, number = _safe(name), 1
+        while (folder := safe if number == 1 else f"{safe}-{number}").casefold() in taken:
+            number += 1
+        taken.add(folder.casefold())
+        found[name] = folder
+    return found
+
+
+def _safe(name: str) -> str:
+    kept = "".join(
+        "-" if letter in _FORBIDDEN else letter for letter in unicodedata.normalize("NFC", name) if letter.isprintable()
+    )
+    kept = kept.encode("utf-8", "ignore")[:MOST_BYTES].decode("utf-8", "ignore").strip(" ").rstrip(". ")
+    if kept.startswith("."):  # hidden, or the folder itself
+        kept = f"_{kept[1:]}"
+    if kept.partition(".")[0].rstrip().casefold() in _RESERVED:
+        kept = f"_{kept}"
+    return kept or "_"
+
+
+class Placer:
+    """Copies or moves images as their classes become known.
+
+    Attributes:
+        placed: images copied or moved now.
+        there: those that lay there already.
+        missing: those that are neither at their old place nor at the new one.
+    """
+
+    def __init__(self, placement: Placement, class_names: Sequence[str], output: Output) -> None:
+        self.placement, self.output = placement, output
+        self.folders = folder_names(class_names)
+        self.placed = self.there = self.missing = 0
+
+    def add(self, row: Row) -> None:
+        """Places one image.
+
+        Raises:
+            SavedFileError: the system refuses; names the image, and where it is now.
+        """
+        if row.error is not None:
+            return
+        folder = self.placement.folder / (self.folders[row.best[0][0]] if row.sure else UNCERTAIN)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._place(row.path, folder)
+        except OSError as error:
+            raise self._refused(row.path, folder, error) from error
+
+    def said(self) -> str:
+        """What was done, for people."""
+        done = "copied" if self.placement.how == "copy" else "moved"
+        there = f", {self.there} lay there already" if self.there else ""
+        return f"{self.placed} images {done} to '{display_name(self.placement.folder)}'{there}."
+
+    def _place(self, image: Path, folder: Path) -> None:
+        moving = self.placement.how == "move"
+        if not os.path.lexists(image):
+            if (folder / image.name).exists():  # moved before the run was stopped
+                self.there += 1
+            else:
+                self.missing += 1
+                self.output.warn(f"'{display_name(image)}' is not there any more.", CooptWarning.__name__)
+            return
+        number, target = 1, folder / image.name
+        while os.path.lexists(target):
+            if target.exists() and (
+                target.samefile(image) or (not moving and filecmp.cmp(image, target, shallow=False))
+            ):
+                self.there += 1
+                return
+            number += 1
+            target = folder / f"{image.stem}-{number}{image.suffix}"
+        if moving:
+            self._move(image, target)
+        else:
+            self._copy(image, target)
+        self.placed += 1
+
+    def _copy(self, image: Path, target: Path) -> None:
+        part = target.with_name(_PART)
+        try:
+            shutil.copy2(image, part)
+            part.rename(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _move(self, image: Path, target: Path) -> None:
+        if image.is_symlink():  # a relative one would lead nowhere from its new place
+            target.symlink_to(os.path.realpath(image))
+            image.unlink()
+            return
+        try:
+            image.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy(image, target)
+            try:
+                image.unlink()
+            except OSError:
+                target.unlink(missing_ok=True)
+                raise
+
+    def _refused(self, image: Path, folder: Path, error: OSError) -> SavedFileError:
+        copying = self.placement.how == "copy"
+        verb = "copied" if copying else "moved"
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            hint = "Check the permissions of both folders" + ("" if copying else ", or use --copy-to")
+        else:
+            hint = "Free space or choose another place"
+        return SavedFileError(
+            f"'{display_name(image)}' cannot be {verb} to '{display_name(folder)}': {error.strerror or error}. It is "
+            f"still where it was; {self.placed} images were {verb} before. {hint}, then give the same command again."
+        )

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from coopt.backbones import LocalBackbone, local_backbones
+from coopt.backbones.catalogue import model_configs, weight_tags
+from coopt.backbones.local import _IMAGENET
+
+from .small_models import CLIP, put_in_cache, save_folder, small_model
+
+
+def zipped(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", "")
+    return path
+
+
+def test_nothing_here(cache: Path) -> None:
+    assert local_backbones() == ()
+
+
+def test_what_is_in_the_caches_best_first(cache: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "home" / ".cache" / "clip"
+    small = zipped(clip / "ViT-B-32.pt")
+    resnet = zipped(clip / "rn50-quickgelu-yfcc15m-455df137.pt")
+    zipped(clip / "another-model.pt")
+    large = put_in_cache(cache, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "open_clip_model.safetensors")
+    save_file(small_model().state_dict(), large)
+    # not causal, so not for coopt
+    zipped(put_in_cache(cache, "timm/ViT-B-16-SigLIP", "open_clip_model.safetensors"))
+    # in transformers' format: no weights under open_clip's names
+    zipped(put_in_cache(cache, "openai/clip-vit-base-patch16", "pytorch_model.bin"))
+    assert local_backbones() == (
+        LocalBackbone("openclip:ViT-L-14/laion2b_s32b_b82k", large, large.stat().st_size, 75.3),
+        LocalBackbone("openclip:ViT-B-32/openai", small, small.stat().st_size, 63.3),
+        LocalBackbone("openclip:RN50/yfcc15m", resnet, resnet.stat().st_size, 32.8),
+    )
+
+
+def test_models_of_the_hub_without_a_tag(cache: Path) -> None:
+    folder = put_in_cache(cache, "org/mine", "open_clip_config.json").parent
+    save_folder(small_model(), folder)
+    (row,) = local_backbones()
+    assert row.name == "openclip:hf-hub:org/mine" and row.imagenet is None and row.bytes > 1_000_000
+    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "no_causal_mask": True}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    assert local_backbones() == ()
+
+
+def test_half_a_file_is_no_model(cache: Path, tmp_path: Path) -> None:
+    path = zipped(tmp_path / "home" / ".cache" / "clip" / "ViT-B-32.pt")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert local_backbones() == ()
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert local_backbones() == ()
+
+
+def test_published_numbers_are_of_tags_that_exist() -> None:
+    for model, numbers in _IMAGENET.items():
+        assert model in model_configs()
+        missing = set(numbers) - set(weight_tags()[model]) - set(weight_tags().get(f"{model}-quickgelu", {}))
+        assert not missing, (model, missing)
