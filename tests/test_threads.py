@@ -13,7 +13,7 @@ import torch
 
 import coopt
 from coopt import threads
-from coopt.errors import ParameterError
+from coopt.errors import BusyMachineWarning, ParameterError
 from coopt.threads import SMALL, WAITING, Runtime, busy_cores, idle_cores, set_up_threads, threads_for, usable_cores
 
 
@@ -109,3 +109,27 @@ def test_the_command_line_says_how_threads_wait_before_torch_is_imported(given: 
         [sys.executable, "-c", code, *WAITING], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.split() == ["False", *(WAITING | given).values()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's threads wait in another way there")
+@pytest.mark.parametrize(
+    ("policy", "busy", "warned"), [("", 1.2, True), ("ACTIVE", 0.9, True), ("", 0.3, False), ("passive", 1.2, False)]
+)
+def test_python_users_are_told_of_threads_that_spin(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, policy: str, busy: float, warned: bool
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    monkeypatch.setattr(threads, "busy_cores", lambda: busy)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    threads._warn_of_spinning.cache_clear()
+    with threads_for(10):
+        pass
+    assert not recwarn.list  # small work is done by one thread
+    for _ in range(2):
+        with threads_for(int(2 * SMALL)):
+            pass
+    found = [str(one.message) for one in recwarn if issubclass(one.category, BusyMachineWarning)]
+    assert len(found) == int(warned)
+    if warned:
+        assert f"keep {busy} of 2 cores busy" in found[0] and "Set OMP_WAIT_POLICY=PASSIVE" in found[0]
+    threads._warn_of_spinning.cache_clear()

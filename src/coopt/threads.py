@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from coopt.errors import ParameterError
+from coopt.errors import BusyMachineWarning, ParameterError
 from coopt.wording import subject
 
 SMALL = 1e9
@@ -103,6 +106,8 @@ def threads_for(operations: int) -> Iterator[None]:
 
     before = torch.get_num_threads()
     small = operations <= SMALL
+    if not small and before > 1:
+        _warn_of_spinning()
     if not small and _adapting.get():
         torch.set_num_threads(idle_cores())
     elif not small or before == 1:
@@ -115,6 +120,22 @@ def threads_for(operations: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)  # once in a process
+def _warn_of_spinning() -> None:
+    """Tells Python users what the command line knows: how threads should wait where others want the cores too."""
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" or sys.platform != "linux":
+        return
+    busy, cores = busy_cores(), usable_cores()
+    if round(busy) >= 1:
+        warnings.warn(
+            f"Other programs keep {busy:.1f} of {cores} cores busy, and torch's threads wait for each other by spinning: "
+            "this may take several times as long as it need. Set OMP_WAIT_POLICY=PASSIVE in the environment before torch "
+            "is imported, or compute within `with coopt.Runtime(threads='auto'):`.",
+            BusyMachineWarning,
+            stacklevel=5,
+        )
 
 
 def usable_cores(group: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
