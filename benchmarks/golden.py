@@ -17,7 +17,8 @@ from coopt.backbones import Backbone, from_state_dict
 def small_clip(description: Path) -> Backbone:
     """The backbone described by a `clip_small.json`: {"shapes": {OpenAI's name of a weight: its shape}}."""
     shapes = json.loads(description.read_text())["shapes"]
-    return from_state_dict({name: _weight(name, shape) for name, shape in shapes.items()}, f"golden:{description}")
+    weights = {name: _weight(name, shape) for name, shape in shapes.items()}
+    return from_state_dict(weights, f"golden:{description}", head_width=64, quick_gelu=True)
 
 
 def _weight(name: str, shape: list[int]) -> Tensor:

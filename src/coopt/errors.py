@@ -57,6 +57,14 @@ class CooptWarning(UserWarning):
     """Base of every warning that coopt gives."""
 
 
+class WeightsWarning(CooptWarning):
+    """Something about weights was assumed, chosen or left out, because the file does not tell."""
+
+
+class SavedFileWarning(CooptWarning):
+    """Something about a saved file is odd: says what was made of it."""
+
+
 class LeakageWarning(CooptWarning):
     """The same image is in the training and the test part."""
 

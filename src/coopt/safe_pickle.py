@@ -37,6 +37,8 @@ _DTYPES = {
     "UntypedStorage": torch.uint8,
 }
 
+Stubbed = bool | tuple[str, ...] | Callable[[str, str], bool]
+
 
 class Datum(NamedTuple):
     """One entry of the reference's few-shot cache."""
@@ -88,6 +90,8 @@ class Stub:
     def extend(self, items: Any) -> None:
         self.items.extend(items)
 
+    add = append
+
     def __repr__(self) -> str:
         return f"<Stub of {self.origin}>"
 
@@ -114,7 +118,7 @@ class _StorageType(NamedTuple):
     dtype: torch.dtype
 
 
-def load_tensors(file: str | os.PathLike[str] | io.BufferedIOBase, *, stub: bool | tuple[str, ...] = False) -> Any:
+def load_tensors(file: str | os.PathLike[str] | io.BufferedIOBase, *, stub: Stubbed = False) -> Any:
     """The content of a torch file: containers and tensors.
 
     Reads the zip format, TorchScript's archives of the same format, and the format from before torch 1.6.
@@ -122,7 +126,7 @@ def load_tensors(file: str | os.PathLike[str] | io.BufferedIOBase, *, stub: bool
     Args:
         file: a path, or a file open for reading bytes.
         stub: True replaces every name that is not on the allow-list by a `Stub`; a tuple does so for modules that
-            start with one of these prefixes; False refuses them all.
+            start with one of these prefixes; a function is asked with (module, name); False refuses them all.
 
     Raises:
         UnsafePickleError: the file asks for something that is not on the allow-list. Nothing of it was run.
@@ -204,14 +208,14 @@ class _Unpickler(pickle.Unpickler):
         self,
         stream: io.BufferedIOBase,
         name: str,
-        stub: bool | tuple[str, ...],
+        stub: Stubbed,
         storage: Callable[[tuple], Tensor] | None = None,
         extra: dict[tuple[str, str], Any] | None = None,
         encoding: str = "utf-8",
     ) -> None:
         super().__init__(stream, encoding=encoding)
         self._name = name
-        self._stub = stub
+        self._stub = (lambda module, name: module.startswith(stub)) if isinstance(stub, tuple) else stub
         self._storage = storage
         self._extra = extra or {}
 
@@ -223,7 +227,7 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[key]
         if module in ("torch", "torch.storage") and name in _DTYPES:
             return _StorageType(_DTYPES[name])
-        if self._stub is True or (isinstance(self._stub, tuple) and module.startswith(self._stub)):
+        if self._stub(module, name) if callable(self._stub) else self._stub:
             return _stub_class(f"{module}.{name}")
         raise UnsafePickleError(
             f"{self._name} asks for {module}.{name}, which is not a tensor or a plain container. "
@@ -231,12 +235,14 @@ class _Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any, /) -> Any:
+        if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:  # a class with its source, before 1.6
+            return pid[1]
         if self._storage is None or not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
             raise SavedFileError(f"{self._name} is damaged: it refers to data outside of itself ({pid!r}).")
         return self._storage(pid)
 
 
-def _read_zip(archive: zipfile.ZipFile, name: str, stub: bool | tuple[str, ...]) -> Any:
+def _read_zip(archive: zipfile.ZipFile, name: str, stub: Stubbed) -> Any:
     members = {info.filename: info for info in archive.infolist()}
     pickles = sorted((member for member in members if member.split("/")[1:] == ["data.pkl"]), key=len)
     if not pickles:
@@ -264,7 +270,7 @@ def _read_zip(archive: zipfile.ZipFile, name: str, stub: bool | tuple[str, ...])
     return _Unpickler(io.BytesIO(archive.read(pickles[0])), name, stub, storage).load()
 
 
-def _read_legacy(stream: io.BufferedIOBase, name: str, stub: bool | tuple[str, ...]) -> Any:
+def _read_legacy(stream: io.BufferedIOBase, name: str, stub: Stubbed) -> Any:
     """torch's format before 1.6: three pickles of facts, the content, the storages' names, the storages."""
 
     def plain() -> Any:
@@ -275,8 +281,9 @@ def _read_legacy(stream: io.BufferedIOBase, name: str, stub: bool | tuple[str, .
     plain()  # the format's version
     plain()  # sizes of C types where it was written
     storages: dict[str, Tensor] = {}
+    start = stream.tell()
     size = stream.seek(0, os.SEEK_END)
-    stream.seek(_legacy_start(stream))
+    stream.seek(start)
 
     def storage(pid: tuple) -> Tensor:
         kind, key, count = pid[1], str(pid[2]), pid[4]
@@ -297,14 +304,6 @@ def _read_legacy(stream: io.BufferedIOBase, name: str, stub: bool | tuple[str, .
             raise SavedFileError(f"{name} is cut short: storage {key!r} is not whole. Fetch or save it again.")
         target.copy_(_tensor_of(bytearray(data), target.dtype))
     return content
-
-
-def _legacy_start(stream: io.BufferedIOBase) -> int:
-    """Where the fourth pickle begins."""
-    stream.seek(0)
-    for _ in range(3):
-        _Unpickler(stream, "", ()).load()
-    return stream.tell()
 
 
 def _tensor_of(data: bytearray, dtype: torch.dtype) -> Tensor:
@@ -352,6 +351,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _Allowed(_rebuild_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Allowed(_rebuild_tensor),
     ("torch._utils", "_rebuild_parameter"): _Allowed(_first),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Allowed(_first),
     # TorchScript marks the types of its lists and dictionaries with these.
     ("torch.jit._pickle", "build_intlist"): _Allowed(_first),
     ("torch.jit._pickle", "build_tensorlist"): _Allowed(_first),

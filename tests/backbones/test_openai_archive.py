@@ -15,6 +15,9 @@ from coopt.errors import BackboneError, UnsafePickleError, WeightsNotFoundError
 
 from .small_models import RESNET, VIT, small_model
 
+# Plain state dicts of small models are no archives of OpenAI's; what is said of them is tested in test_assumptions.py.
+pytestmark = pytest.mark.filterwarnings("ignore::coopt.errors.WeightsWarning")
+
 
 def save_archive(model: Any, path: Path, half: bool = False, trace: bool = False) -> Path:
     """The model as OpenAI published theirs: TorchScript, with three numbers as buffers beside the weights."""

@@ -11,13 +11,15 @@ Notation: n images or texts, L tokens, W width, D width of the shared embedding 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from coopt.backbones.weights import NOT_WEIGHTS
 
 _KNOWN = {
     "": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"},
@@ -34,29 +36,43 @@ def is_plain(config: Mapping[str, Any]) -> bool:
 
 
 def fitting_model(config: Mapping[str, Any], state: Mapping[str, Tensor], quick_gelu: bool) -> Clip | None:
-    """The model with these weights, in float32; None where the configuration or the weights are of another kind.
+    """The model with these weights; None where the configuration or the weights are of another kind.
 
     Args:
         config: see `is_plain`.
-        state: weights by name; logit_scale may be a scalar or a vector of one.
+        state: see `filled_model`.
         quick_gelu: the activation is QuickGELU even where the configuration does not say so.
     """
-    if not is_plain(config):
+    try:
+        return filled_model(config, state, quick_gelu) if is_plain(config) else None
+    except RuntimeError:
         return None
+
+
+def filled_model(config: Mapping[str, Any], state: Mapping[str, Tensor], quick_gelu: bool) -> Clip:
+    """The model with these weights, in float32.
+
+    Args:
+        config: see `is_plain`.
+        state: weights by name; those of `NOT_WEIGHTS` are passed over, and logit_scale may be a vector of one.
+        quick_gelu: see `fitting_model`.
+
+    Raises:
+        RuntimeError: torch's, which names the weights that are missing, too many or of another shape.
+    """
     with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
         model = Clip(config, bool(config.get("quick_gelu")) or quick_gelu)
-    expected = model.state_dict()
-    if set(state) != set(expected):
-        return None
     # Copies: what lies in a mapped file stands at any address, and products depend on it in the last bits.
-    weights = {name: value.to(torch.float32, copy=True) for name, value in state.items() if value.is_floating_point()}
-    weights |= {name: value.clone() for name, value in state.items() if name not in weights}
-    weights["logit_scale"] = weights["logit_scale"].reshape(())
-    if any(value.shape != expected[name].shape for name, value in weights.items()):
-        return None
+    weights = {name: _copied(value) for name, value in state.items() if name not in NOT_WEIGHTS}
+    if "logit_scale" in weights and weights["logit_scale"].numel() == 1:
+        weights["logit_scale"] = weights["logit_scale"].reshape(())
     model.load_state_dict(weights, assign=True)
     model.attn_mask = causal_mask(model.context_length)
     return model
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 def causal_mask(length: int) -> Float[Tensor, "length length"]:
@@ -190,7 +206,7 @@ class VisionTransformer(nn.Module):
 class ResNet(nn.Module):
     """CLIP's ResNet: three convolutions as stem, average pooling before every stride, attention as the last pooling."""
 
-    def __init__(self, layers: list[int], width: int, heads: int, image_size: int, dim: int) -> None:
+    def __init__(self, layers: Sequence[int], width: int, heads: int, image_size: int, dim: int) -> None:
         super().__init__()
         self.image_size = image_size
         channels = [3, width // 2, width // 2, width]
@@ -296,5 +312,5 @@ class AttentionPool(nn.Module):
         return pooled[0]
 
 
-def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -22,19 +22,18 @@ OPENAI_ON_HUB = {
 """What OpenAI's models are called in transformers' format, and the same weights in open_clip's."""
 
 _TRANSFORMERS_KEY = re.compile(r"(^|\.)(text_model|vision_model)\.(encoder|embeddings)\.")
-_GET_AGAIN = "Delete it and fetch the file again"
 # Beginning of the content to what the file is, and what to do about it.
-_NOT_WEIGHTS = (
+_FOREIGN = (
     (
         rb"version https://git-lfs\.github\.com/spec/",
         "is a pointer of git-lfs and not the file itself. Run `git lfs install` and `git lfs pull` in its folder",
     ),
-    (rb"\s*(<!doctype html|<html|<\?xml|<head)", "is a web page and not weights. Fetch the file from its own address"),
-    (rb"\s*[{\[]", "is text (JSON) and not weights. Name the file with the weights"),
+    (rb"\s*(<!doctype html|<html|<\?xml|<head)", "is a web page. Fetch the file from its own address"),
     (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd", "is a compressed archive. Unpack it first"),
     (rb"\x93NUMPY", "is a NumPy array and not weights. Save the model's state dict"),
     (rb"\x89HDF", "is an HDF5 file (Keras), which coopt does not read. Use the model's PyTorch weights"),
 )
+_TEXT = re.compile(rb"\s*[{\[]")
 
 
 def weights_format(path: Path) -> Literal["safetensors", "torch"]:
@@ -51,23 +50,30 @@ def weights_format(path: Path) -> Literal["safetensors", "torch"]:
             f"The weights file {path.absolute()} does not exist. Check the path in the backbone's name."
         )
     try:
+        what = foreign_content(path)
         with path.open("rb") as file:
             start = file.read(512)
     except OSError as error:
         raise BackboneError(f"The weights file {path} cannot be read: {error.strerror or error}.") from error
-    if not start:
-        raise BackboneError(f"The weights file {path} is empty. {_GET_AGAIN}.")
-    for pattern, what in _NOT_WEIGHTS:
-        if re.match(pattern, start, re.IGNORECASE):
-            raise BackboneError(f"The weights file {path} {what}.")
-    if start[257:262] == b"ustar":
-        raise BackboneError(f"The weights file {path} is a tar archive. Unpack it first.")
-    header = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{" and header < path.stat().st_size:
+    # A number of eight bytes, the length of the JSON that follows: its first byte may be any.
+    if not what and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return "safetensors"
+    if what or _TEXT.match(start):
+        raise BackboneError(f"The weights file {path} {what or 'is text (JSON). Name the file with the weights.'}")
     if start.startswith((b"PK", b"\x80")) or path.suffix != ".safetensors":
         return "torch"
     return "safetensors"
+
+
+def foreign_content(path: Path) -> str:
+    """What a file is that is surely no file of tensors, and what to do ("is empty. ..."); "" for all others."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "is empty. Delete it and fetch or save it again."
+    if start[257:262] == b"ustar":
+        return "is a tar archive. Unpack it first."
+    return next((f"{what}." for pattern, what in _FOREIGN if re.match(pattern, start, re.IGNORECASE)), "")
 
 
 def is_transformers(keys: list[str]) -> bool:
@@ -123,12 +129,12 @@ def how_to_name(path: Path) -> str:
             f"Expected weights ({', '.join(WEIGHT_SUFFIXES)}) and a name for them, such as 'openai:/path/ViT-B-16.pt'."
         )
     return (
-        f"Write 'openclip:MODEL/{_as_path(path)}' with the weights' architecture (`coopt backbones` lists them), "
+        f"Write 'openclip:MODEL/{as_path(path)}' with the weights' architecture (`coopt backbones` lists them), "
         f"or 'openai:{path}' for OpenAI's own weights."
     )
 
 
-def _as_path(path: Path) -> str:
+def as_path(path: Path) -> str:
     """A path that cannot be taken for a tag."""
     return str(path) if path.is_absolute() or str(path).startswith("~") else f"./{path}"
 

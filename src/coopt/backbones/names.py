@@ -18,7 +18,14 @@ from pathlib import Path
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, find_tag, hub_cache, in_hub_cache
 from coopt.backbones.catalogue import model_configs, unsupported_reason, weight_tags
-from coopt.backbones.file_formats import OPENAI_ON_HUB, WEIGHT_SUFFIXES, how_to_name, in_folder, weights_format
+from coopt.backbones.file_formats import (
+    OPENAI_ON_HUB,
+    WEIGHT_SUFFIXES,
+    foreign_content,
+    how_to_name,
+    in_folder,
+    weights_format,
+)
 from coopt.errors import BackboneError, ParameterError, UnsupportedBackboneError, WeightsNotFoundError
 from coopt.wording import on_command_line, setting
 
@@ -280,7 +287,9 @@ def read_config(path: Path) -> tuple[dict, dict]:
         BackboneError: it is not one.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if what := foreign_content(path):
+            raise BackboneError(f"The configuration {path} {what}")
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         config = content.get("model_cfg", content)
         if not all(isinstance(config[part], dict) for part in ("vision_cfg", "text_cfg")):
             raise TypeError("vision_cfg and text_cfg must be objects")

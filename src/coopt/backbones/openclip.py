@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coopt.backbones.assumptions import settings_of_file, warn_of_resizing
 from coopt.backbones.clip_model import ClipBackbone
+from coopt.backbones.clip_towers import fitting_model
 from coopt.backbones.download import fetch
 from coopt.backbones.names import OpenClipSource, find_openclip
 from coopt.backbones.openai_archive import first_lines
@@ -113,9 +115,16 @@ def _load(source: OpenClipSource, device: torch.device | str, download: bool) ->
     config, settings = source.config, source.settings
     # The small and the likely to be missing first: a model takes seconds to build.
     tokenizer = tokenizer_for(config["text_cfg"], str(source.folder) if source.folder else None, download)
-    state = read_weights(source.weights)
-    # OpenAI's archives, which carry these numbers, are QuickGELU whatever the configuration says.
-    model = build_model(config, quick_gelu=bool(settings.get("quick_gelu")) or all(key in state for key in NOT_WEIGHTS))
-    load_weights(model, state, str(source.weights))
+    weights = read_weights(source.weights)
+    if source.model and not source.tag:
+        settings = settings_of_file(source, weights)
+    # OpenAI's archives are QuickGELU whatever the configuration says.
+    quick_gelu = bool(settings.get("quick_gelu")) or weights.of_openai
+    model: Any = fitting_model(config, weights.state, quick_gelu)
+    if model is None:
+        model = build_model(config, quick_gelu)
+        if not source.tag:
+            warn_of_resizing(model, weights.state, source.name)
+        load_weights(model, weights.state, str(source.weights))
     size = getattr(model.visual, "image_size", None) or config["vision_cfg"].get("image_size", 224)
     return ClipBackbone(model, source.name, tokenizer, preprocessing_from(settings, size), device)
