@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,3 +91,21 @@ def test_half_precision_and_a_vector_of_one_as_logit_scale() -> None:
     found = fitting_model(configuration(), state, False)
     assert found is not None
     assert found.logit_scale.shape == () and {value.dtype for value in found.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("source", ["bundled", "openai"])
+def test_loading_imports_nothing_slow(tmp_path: Path, source: str) -> None:
+    """Neither open_clip nor torch's compiler: each takes longer than the rest together."""
+    name = "bundled"
+    if source == "openai":
+        torch.save(small_model(quick_gelu=True).state_dict(), tmp_path / "vit.pt")
+        name = f"openai:{tmp_path / 'vit.pt'}"
+    code = (
+        "import sys, torch; from coopt.backbones import load_backbone\n"
+        "before = set(sys.modules); backbone = load_backbone(sys.argv[1])\n"
+        "backbone.encode_image(torch.zeros(1, 3, *backbone.preprocessing.size))\n"
+        "slow = 'open_clip', 'torchvision', 'timm', 'sympy', 'torch._dynamo', 'transformers', 'sklearn', 'scipy'\n"
+        "print([name for name in slow if name in sys.modules and name not in before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -113,11 +113,12 @@ class Clip(nn.Module):
             width, text.get("heads", 8), text.get("layers", 12), text.get("mlp_ratio", 4.0), quick_gelu
         )
         self.context_length: int = text.get("context_length", 77)
-        self.token_embedding = nn.Embedding(text.get("vocab_size", 49408), width)
+        # Neither drawn at random nor filled here: on the meta device torch imports its compiler for that.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.empty(text.get("vocab_size", 49408), width), False)
         self.positional_embedding = nn.Parameter(torch.empty(self.context_length, width))
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(torch.empty(width, dim))
-        self.register_buffer("attn_mask", causal_mask(self.context_length), persistent=False)
+        self.register_buffer("attn_mask", torch.empty(self.context_length, self.context_length), persistent=False)
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def encode_text(self, ids: Int[Tensor, "n context"]) -> Float[Tensor, "n dim"]:
