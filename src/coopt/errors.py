@@ -1,5 +1,9 @@
 """What can go wrong, as types. Every message says what was got, what was expected and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class CooptError(Exception):
     """Base of every error that coopt raises on purpose."""
@@ -15,6 +19,32 @@ class DataError(CooptError, ValueError):
 
 class BadImageError(DataError):
     """One image file cannot be read."""
+
+
+class BadImagesError(BadImageError):
+    """Image files that cannot be read, named at once.
+
+    Attributes:
+        reasons: one sentence per image.
+        total: how many images were looked at.
+        whole: these were all.
+    """
+
+    _SHOWN = 10
+
+    def __init__(self, reasons: Sequence[str], total: int, whole: bool = True) -> None:
+        self.reasons, self.total, self.whole = tuple(reasons), total, whole
+        message = reasons[0]
+        if len(reasons) > 1:
+            lines = [f"{len(reasons)} of {'' if whole else 'the first '}{total} images cannot be read:"]
+            lines += reasons[: self._SHOWN]
+            if len(reasons) > self._SHOWN:
+                lines.append(f"and {len(reasons) - self._SHOWN} more.")
+            message = "\n  ".join(lines)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:  # worker processes send their errors
+        return type(self), (self.reasons, self.total, self.whole)
 
 
 class PromptTooLongError(DataError):
@@ -78,7 +108,7 @@ class FewShotsWarning(CooptWarning):
 
 
 class ClassNameWarning(CooptWarning):
-    """Class names that the text tower cannot tell apart."""
+    """Class names that the text tower cannot tell apart, or that say nothing of what images show."""
 
 
 class CacheWarning(CooptWarning):

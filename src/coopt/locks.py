@@ -35,7 +35,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def writing_file(path: Path, another: str = "place", wait: float = 0) -> Iterator[None]:
+def writing_file(path: Path, another: str = "place", wait: float = 0.0) -> Iterator[None]:
     """Within this context no other process (and no other thread) writes the file.
 
     Args:
@@ -52,7 +52,7 @@ def writing_file(path: Path, another: str = "place", wait: float = 0) -> Iterato
 
 
 @contextmanager
-def writing_folder(path: Path, another: str = "folder", wait: float = 0) -> Iterator[None]:
+def writing_folder(path: Path, another: str = "folder", wait: float = 0.0) -> Iterator[None]:
     """The same for a folder and what is written into it. A writer may ask again within the context."""
     with _held(path, path / FOLDER_LOCK, another, wait):
         yield
@@ -62,13 +62,12 @@ def writing_folder(path: Path, another: str = "folder", wait: float = 0) -> Iter
 def _held(path: Path, file: Path, another: str, wait: float) -> Iterator[None]:
     file = Path(os.path.realpath(file.parent), file.name)
     made = [folder for folder in (file.parent, *file.parent.parents) if not folder.exists()]
-    lock = FileLock(file, timeout=wait, is_singleton=True)  # one object for a place: so a thread may ask again
+    lock = FileLock(file, is_singleton=True)  # one object for a place: so a thread may ask again
     with contextlib.ExitStack() as after:
         for folder in reversed(made):  # left last to first, so the innermost goes first
             after.callback(_remove_empty, folder)
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            _acquire(lock, file.parent, wait)
         except Timeout:
             raise InUseError(_who_writes(path, file, another)) from None
         except (OSError, NotImplementedError) as error:
@@ -84,6 +83,18 @@ def _held(path: Path, file: Path, another: str, wait: float) -> Iterator[None]:
             if lock.lock_counter == 1:
                 _sign(file)
         yield
+
+
+def _acquire(lock: FileLock, folder: Path, wait: float) -> None:
+    until = time.monotonic() + wait
+    for remaining in range(100, -1, -1):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=max(0.0, until - time.monotonic()))
+            return
+        except FileNotFoundError:  # the writer that was waited for has left, and its empty folder is gone
+            if not remaining:
+                raise
 
 
 def _release(lock: FileLock, file: Path) -> None:

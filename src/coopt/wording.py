@@ -49,7 +49,10 @@ def subject(name: str, owner: str) -> str:
 
 
 def setting(name: str, value: Any) -> str:
-    """A setting with a value, as it is typed: "download=True", or "--download"; "n_ctx=4", or "--n-ctx 4"."""
+    """A setting with a value, as it is typed: "download=True", or "--download"; "n_ctx=4", or "--n-ctx 4".
+
+    A tuple is typed as "--value-range 0,4095".
+    """
     option = _option(name)
     if option is None:
         return f"{name}={value!r}"
@@ -57,6 +60,8 @@ def setting(name: str, value: Any) -> str:
         return f"{option}={value}"
     if isinstance(value, bool):
         return option if value else f"--no-{option.removeprefix('--')}"
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
     return f"{option} {shlex.quote(str(value))}"
 
 
@@ -67,7 +72,7 @@ def called(name: str) -> str:
 
 def counted(number: int, thing: str) -> str:
     """A number of things: "1 image", "2 images", "3 classes"."""
-    plural = f"{thing}es" if thing.endswith(("s", "x", "ch", "sh")) else f"{thing}s"
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
     return f"{number} {thing if number == 1 else plural}"
 
 

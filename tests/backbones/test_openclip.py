@@ -115,31 +115,6 @@ def test_hub_model(cache: Path) -> None:
         load_openclip("hf-hub:a/b/c")
 
 
-def test_hub_model_is_fetched_when_asked_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    model = small_model()
-
-    class RemoteEntryNotFoundError(Exception):
-        pass
-
-    def fetch(repo: str, file: str) -> str:
-        path = put_in_cache(cache, repo, file)
-        if file == "open_clip_config.json":
-            path.write_text(json.dumps({"model_cfg": CLIP}))
-        elif file == "open_clip_pytorch_model.bin" and repo == "org/mine":
-            torch.save(model.state_dict(), path)
-        else:
-            raise RemoteEntryNotFoundError("404")
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert_same_model(load_openclip("hf-hub:org/mine", download=True), model)
-    with pytest.raises(BackboneError, match=r"pytorch_model.bin of hf-hub:org/empty could not be fetched: 404. Check"):
-        load_openclip("hf-hub:org/empty", download=True)
-
-
 # ---- files and folders
 
 

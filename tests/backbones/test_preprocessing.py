@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from coopt.backbones.preprocessing import (
@@ -136,6 +138,7 @@ def test_id_differs_with_every_setting() -> None:
         "resize_mode": "squash",
         "fill_color": 1,
         "name": "reference-2021-09",
+        "value_range": (0, 4095),
     }
     assert set(changes) == {field.name for field in dataclasses.fields(Preprocessing)}
     plain = Preprocessing()
@@ -153,17 +156,49 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     assert as_int.mode == "I" and (np.asarray(to_rgb(as_int)) == grey).all()
 
 
+def test_the_id_of_ordinary_settings_stays() -> None:
+    assert (
+        Preprocessing().id == "standard-224x224-f59314473286"
+    )  # else everything that was ever cached is encoded again
+
+
 def test_floating_point_images() -> None:
-    unit = Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16))
-    assert (np.asarray(to_rgb(unit))[..., 0].reshape(-1) == np.arange(256)).all()
-    bytes_ = Image.fromarray(np.arange(256, dtype=np.float32).reshape(16, 16))
-    assert (np.asarray(to_rgb(bytes_))[..., 1].reshape(-1) == np.arange(256)).all()
-    signed = np.asarray(to_rgb(Image.fromarray(np.array([[-5.0, 0.0, 5.0]], dtype=np.float32))))
-    assert signed[0, :, 0].tolist() == [0, 128, 255]
-    holes = np.asarray(to_rgb(Image.fromarray(np.array([[np.nan, 1.0, np.inf]], dtype=np.float32))))
-    assert holes[0, :, 0].tolist() == [0, 255, 0]
-    flat = np.asarray(to_rgb(Image.fromarray(np.full((2, 2), 1e6, dtype=np.float32))))
-    assert flat.shape == (2, 2, 3)
+    def grey(values: object, value_range: tuple[float, float] | None = None) -> list[int]:
+        return np.asarray(to_rgb(Image.fromarray(np.array([values], dtype=np.float32)), value_range))[0, :, 0].tolist()
+
+    assert grey(np.linspace(0, 1, 256)) == list(range(256))
+    assert grey(np.arange(256), (0, 255)) == list(range(256))
+    assert grey(np.linspace(0, 1000, 256), (0, 1000)) == list(range(256))
+    assert grey([-5, 0, 5], (-5, 5)) == [0, 128, 255]
+    assert grey([-5, 0, 0.5, 5]) == [0, 0, 128, 255]
+    assert grey([np.nan, 1, np.inf, -np.inf]) == [0, 255, 255, 0]
+    assert grey([0, 1], (1, 0)) == [255, 0]  # white is zero
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_data_of_fewer_bits_look_as_in_8_bits(bits: int) -> None:
+    shown = np.arange(256).reshape(16, 16)
+    deep = np.rint(shown / 255 * (2**bits - 1))
+    for kind in (np.uint16, np.int32, np.float32):
+        rgb = to_rgb(Image.fromarray(deep.astype(kind)), (0, 2**bits - 1))
+        assert np.array_equal(np.asarray(rgb)[..., 0], shown)
+
+
+@given(st.integers(0, 65534), st.sampled_from([np.uint16, np.int32, np.float32]))
+def test_there_is_no_cliff(value: int, kind: type) -> None:
+    """Of two images that differ by one in their greatest value, all other values look the same."""
+    low, high = ([0, value // 2, top] for top in (value, value + 1))
+    one, other = (
+        np.asarray(to_rgb(Image.fromarray(np.array([v], dtype=kind))), np.int64)[0, :, 0] for v in (low, high)
+    )
+    assert one[1] == other[1]
+    assert kind is np.float32 or abs(one[2] - other[2]) <= 1
+
+
+@pytest.mark.parametrize("wrong", [(1, 1), (0, float("inf")), (0,), "0,1", (False, True)])
+def test_what_is_no_range_is_refused(wrong: object, unchecked: None) -> None:
+    with pytest.raises(ParameterError, match=r"'value_range' parameter .* two different finite numbers"):
+        Preprocessing(value_range=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"])

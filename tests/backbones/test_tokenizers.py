@@ -103,7 +103,7 @@ def test_hub_tokenizer_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer_for(config, "/a/folder", download=True)
     assert asked == [("some/one", True, {}), ("/a/folder", False, {})]
     assert config["tokenizer_kwargs"] == {"clean": "canonicalize"}  # open_clip's tables are not changed
-    with pytest.raises(WeightsNotFoundError, match=r"tokenizer 'missing/one' were not found .* --download"):
+    with pytest.raises(WeightsNotFoundError, match=r"tokenizer 'missing/one' were not found .* download=True"):
         tokenizer_for({"hf_tokenizer_name": "missing/one"}, None, download=False)
 
 

@@ -99,4 +99,4 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
-    assert defaults_from(tmp_path / "empty.yaml", click.Command("fit"), "fit") == {}
+    assert defaults_from(tmp_path / "empty.yaml", click.Command("fit"), "fit") == ({}, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def test_what_is_said(ran: tuple[Path, Result]) -> None:
     said = result.stdout
     assert said.startswith(f"Learning prompts on 2 bundled data sets ({NAME}, sizes) from 1, 2 images per class")
     for expected in (
-        "it takes about",
+        "On this machine it takes ",
         "mean of 2 data sets",
         f"{NAME}: pattern of the background",
         "hand-made prompt",
@@ -141,7 +142,7 @@ def test_stopped_and_run_again(ran: tuple[Path, Result], tmp_path: Path, monkeyp
         patch.setattr(demonstration, "few_shot_runs", stopped)
         result = demo(tmp_path, "--data", NAME)
     assert result.exit_code == 130
-    assert f"6 of 11 results are kept in '{tmp_path / 'results.json'}'" in result.stderr
+    assert f"6 of 11 results kept in '{tmp_path / 'results.json'}'" in result.stderr
     assert f"coopt demo --out {tmp_path} --shots 1,2" in result.stderr
     kept = json.loads((tmp_path / "results.json").read_text())["results"]
     assert len(kept) == 6
@@ -204,6 +205,23 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--n-ctx" in done.stdout and "coopt demo --data all" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("least", "shown"),
+    [(2.0, "10 to 20 seconds"), (38.0, "40 to 80 seconds"), (50.0, "1 to 2 minutes"), (9000.0, "2 to 4 hours")],
+)
+def test_the_estimate_is_a_range(least: float, shown: str) -> None:
+    from coopt.cli.demonstration import _span
+
+    assert _span(least) == shown
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    result = demo(tmp_path / "out", "--data", NAME, "--shots", "1", "--seeds", "1")
+    said = " ".join((result.stdout + result.stderr).split())
+    assert "from 1 image per class, 1 seed each" in said and "learned from 1 image per class" in said
+    assert not re.search(r"\b1 (images|seeds|shots|results|classes|data sets|vectors|seconds)\b", said)
 
 
 def test_numbers_are_sorted() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import coopt
 from coopt.backbones import Backbone
@@ -57,6 +59,56 @@ class TestEval:
         shown = run("eval", learned[0], tmp_path / "wrong").stdout
         assert "Weakest classes, %" in shown and "Most frequent mistakes" in shown
         assert mistake["true"] == "red car" and mistake["predicted"] in shown
+
+    def test_mistakes_and_confusions_as_files(self, learned: tuple[Path, Path], tmp_path: Path) -> None:
+        data, out = make_photos(tmp_path / "data", 4, seed=7), tmp_path / "new" / "eval"
+        for i in range(3):
+            save_image(data / "red car" / f"wrong{i}.png", COLOURS["blue sky"], i)
+        (data / "red car" / "bad.png").write_bytes(b"junk")
+        arguments = ("eval", learned[0], data, "--on-bad-image", "skip")
+        document = run_json(*arguments, "--out", out)
+        assert {**document, "out": None} == {**run_json(*arguments), "out": None}
+        images = [path for path in sorted(data.rglob("*.png")) if path.name != "bad.png"]
+        model = coopt.load(learned[0])
+        shares, names = model.predict_proba(images), list(model.class_names_)
+        expected = []
+        counts = {(true, other): 0 for true in names for other in names}
+        for path, share in zip(images, shares, strict=True):
+            true, other = path.parent.name, names[share.argmax()]
+            counts[true, other] += 1
+            if true != other:
+                expected.append([str(path), true, other, share[names.index(true)], share.max()])
+        expected.sort(key=lambda row: -row[4])
+        rows = list(csv.DictReader((out / "mistakes.csv").open()))
+        assert [list(row.values())[:3] for row in rows] == [row[:3] for row in expected] and len(rows) >= 3
+        found = [[float(row["probability_true"]), float(row["probability_predicted"])] for row in rows]
+        assert found == [pytest.approx(row[3:], abs=2e-6) for row in expected]
+        header, *lines = csv.reader((out / "confusion.csv").open())
+        assert header == [r"true \ predicted", *names]
+        assert lines == [[true, *(str(counts[true, other]) for other in names)] for true in names]
+        with Image.open(out / "confusion.png") as picture:
+            assert picture.format == "PNG"
+        assert json.loads((out / "evaluation.json").read_text())["accuracy"] == document["accuracy"]
+        again = run(*arguments, "--out", out)  # its own files are replaced
+        assert again.exit_code == 0
+        assert f"In '{out}': mistakes.csv ({len(rows)} mistakes, the surest first), confusion.csv" in again.stdout
+        assert len(list(out.iterdir())) == 4
+        inside = run(*arguments, "--out", data)
+        assert inside.exit_code == 1 and f"such as --out {data.parent / 'coopt-data'}." in inside.stderr
+        foreign = run(*arguments, "--out", learned[0])
+        assert foreign.exit_code == 1 and "holds other files" in foreign.stderr
+
+    def test_nothing_but_the_right_class(self, learned: tuple[Path, Path], tmp_path: Path) -> None:
+        data = make_photos(tmp_path / "data", 1)
+        model = coopt.load(learned[0])
+        for path in data.rglob("*.png"):
+            (data / "all").mkdir(exist_ok=True)
+            path.rename(data / "all" / f"{path.parent.name}.png")
+        (tmp_path / "labels.csv").write_text(
+            "path,label\n" + "".join(f"{path},{model.predict([path])[0]}\n" for path in (data / "all").iterdir())
+        )
+        assert run("eval", learned[0], tmp_path / "labels.csv", "--out", tmp_path / "out").exit_code == 0
+        assert (tmp_path / "out" / "mistakes.csv").read_text().count("\n") == 1
 
     def test_new_classes_take_the_place_of_the_old(
         self, learned: tuple[Path, Path], clip: str, short: Path, tmp_path: Path
@@ -120,6 +172,17 @@ class TestEval:
 
 
 class TestZeroShot:
+    def test_it_writes_over_no_learned_prompt(self, learned: tuple[Path, Path], clip: str, tmp_path: Path) -> None:
+        before = (learned[0] / "prompt.json").read_bytes()
+        refused = run("zero-shot", learned[1], "--backbone", clip, "--out", learned[0])
+        assert refused.exit_code == 1
+        assert "holds a prompt that was learned (coop). Choose another folder with --out." in refused.stderr
+        assert (learned[0] / "prompt.json").read_bytes() == before
+        for _ in range(2):  # over its own it does
+            assert run("zero-shot", learned[1], "--backbone", clip, "--out", tmp_path / "own").exit_code == 0
+        inside = run("zero-shot", learned[1], "--backbone", clip, "--out", learned[1] / "red car")
+        assert inside.exit_code == 1 and "is inside of the folder of images" in inside.stderr
+
     def test_each_template_and_all_together(self, photos: Path, clip: str) -> None:
         templates = ["a photo of a {}.", "art of the {}.", "{} texture."]
         arguments = ["zero-shot", photos, "--backbone", clip]

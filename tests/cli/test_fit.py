@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 import coopt
+from coopt.backbones import LocalBackbone, check_backbone_name
 from coopt.cli.fit import METHODS
+from coopt.cli.fit_advice import FETCHED
 
 from .conftest import COLOURS, make_photos, run, run_json, save_image
 
@@ -59,7 +62,6 @@ def test_people_are_told(photos: Path, short: Path, clip: str, tmp_path: Path) -
         "There is no test part, so 3 of 18 images",
         'zero-shot, "a photo of a {}."',
         "learned prompt",
-        "Few images are held out: a single one is 33.3 points of accuracy.",
         f"Saved to '{tmp_path / 'out'}' (",
         f"coopt predict {tmp_path / 'out'} IMAGES...",
         f"coopt eval {tmp_path / 'out'} {photos}",
@@ -67,9 +69,80 @@ def test_people_are_told(photos: Path, short: Path, clip: str, tmp_path: Path) -
     ):
         assert expected in result.stdout
     assert "\x1b" not in result.stdout
-    metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
-    no_better = metrics["learned"]["accuracy"] <= metrics["zero_shot"]["accuracy"]
-    assert ("is no better than the hand-made one here" in result.stdout) == no_better
+    assert "toy" not in result.stdout
+
+
+@pytest.fixture
+def nameless(tmp_path: Path) -> Path:
+    """Classes that a probe tells apart by their colours, and that a text tower knows nothing of."""
+    for c, colour in enumerate(COLOURS.values()):
+        for i in range(12):
+            save_image(tmp_path / "data" / f"kind {'abc'[c]}" / f"{i}.png", colour, 100 * c + i)
+    return tmp_path / "data"
+
+
+def test_chance_level_is_no_success(nameless: Path, clip: str, tmp_path: Path) -> None:
+    given = ("fit", nameless, "--backbone", clip, "--n-ctx", 2, "--epochs", 1, "--lr", 0.0, "--shots", 6)
+    given += ("--seed", 2, "--test-fraction", 0.5, "--out", tmp_path / "out")
+    result = run(*given)
+    assert result.exit_code == 0, result.stderr
+    assert "At chance level: 33.3 % of 18 held-out images (95% interval 16.3 to 56.3), where guessing gets 33.3 %." in (
+        result.stdout
+    )
+    for line in (
+        "Before it is of use, change:\n  - The class names: the features tell the classes apart",
+        "learned prompt                      33.3    16.3 to 56.3",
+        "linear probe (same features)       100.0   82.4 to 100.0",
+        f"The linear probe is clearly better here: coopt fit {nameless} --method linear_probe --out {tmp_path}/out-probe "
+        f"--backbone {clip} --seed 2 --shots 6 --test-fraction 0.5",
+    ):
+        assert line in result.stdout
+    assert "Next" not in result.stdout and "More images per class" not in result.stdout
+    document = json.loads((tmp_path / "out" / "result.json").read_text())
+    metrics = document["metrics"]
+    assert (metrics["chance"], metrics["at_chance"]) == (pytest.approx(100 / 3), True)
+    assert metrics["learned"]["interval"] == pytest.approx([16.28, 56.26], abs=0.01)
+    probe = shlex.split(result.stdout.splitlines()[-1].partition("coopt ")[2])
+    found = run_json(*probe)["metrics"]
+    assert found["learned"] == metrics["linear_probe"] and found["linear_probe"] is None
+
+
+@pytest.mark.parametrize("options", [("--no-cache",), ("--shots", 1), ("--method", "linear_probe")])
+def test_a_probe_is_fitted_where_it_is_quick(options: tuple, nameless: Path, clip: str, tmp_path: Path) -> None:
+    method = ("--epochs", 1, "--n-ctx", 2) if "--method" not in options else ()
+    document = run_json("fit", nameless, "--backbone", clip, "--out", tmp_path / "out", *method, *options)
+    assert document["metrics"]["linear_probe"] is None
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_the_bundled_model_is_said_to_be_a_toy(
+    local: bool, nameless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = (LocalBackbone("openclip:ViT-B-16/openai", tmp_path, 1, 68.3), LocalBackbone("worse", tmp_path, 2, 1.0))
+    monkeypatch.setattr("coopt.cli.fit_advice.local_backbones", lambda: there if local else ())
+    typed = f"coopt fit {nameless} --epochs 1 --lr 0 --csc --out {tmp_path}/out"
+    result = run(*typed.split()[1:])
+    better = "--backbone openclip:ViT-B-16/openai" if local else f"--backbone {FETCHED} --download"
+    first, last = [line for line in result.stdout.splitlines() if better in line]
+    assert first.startswith("The bundled model is small and knows emoji and icons: for photographs it is a toy.")
+    assert first.endswith(f"{typed} {better}") and ("on this machine" in first) == local
+    assert last.startswith("  - The backbone. ") and last.endswith(f"{typed} --overwrite {better}")
+    check_backbone_name(FETCHED, download=True)
+
+
+def test_the_bundled_model_is_no_toy_for_the_bundled_data(tmp_path: Path) -> None:
+    result = run("fit", "bundled:wallpaper", "--shots", 1, "--epochs", 1, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and "toy" not in result.stdout
+
+
+def test_every_method_is_called_by_its_name(photos: Path, clip: str, tmp_path: Path) -> None:
+    for method, more, title in (
+        ("tip_adapter", ("--set", "finetune=yes"), "Tip-Adapter-F"),
+        ("linear_probe", (), "linear probe"),
+    ):
+        given = ("fit", photos, "--backbone", clip, "--method", method, *more, "--out", tmp_path / method)
+        said = run(*given).stdout
+        assert f"\n{title}  " in said and "learned prompt" not in said
 
 
 def test_the_saved_configuration_repeats_the_run(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
@@ -249,7 +322,9 @@ def test_csv(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
 def test_without_held_out_images_nothing_is_measured(photos: Path, short: Path, clip: str, tmp_path: Path) -> None:
     arguments = ("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out", "--test-fraction", 0)
     assert "No images are held out, so accuracy is not measured." in run(*arguments).stdout
-    assert run_json(*arguments)["metrics"] == {"zero_shot": None, "learned": None}
+    assert run_json(*arguments)["metrics"] == dict.fromkeys(
+        ("zero_shot", "learned", "linear_probe", "chance", "at_chance")
+    )
 
 
 def test_more_shots_than_images_and_duplicates_are_warned_of(

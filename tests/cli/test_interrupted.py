@@ -56,7 +56,7 @@ def test_stopped_and_resumed_ends_in_the_same_bits(photos: Path, short: Path, cl
 
     _, said = by_user.communicate(timeout=120)
     assert by_user.returncode == 130
-    assert f"Interrupted. 5 of 8 epochs are saved in '{out}'. Run the same command to go on:" in said
+    assert f"Interrupted. 5 of 8 epochs saved in '{out}'. Run the same command to go on:" in said
     assert f"\n  coopt fit {photos} --backbone" in said and "Traceback" not in said
     assert sorted(file.name for file in out.iterdir()) == ["checkpoint.json", "checkpoint.safetensors"]
 
@@ -95,7 +95,7 @@ def test_stopped_elsewhere(learned: tuple[Path, Path], monkeypatch: pytest.Monke
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("coopt.cli.predicting.iter_images", stop)
+    monkeypatch.setattr("coopt.cli.prediction_request.iter_images", stop)
     result = run("predict", learned[0], "x.png")
     assert result.exit_code == 130
     assert "the same command goes on from there" in result.stderr
@@ -123,7 +123,7 @@ def test_other_signals_stop_as_ctrl_c_does(
     finally:
         signal.signal(number, before)
     assert result.exit_code == code
-    assert f"Interrupted. 5 of 8 epochs are saved in '{tmp_path / 'out'}'. Run the same command" in result.stderr
+    assert f"Interrupted. 5 of 8 epochs saved in '{tmp_path / 'out'}'. Run the same command" in result.stderr
     assert (tmp_path / "out" / "checkpoint.safetensors").exists()
 
     command = next(line.strip() for line in result.stderr.splitlines() if line.startswith("  coopt fit"))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.cells import cell_len
 
 import coopt
 from coopt.cli import main, predicting
 from coopt.cli.predicting import predictions
-from coopt.cli.prediction_rows import Row
+from coopt.cli.prediction_request import Request
+from coopt.cli.prediction_rows import Row, Shape
+from coopt.cli.where import Where
 from coopt.methods.base import ClipClassifier
 
 from .conftest import COLOURS, run, run_json, save_image
@@ -48,6 +52,23 @@ def test_people_see_class_percent_and_path(learned: tuple[Path, Path], mixed: Pa
     for line, path in zip(lines[1:], (mixed / "0.png", mixed / "1.png"), strict=True):
         share = 100 * model.predict_proba([path]).max()
         assert line.startswith(str(model.predict([path])[0])) and line.endswith(f"{share:5.1f}   {path}")
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("topk", [1, 3])
+def test_lines_fit_the_terminal(
+    learned: tuple[Path, Path], mixed: Path, columns: int, topk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = mixed / ("a folder with a name that fills a line of a usual terminal alone" * 2) / "0.png"
+    save_image(long, (200, 40, 40), 0)
+    names = ["a class with a name that fills a line of a usual terminal alone", "日本語の名前日本語の名前", "kite"]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("coopt.cli.prediction_rows._on_terminal", lambda: True)
+    lines = run("predict", learned[0], long, "--classes", ",".join(names), "--topk", topk).stdout.splitlines()
+    assert len(lines) == (2 if topk == 1 else 4)
+    assert max(map(cell_len, lines)) <= columns
+    assert lines[-1].endswith("0.png") if topk == 1 else lines[0].endswith("0.png")
+    assert "…" in "".join(lines)
 
 
 @pytest.mark.usefixtures("_chunks")
@@ -82,7 +103,13 @@ def test_topk_columns(learned: tuple[Path, Path], mixed: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run("predict", learned[0], mixed, "--csv", "--topk", 9).stdout)))
     assert set(rows[0]) == {"path", "error"} | {f"{n}_{i}" for n in ("class", "probability") for i in (1, 2, 3)}
     assert sum(float(rows[0][f"probability_{i}"]) for i in (1, 2, 3)) == pytest.approx(1, abs=1e-5)
-    assert run("predict", learned[0], mixed, "--topk", 2).stdout.splitlines()[0].split().count("class") == 2
+
+
+def test_several_classes_stand_below_their_image(learned: tuple[Path, Path], mixed: Path) -> None:
+    lines = run("predict", learned[0], mixed / "0.png", mixed / "1.png", "--topk", 2).stdout.splitlines()
+    assert [lines[0], lines[3]] == [str(mixed / "0.png"), str(mixed / "1.png")]
+    shares = coopt.load(learned[0]).predict_proba([mixed / "0.png"])[0]
+    assert lines[1].split()[0] == f"{100 * shares.max():.1f}" and len(lines) == 6
 
 
 def test_bad_images(learned: tuple[Path, Path], mixed: Path) -> None:
@@ -213,6 +240,8 @@ class TestLists:
         self, learned: tuple[Path, Path], mixed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("coopt.cli.predicting.CHUNK", 3)
+        where = Where(None, "auto", False)
+        request = Request(learned[0], None, "-", 1, None, None, where, True, False, None, False)
         taken: list[Path] = []
 
         def endless() -> Iterator[Path]:
@@ -220,7 +249,7 @@ class TestLists:
                 taken.append(mixed / "0.png")
                 yield taken[-1]
 
-        rows = predictions(coopt.load(learned[0]), endless(), topk=1, skip=True, total=None)
+        rows = predictions(coopt.load(learned[0]), request, Shape(), endless(), total=None)
         for chunk in (3, 6):
             assert len(next(rows)) == 3
             assert len(taken) == chunk
@@ -239,7 +268,7 @@ class TestFiles:
         assert out.read_bytes() == run("predict", learned[0], mixed, f"--{form}").stdout_bytes
         assert f"4 images classified, 1 left out: '{out}'." in result.stdout
         assert result.stderr.count("Warning: Left out: ") == 1
-        assert [file.name for file in out.parent.iterdir()] == [out.name]
+        assert sorted(file.name for file in out.parent.iterdir()) == [f".{out.name}.json", out.name]
 
     def test_json_says_what_was_written(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
         document = run_json("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
@@ -269,7 +298,7 @@ class TestFiles:
         assert "Going on after 4 images, where an earlier run stopped." in resumed.stdout
         assert encoded == [f"{i}.png" for i in range(5)]
         assert out.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
-        assert not list(tmp_path.glob(".rows*"))
+        assert [file.name for file in tmp_path.glob(".rows*")] == [f".rows.{form}.json"]
 
     def test_other_settings_or_images_do_not_go_on(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -294,10 +323,87 @@ class TestFiles:
         out = tmp_path / "rows.csv"
         out.write_text("mine")
         refused = run("predict", learned[0], mixed, "--out", out)
-        assert (
-            refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite." in refused.stderr
-        )
+        assert refused.exit_code == 1 and "is there already. Choose another --out, or add --overwrite" in refused.stderr
         assert out.read_text() == "mine"
+
+    def test_a_finished_file_says_so_and_refuses_anything_else(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "rows.csv"
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        first = run_json(*arguments)
+        rows, images = out.read_bytes(), [mixed / f"{i}.png" for i in range(5)]
+        monkeypatch.setattr("coopt.cli.loading.load_prompt", None)  # nothing is loaded
+        document = run_json(*arguments)
+        assert document == {**first, "warnings": []}
+        assert "is complete: 4 images classified, 1 left out." in run(*arguments, "--precision", "fp32").stdout
+        assert run("predict", learned[0], *images, "--out", out).exit_code == 0  # the same images
+
+        def refused(*others: Any) -> str:
+            result = run(*(others or arguments))
+            assert result.exit_code == 1 and out.read_bytes() == rows
+            return result.stderr
+
+        assert "was made with other settings (topk)." in refused(*arguments, "--topk", 2)
+        assert "(min-confidence)" in refused(*arguments, "--min-confidence", 0.5)
+        assert "was made with other settings (classes)." in refused(*arguments, "--classes", "a,b,c")
+        assert "for 5 images; only 1 come now." in refused("predict", learned[0], images[0], "--out", out)
+        other = refused("predict", learned[0], *reversed(images), "--out", out)
+        assert "is there already, for other images than those of now." in other
+        save_image(mixed / "5.png", (1, 2, 3), 0)
+        assert "is complete for 5 images, and 1 more come after them now. Give these with another --out" in refused()
+        (mixed / "5.png").unlink()
+        os.utime(mixed / "3.png", ns=(1, 1))
+        assert "but some of its images were changed since (size or date)." in refused()
+        rows = b"path,class\nmine,mine\n"
+        out.write_bytes(rows)
+        assert "is there already and was changed since it was written." in refused()
+        out.unlink()
+        monkeypatch.undo()
+        assert run_json(*arguments)["images"] == 5  # begun anew
+
+    def test_another_prompt_in_the_same_folder(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, clip: str
+    ) -> None:
+        prompt = tmp_path / "prompt"
+        shutil.copytree(learned[0], prompt)
+        arguments = ("predict", prompt, mixed, "--out", tmp_path / "rows.csv")
+        assert run(*arguments).exit_code == 0
+        shutil.rmtree(prompt)
+        run("zero-shot", learned[1], "--backbone", clip, "--out", prompt)
+        assert "was made with other settings (prompt)." in run(*arguments).stderr
+
+    def test_a_stopped_run_that_replaces_a_file_goes_on(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        out = tmp_path / "rows.csv"
+        out.write_text("old")
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        with monkeypatch.context() as patch:
+            patch.setattr(predicting, "_chunk", _stopping_at("4.png", []))
+            stopped = run(*arguments, "--overwrite")
+        assert "whose rows are kept: the same command without --overwrite goes on from there." in stopped.stderr
+        assert out.read_text() == "old"
+        resumed = run(*arguments)
+        assert resumed.exit_code == 0 and "Going on after 4 images" in resumed.stdout
+        assert len(out.read_text().splitlines()) == 6
+
+    def test_killed_just_before_the_file_got_its_name(
+        self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "rows.csv"
+        arguments = ("predict", learned[0], mixed, "--out", out)
+        run(*arguments)
+        rows = out.read_bytes()
+        out.rename(tmp_path / ".rows.csv.part")
+        assert run(*arguments).exit_code == 0
+        assert out.read_bytes() == rows
+
+    def test_a_run_that_fails_leaves_nothing(self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path) -> None:
+        out = tmp_path / "new" / "rows.csv"
+        failed = run("predict", learned[0], mixed, "--out", out, "--on-bad-image", "fail")
+        assert failed.exit_code == 1 and not out.parent.exists()
 
     def test_many_bad_images_are_counted_and_not_all_named(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,10 +421,10 @@ class TestFiles:
 def _stopping_at(name: str | None, encoded: list[str]) -> Any:
     """`_chunk` that notes the images it is given and is interrupted before the one of this name."""
 
-    def chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool) -> Iterator[Row]:
+    def chunk(estimator: ClipClassifier, paths: Sequence[Path], *others: Any) -> Iterator[Row]:
         if paths[0].name == name:
             raise KeyboardInterrupt
         encoded.extend(path.name for path in paths)
-        return REAL_CHUNK(estimator, paths, topk, skip)
+        return REAL_CHUNK(estimator, paths, *others)
 
     return chunk

@@ -63,7 +63,7 @@ def test_dry_run_names_what_is_left_and_how_long_it_takes(ran: tuple[Path, str])
     result = run("suite", "run", "tiny", "--out", out, "--dry-run")
     assert result.exit_code == 0
     assert f"{TOTAL} runs: 10 complete, 8 to do." in result.stdout
-    assert "8 of them take about" in result.stdout and ".coop.2-shots.seed-2" in result.stdout
+    assert "Time for 8 runs: about" in result.stdout and ".coop.2-shots.seed-2" in result.stdout
     assert sorted((out / "tiny").iterdir()) == before
     document = run_json("suite", "run", "tiny", "--out", out / "new", "--dry-run", *HALF)
     assert (len(document["to_do"]), document["complete"], document["of_unknown_time"]) == (10, [], 10)
@@ -142,7 +142,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Bench, "run", stopped)
     result = run("suite", "run", "tiny", "--out", tmp_path, *HALF)
     assert result.exit_code == 130
-    assert f"1 of 10 runs are kept in '{tmp_path / 'tiny'}'. Run the same command to go on:" in result.stderr
+    assert f"1 of 10 runs kept in '{tmp_path / 'tiny'}'. Run the same command to go on:" in result.stderr
     assert f"\n  coopt suite run tiny --out {tmp_path} --shots 1" in result.stderr
 
 

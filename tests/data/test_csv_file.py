@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coopt.data import load_dataset
-from coopt.errors import DataError, SkippedImageWarning
+from coopt.errors import CooptWarning, DataError, SkippedImageWarning
 
 from .conftest import make_folder, save_picture
 
@@ -54,8 +54,14 @@ def test_splits_and_absolute_paths_and_quotes(folder: Path) -> None:
     [
         ("", r"labels\.csv' is empty\. Expected a header path,label"),
         ("path,label\n", r"has a header but no images"),
-        ("file,class\na/000.png,a", r"has no column 'path' and 'label'\. Its first line reads 'file', 'class'"),
-        ("path,class\na/000.png,a", r"has no column 'label'"),
+        ("where,what\na/000.png,a", r"has no column 'path' and 'label'\. Its first line reads 'where', 'what'"),
+        ("path,what\na/000.png,a", r"has no column 'label'\..* other names are given with label_column='NAME'"),
+        ("a/000.png,a\nb/000.png,b", r"It has no header: put a line path,label above it"),
+        ("path,label,label\na/000.png,a,b", r"has 2 columns 'label'\. Rename all but one"),
+        (
+            "file,image,label\na/000.png,b,a",
+            r"several columns that may hold the image's path: 'file' and 'image'\. Say which with path_column='file'",
+        ),
         ("path,label\na/000.png", r"has 2 columns, but line 2 has 1 cells\. Put quotes around"),
         ("path,label\na/000.png,a\n\n,b", r"has 1 rows without a path: line 4"),
         ("path,label\na/000.png,a\nb/000.png,", r"has 1 rows without a label: line 3"),
@@ -64,7 +70,11 @@ def test_splits_and_absolute_paths_and_quotes(folder: Path) -> None:
             "path,label\na/000.png,a\na/000.png,b",
             r"another label .*: line 3 \('a/000\.png' is 'b', and 'a' in line 2\)",
         ),
-        (b"path,label\na/000.png,caf\xe9", r"not UTF-8 \(save the file as UTF-8\): line 2 \('caf\\xe9'\)"),
+        ("path,label\na/000.png,\u200b\u00a0\nb/000.png,b", r"has 1 rows without a label: line 2"),
+        (
+            "path,label\na/000.png,a\na/../a/000.png,b",
+            r"another label for the same image: line 3 \('a/\.\./a/000\.png' is 'b', and 'a' in line 2\)",
+        ),
         ("path,label\na/000.png,a", r"has only one class: 'a'"),
         ("path,label,split\na/000.png,a,train\nb/000.png,b,train\nb/001.png,c,test", r"does not have: 'c'"),
     ],
@@ -101,3 +111,68 @@ def test_file_names_that_are_not_utf8(folder: Path) -> None:
     dataset = load_dataset(_write(folder, b"path,label\ncaf\xe9.png,a\nb/000.png,b"), test_fraction=0)
     assert dataset.train.paths[0] == path
     assert len(dataset.hash) == 64
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"], ids=lambda one: one
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old-mac"])
+@pytest.mark.parametrize("head", ["path;label", "sep=;\npath;label"], ids=["plain", "sep"])
+@pytest.mark.filterwarnings("ignore:.*is not UTF-8")
+def test_encodings_line_ends_and_backslashes(folder: Path, encoding: str, end: str, head: str) -> None:
+    lines = [head, *(f"{c}\\00{i}.png;{label}" for c, label in (("a", "café"), ("b", "\u200bdog ")) for i in range(3))]
+    lines = [line.replace("\u200b", "") for line in lines] if encoding == "cp1252" else lines
+    file = _write(folder, "\n".join(lines).replace("\n", end).encode(encoding))
+    dataset = load_dataset(file, test_fraction=0)
+    assert dataset.train.counts == {"café": 3, "dog": 3}
+    assert dataset.train.paths[0] == folder / "a" / "000.png"
+
+
+def test_labels_that_are_not_utf8_are_read_and_said(folder: Path) -> None:
+    file = _write(folder, b"path,label\na/000.png,caf\xe9\nb/000.png,b")
+    with pytest.warns(CooptWarning, match=r"not UTF-8: 1 labels were read as Windows-1252 \('café' in line 2\)"):
+        assert load_dataset(file, test_fraction=0).class_names == ("b", "café")
+
+
+def test_line_numbers_count_the_line_of_excel(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"without a label: line 3"):
+        load_dataset(_write(folder, "sep=,\npath,label\na/000.png,\nb/000.png,b"))
+
+
+def test_other_column_names_are_taken_and_said(folder: Path) -> None:
+    rows = [f"x,{row}" for row in ROWS]
+    file = _write(folder, "\n".join(["id,File Name,Category", *rows]))
+    with pytest.warns(CooptWarning, match=r"'File Name' is taken as path and the column 'Category' is taken as label"):
+        assert load_dataset(file, test_fraction=0).train.counts == {"red panda": 3, "dog": 3}
+
+
+@pytest.mark.filterwarnings("error")
+def test_columns_as_the_user_calls_them(folder: Path) -> None:
+    rows = [f"{row},{part}" for row, part in zip(ROWS, ["train", "test", "train"] * 2, strict=True)]
+    file = _write(folder, "\n".join(["where,what,how", *rows]))
+    dataset = load_dataset(file, path_column="where", label_column="What", split_column="how")
+    assert dataset.train.counts == {"red panda": 2, "dog": 2}
+    assert dataset.test is not None and len(dataset.test) == 2
+    with pytest.raises(DataError, match=r"has no column 'whta'\. .* Did you mean 'what'\?"):
+        load_dataset(file, path_column="where", label_column="whta")
+
+
+def test_a_column_called_subset_is_a_split_when_it_says_so(folder: Path) -> None:
+    for values, tested in ((["train", "test", "val"], 2), (["A", "B", "C"], None)):
+        rows = [f"{row},{values[i % 3]}" for i, row in enumerate(ROWS)]
+        dataset = load_dataset(_write(folder, "\n".join(["path,label,subset", *rows])), test_fraction=0)
+        assert (dataset.test and len(dataset.test)) == tested
+
+
+def test_an_image_named_twice_counts_once(folder: Path) -> None:
+    again = ["./a/000.png,red panda", "b/../a/001.png,red panda", f"{folder}/b/000.png,dog", "b\\001.png,dog"]
+    file = _write(folder, "\n".join(["path,label", *ROWS, *again]))
+    with pytest.warns(CooptWarning, match=r"4 rows that name an image again: line 8 \('\./a/000\.png', as in line 2\)"):
+        assert load_dataset(file, test_fraction=0).train.counts == {"red panda": 3, "dog": 3}
+
+
+def test_names_are_found_as_other_systems_write_them(folder: Path) -> None:
+    save_picture(folder / "café.png", 9)
+    rows = ["path,label", "cafe\u0301.png,a", "b/000.png,b"]
+    dataset = load_dataset(_write(folder, "\n".join(rows)), test_fraction=0)
+    assert dataset.train.paths[0].samefile(folder / "café.png")

@@ -5,6 +5,7 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,9 +63,83 @@ class TestFolder:
         with pytest.raises(DataError, match=r"two folders for the val part: 'val' and 'valid'\. Expected one"):
             load_dataset(tmp_path)
 
-    def test_images_in_the_depth_belong_to_the_class(self, tmp_path: Path) -> None:
+    def test_images_in_the_depth_belong_to_the_class_which_is_said(self, tmp_path: Path) -> None:
         make_folder(tmp_path, {"a": 2, "b/2020/may": 1, "b/2021": 1})
-        assert load_dataset(tmp_path, test_fraction=0).train.labels == ("a", "a", "b", "b")
+        with pytest.warns(
+            CooptWarning, match=r"those of '2020', '2021' to 'b'\. .* add class_from='parent'; if all is"
+        ):
+            assert load_dataset(tmp_path, test_fraction=0).train.labels == ("a", "a", "b", "b")
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize(
+        ("class_from", "counts"),
+        [
+            ("top", {"animals": 3, "home": 2}),
+            ("parent", {"cat": 3, "dog": 1, "home": 1}),
+            ("path", {"animals cat": 2, "animals dog": 1, "home": 1, "home cat": 1}),
+        ],
+    )
+    def test_which_folder_names_the_class(self, tmp_path: Path, class_from: Any, counts: dict[str, int]) -> None:
+        for part in ("train", "test"):
+            make_folder(tmp_path / part, {"animals/cat": 2, "animals/dog": 1, "home/cat": 1, "home": 1})
+        dataset = load_dataset(tmp_path, class_from=class_from)
+        assert dataset.train.counts == counts
+        assert dataset.test is not None and dataset.test.counts == counts
+
+    @pytest.mark.filterwarnings("error")
+    def test_inner_folders_that_are_all_called_alike_need_no_word(self, tmp_path: Path) -> None:
+        make_folder(tmp_path, {"a/images": 2, "b/images": 2})
+        assert load_dataset(tmp_path, test_fraction=0).train.counts == {"a": 2, "b": 2}
+
+    def test_one_path_for_two_folders(self, tmp_path: Path) -> None:
+        make_folder(tmp_path, {"a b": 1, "a/b": 1})
+        with pytest.raises(DataError, match=r"Two folders in .* give the class name 'a b'"):
+            load_dataset(tmp_path, class_from="path")
+
+    def test_a_link_to_the_folder_itself_is_no_class(self, tmp_path: Path) -> None:
+        make_folder(tmp_path / "data", {"a": 2, "b": 2})
+        for name, target in (("me", tmp_path / "data"), ("above", tmp_path)):
+            (tmp_path / "data" / name).symlink_to(target)
+        with pytest.warns(CooptWarning, match=r"data/me' is a link to a folder that holds it, and no class"):
+            assert load_dataset(tmp_path / "data", test_fraction=0).class_names == ("a", "b")
+
+    @pytest.mark.parametrize("name", ["\u200b", "\u00a0\u3164", "\u2800", "\ufeff "])
+    def test_a_name_of_invisible_characters(self, tmp_path: Path, name: str) -> None:
+        make_folder(tmp_path, {"a": 1, name: 1})
+        with pytest.raises(DataError, match=r"name of blanks and invisible characters only, .*Rename it"):
+            load_dataset(tmp_path)
+
+    def test_invisible_characters_around_a_name(self, tmp_path: Path) -> None:
+        flag, heart = "\U0001f3f4\U000e0067\U000e007f", "\u2764\ufe0f"
+        make_folder(tmp_path, {"\u200bcat\u00a0": 1, flag: 1, heart: 1, "zero\u200dwidth": 1})
+        names = load_dataset(tmp_path, test_fraction=0).class_names
+        assert set(names) == {"cat", flag, heart, "zero\u200dwidth"}
+
+    def test_files_that_are_not_read_are_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("coopt.data.finding.IMAGE_EXTENSIONS", frozenset({".png"}))
+        make_folder(tmp_path, {"a": 2, "b": 2})
+        for name in ("a/1.heic", "b/deep/2.HEIC", "3.heif"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        with pytest.warns(CooptWarning, match=r"Left out 2 \.heic, 1 \.heif \('3\.heif', '1\.heic', '2\.HEIC'\): `pip"):
+            load_dataset(tmp_path, test_fraction=0)
+
+    def test_a_folder_that_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_folder(tmp_path, {"a": 2, "b": 2, "b/locked": 1})
+        scan = os.scandir
+
+        def refuse(folder: Path) -> object:
+            if Path(folder).name == "locked":
+                raise PermissionError(13, "Permission denied", str(folder))
+            return scan(folder)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(
+            DataError, match=r"locked' cannot be read: Permission denied.* on_bad_image='skip' leaves it"
+        ):
+            load_dataset(tmp_path)
+        with pytest.warns(CooptWarning, match=r"Left out 1 folders\. .*locked"):
+            assert load_dataset(tmp_path, on_bad_image="skip", test_fraction=0).train.counts == {"a": 2, "b": 2}
 
     def test_hidden_and_archive_folders_are_no_classes(self, tmp_path: Path) -> None:
         make_folder(tmp_path, {"a": 2, "b": 2, ".git": 1, "__MACOSX": 1, ".ipynb_checkpoints": 1})
@@ -82,7 +157,8 @@ class TestFolder:
     def test_two_classes_that_link_to_one_folder_both_have_images(self, tmp_path: Path) -> None:
         make_folder(tmp_path, {"z": 2})
         (tmp_path / "a").symlink_to(tmp_path / "z")
-        assert load_dataset(tmp_path, test_fraction=0).train.counts == {"a": 2, "z": 2}
+        with pytest.warns(CooptWarning, match=r"'a' and 'z' in .* are one folder \(a link\), so its images have both"):
+            assert load_dataset(tmp_path, test_fraction=0).train.counts == {"a": 2, "z": 2}
 
     def test_what_is_left_out_is_said(self, tmp_path: Path) -> None:
         make_folder(tmp_path, {"a": 2, "b": 2, "empty": 0})
@@ -170,15 +246,67 @@ def _flat(dataset: ImageDataset) -> tuple[tuple[Path, ...], tuple[str, ...]]:
 
 class TestLoading:
     def test_something_else(self, tmp_path: Path) -> None:
-        (tmp_path / "data.txt").touch()
+        (tmp_path / "data.abc").write_bytes(b"hello")
         with pytest.raises(
-            DataError, match=r"data\.txt' is not a folder or a CSV\. Expected a folder with one sub-folder"
+            DataError, match=r"data\.abc' is not a folder or a CSV\. Expected a folder with one sub-folder"
         ):
-            load_dataset(tmp_path / "data.txt")
+            load_dataset(tmp_path / "data.abc")
         with pytest.raises(
             DataError, match=r"gone' does not exist\. Expected a folder .* a CSV file .* or bundled:NAME"
         ):
             load_dataset(str(tmp_path / "gone"))
+
+    @pytest.mark.parametrize(
+        ("name", "data", "message"),
+        [
+            ("photos.zip", b"PK", r"photos\.zip' is an archive: unpack it"),
+            ("photos.tar.gz", b"", r"is an archive: unpack it"),
+            ("labels.xlsx", b"PK", r"is a spreadsheet: save it as CSV"),
+            ("train.parquet", b"PAR1", r"is a table of records: save its images as files"),
+            ("metadata.jsonl", b"{}", r"is JSON: convert it to a CSV"),
+            ("labels.txt", b"", r"is a text file: make it a CSV"),
+            ("image.jpg", b"", r"is a single file: give the folder above its class folder"),
+            ("unknown", b"7z\xbc\xaf\x27\x1c", r"is a 7-Zip archive\. Unpack it"),
+        ],
+    )
+    def test_other_files_are_named_as_what_they_are(self, tmp_path: Path, name: str, data: bytes, message: str) -> None:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=message + r".*Expected a folder with one sub-folder"):
+            load_dataset(tmp_path / name)
+
+    def test_a_misspelt_name_is_answered_with_near_ones(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "objekts").mkdir()
+        (tmp_path / "labels.csv").touch()
+        for typed, message in (
+            ("objets", r"'objets' does not exist\. Did you mean bundled:objects or the folder 'objekts'\? Expected"),
+            ("objects", r"Did you mean bundled:objects or"),
+            ("label.csv", r"Did you mean the file 'labels\.csv'\?"),
+            (str(tmp_path / "Objekt"), r"Did you mean the folder '.*/objekts'\?"),
+            ("caltech", r"Did you mean caltech101\?"),
+            ("xyzzy", r"'xyzzy' does not exist\. Expected"),
+        ):
+            with pytest.raises(DataError, match=message):
+                load_dataset(typed)
+
+    def test_what_is_for_another_kind_of_data_set(self, tmp_path: Path) -> None:
+        make_folder(tmp_path, {"a": 1, "b": 1})
+        (tmp_path / "x.csv").write_text("path,label\na/000.png,a\n")
+        for path, wrong in (
+            (tmp_path, {"label_column": "x"}),
+            (tmp_path / "x.csv", {"class_from": "top"}),
+            ("bundled:food", {"path_column": "x"}),
+        ):
+            with pytest.raises(
+                ParameterError, match=rf"'{next(iter(wrong))}' parameter .* is for (a CSV|a folder), not"
+            ):
+                load_dataset(path, **wrong)
+        with pytest.raises(ParameterError, match=r"must be 'top', 'parent' or 'path'\. Got 'up'"):
+            _check_parameters(0.2, "fail", "up")
+
+    def test_a_bundled_data_set_takes_names_too(self) -> None:
+        names = [f"name {i}" for i in range(14)]  # in the data set's own order
+        assert load_dataset("bundled:animals", class_names=names).class_names == tuple(names)
 
     def test_parameters_are_checked(self, tmp_path: Path) -> None:
         with pytest.raises(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import threading
@@ -17,13 +18,14 @@ from PIL import Image
 
 from benchmarks.golden import small_clip
 from coopt.backbones import Backbone
-from coopt.data import FeatureCache, as_features, extract_features
+from coopt.data import FeatureCache, FeatureKey, as_features, extract_features
 from coopt.data import encoding as encoding_module
+from coopt.data import extraction as extraction_module
 from coopt.data import features as features_module
 from coopt.data import sources as sources_module
 from coopt.data.images import open_image
 from coopt.data.sources import ordered_map, view_seed
-from coopt.errors import BadImageError, DataError, ParameterError, SkippedImageWarning
+from coopt.errors import BadImageError, BadImagesError, CooptWarning, DataError, ParameterError, SkippedImageWarning
 
 from .conftest import GOLDEN, TinyBackbone, make_folder, picture, save_picture
 
@@ -84,7 +86,9 @@ class TestViews:
     def test_an_image_is_decoded_once(self, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
         decoded: list[str] = []
         real = sources_module.decode_image
-        monkeypatch.setattr(sources_module, "decode_image", lambda data, name: decoded.append(name) or real(data, name))
+        monkeypatch.setattr(
+            sources_module, "decode_image", lambda data, name, *more: decoded.append(name) or real(data, name, *more)
+        )
         extract_features(TinyBackbone(), paths, views=["test", 1, 2, 3])
         assert sorted(decoded) == sorted(map(str, paths))
 
@@ -178,6 +182,29 @@ class TestBadImages:
             extract_features(backbone, images, cache=cache)
         assert cache.size().entries == 1
 
+    def test_all_bad_images_are_named_at_once(self, images: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        backbone = TinyBackbone()
+        with pytest.raises(BadImagesError) as caught:
+            extract_features(backbone, images)
+        message = str(caught.value).splitlines()
+        assert message[0] == "4 of 7 images cannot be read:"
+        assert [line.split("'")[1].rpartition("/")[2] for line in message[1:]] == [
+            "broken.png", "empty.png", "gone.png", "broken.png"
+        ]  # fmt: skip
+        assert backbone.batches == [2]  # the one before it (twice, as lone images are); nothing after it
+        with pytest.raises(BadImagesError, match=r"15 of 16 images cannot be read:(\n  '[^\n]*){10}\n  and 5 more\.$"):
+            extract_features(backbone, [images[0], *(Path(f"gone{i}.png") for i in range(15))])
+        monkeypatch.setattr(extraction_module, "CHECKED_AFTER_BAD", 3)  # among millions nobody waits for all
+        with pytest.raises(BadImagesError, match=r"2 of the first 4 images"):
+            extract_features(backbone, images)
+
+    def test_bad_images_of_two_parts_are_named_together(self, images: list[Any]) -> None:
+        with (
+            pytest.raises(BadImagesError, match=r"(?s)5 of 10 images cannot be read:.*broken.*gone\.png.*other\.png"),
+            features_module.named_together_with([images[0], Path("other.png"), images[2]]),
+        ):
+            extract_features(TinyBackbone(), images)
+
     @pytest.mark.parametrize("workers", [0, 3])
     def test_skip_names_them_and_keeps_the_rest(self, images: list[Any], workers: int) -> None:
         with pytest.warns(SkippedImageWarning, match=r"Left out 4 of 7 images .*broken\.png.*empty\.png.*gone\.png"):
@@ -256,12 +283,91 @@ class TestPixels:
             extract_features(backbone, torch.zeros(2, 3, 8, 8))
 
 
+class TestArrays:
+    def test_arrays_are_the_images_of_the_same_pixels(self, tmp_path: Path) -> None:
+        images = [picture(seed, mode=mode) for seed, mode in enumerate(("RGB", "L", "RGBA"))]
+        cache = FeatureCache(tmp_path)
+        expected = extract_features(TinyBackbone(), images, cache=cache, views=["test", 1]).features
+        again = TinyBackbone()
+        arrays = [np.asarray(image) for image in images]
+        arrays[1] = arrays[1][:, :, None]
+        found = extract_features(again, arrays, cache=cache, views=["test", 1]).features
+        assert torch.equal(found, expected)
+        assert again.batches == []  # the hash of their content is the same
+
+    @pytest.mark.parametrize("shape", [(4, 9, 8), (4, 9, 8, 3), (4, 9, 8, 4)])
+    def test_one_array_for_all(self, backbone: TinyBackbone, shape: tuple[int, ...]) -> None:
+        array = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+        result = extract_features(backbone, array).features[0]
+        torch.testing.assert_close(result, _expected([Image.fromarray(one) for one in array]))
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            ([np.zeros((9, 8, 3))], r"Image 0 is an array of float64 .*make \(255 \* array\)\.round\(\)\.astype"),
+            (
+                [np.zeros((9, 8), np.uint16)],
+                r"uint16 of shape \(9, 8\)\. Expected uint8 .*Scale its values to 0\.\.255",
+            ),
+            ([np.zeros((3, 9, 8), np.uint8)], r"Put the colours last: array\.transpose\(1, 2, 0\)"),
+            ([np.zeros((9, 8, 2), np.uint8)], r"of shape \(9, 8, 2\)\. Expected uint8"),
+            (np.zeros((9, 8, 3), np.uint8), r"Expected a list of images\. Got a single ndarray; write \[image\]"),
+            (np.zeros((2, 9, 8, 3), np.float32), r"of values from 0 to 1, make it with \(255 \* images\)"),
+            ([np.zeros((0, 8, 3), np.uint8)], r"Image 0 has no pixels"),
+        ],
+    )
+    def test_other_arrays_are_explained(self, backbone: TinyBackbone, images: Any, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            extract_features(backbone, images)
+
+
+class TestDeepImages:
+    """Images with more than 8 bits per value."""
+
+    @pytest.fixture
+    def dark(self, tmp_path: Path) -> Path:
+        """12-bit data in a 16-bit file."""
+        path = tmp_path / "dark.png"
+        Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 16).save(path)
+        return path
+
+    def test_what_looks_wrong_is_said_every_time(self, tmp_path: Path, dark: Path, paths: list[Path]) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        for encoded in (14, 2):  # not kept in the cache, from which it would come without a word
+            backbone = TinyBackbone()
+            with pytest.warns(CooptWarning, match=r"1 of 14 images .*\(0 to 65535\).*dark\.png' \(0 to 4080\)") as said:
+                extract_features(backbone, [*paths, dark], cache=cache)
+            assert "value_range=(0, 4095) of load_backbone" in str(said[0].message)
+            assert backbone.encoded == encoded
+
+    def test_a_range_is_obeyed_and_part_of_the_key(self, tmp_path: Path, dark: Path) -> None:
+        cache = FeatureCache(tmp_path / "cache")
+        shown = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+        backbone = TinyBackbone().with_value_range((0, 4080))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = extract_features(backbone, [dark, Image.open(dark)], cache=cache).features[0]
+        torch.testing.assert_close(result, _expected([shown, shown]))
+        other = extract_features(TinyBackbone().with_value_range((0, 8160)), [dark], cache=cache).features[0]
+        assert not torch.allclose(other, result[:1])
+
+    def test_only_their_keys_have_changed(self, tmp_path: Path, paths: list[Path]) -> None:
+        whole = tmp_path / "whole.png"
+        Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 257).save(whole)
+        for path, deep in ((paths[0], False), (whole, True)):
+            cache = FeatureCache(tmp_path / f"cache{deep}")
+            extract_features(TinyBackbone(), [path], cache=cache)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            key = FeatureKey(digest, "f" * 64, TinyBackbone().preprocessing.id, "test", "cpu")
+            assert bool(cache.get_many([key])) is not deep
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         ("a.png", r"Expected a list of images\. Got a single str; write \[image\]"),
         (Path("a.png"), r"Got a single PosixPath"),
-        (["a.png", 3], r"Image 1 is a int\. Expected paths or PIL images"),
+        (["a.png", 3], r"Image 1 is a int\. Expected paths, PIL images or arrays"),
         ([], r"Got no images"),
     ],
 )
@@ -431,7 +537,7 @@ class TestBfloat16:
 def test_decoded_images_wait_in_a_bounded_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = sorted(make_folder(tmp_path / "many", {"a": 60}).rglob("*.png"))
     lock, alive, peak = threading.Lock(), 0, 0
-    decode = features_module.decode_views
+    decode = extraction_module.decode_views
 
     def gone() -> None:
         nonlocal alive
@@ -440,15 +546,15 @@ def test_decoded_images_wait_in_a_bounded_window(tmp_path: Path, monkeypatch: py
 
     def counted(*arguments: Any) -> Any:
         nonlocal alive, peak
-        pixels = decode(*arguments)
+        pixels, doubt = decode(*arguments)
         for one in pixels:
             weakref.finalize(one, gone)
         with lock:
             alive += len(pixels)
             peak = max(peak, alive)
-        return pixels
+        return pixels, doubt
 
-    monkeypatch.setattr(features_module, "decode_views", counted)
+    monkeypatch.setattr(extraction_module, "decode_views", counted)
     extract_features(TinyBackbone(), many, views=["test", 1], batch_size=8, workers=2)
     # A batch in the tower, a batch waiting for it, and what the two threads have in hand.
     assert peak <= 2 * 8 + 2 * (2 + 1)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from coopt.data import display_name, find_images, open_image
-from coopt.data.images import MAX_PIXELS, iter_images, listed_images, walk_images
-from coopt.errors import BadImageError, DataError
+from coopt.data.images import MAX_PIXELS
+from coopt.errors import BadImageError
 
 from .conftest import picture, save_picture
 
@@ -186,86 +186,3 @@ def test_names_that_are_not_utf8_work(tmp_path: Path) -> None:
         open_image(path)
     assert r"caf\xe9.png" in str(caught.value)
     str(caught.value).encode("utf-8")
-
-
-class TestFindImages:
-    def test_folders_are_searched_sorted_and_without_hidden_files(self, tmp_path: Path) -> None:
-        names = ["b/2.JPG", "b/1.png", "a/deep/er/3.webp", "0.gif"]
-        for name in [*names, ".hidden.png", ".git/x.png", "__MACOSX/y.png", "notes.txt"]:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-        assert found == ["0.gif", "a/deep/er/3.webp", "b/1.png", "b/2.JPG"]
-
-    def test_files_globs_and_folders_mix_and_come_once(self, tmp_path: Path) -> None:
-        for name in ["x/1.png", "x/2.png", "y/3.png", "y/4.txt", "odd"]:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).touch()
-        sources = [tmp_path / "odd", f"{tmp_path}/**/[23].*", str(tmp_path / "x"), f"{tmp_path}/y/*"]
-        found = [path.relative_to(tmp_path).as_posix() for path in find_images(sources)]
-        assert found == ["odd", "x/2.png", "y/3.png", "x/1.png"]
-
-    def test_a_file_with_glob_characters_in_its_name(self, tmp_path: Path) -> None:
-        (tmp_path / "photo[1].jpg").touch()
-        assert find_images(tmp_path / "photo[1].jpg") == [tmp_path / "photo[1].jpg"]
-
-    def test_symbolic_link_loops_end(self, tmp_path: Path) -> None:
-        (tmp_path / "a" / "b").mkdir(parents=True)
-        (tmp_path / "a" / "1.png").touch()
-        (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
-        (tmp_path / "a" / "self").symlink_to(tmp_path / "a" / "self")
-        assert walk_images(tmp_path / "a") == [tmp_path / "a" / "1.png"]
-
-    def test_links_to_a_folder_that_holds_them_bring_in_nothing(self, tmp_path: Path) -> None:
-        for name in ("cat/a.png", "dog/b.png", "elsewhere/c.png"):
-            (tmp_path / name).parent.mkdir()
-            (tmp_path / name).touch()
-        (tmp_path / "cat" / "loop").symlink_to(tmp_path)
-        (tmp_path / "cat" / "more").symlink_to(tmp_path / "elsewhere")
-        assert walk_images(tmp_path / "cat") == [tmp_path / "cat/a.png", tmp_path / "cat/more/c.png"]
-
-    def test_missing_sources_are_all_named(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"No such file or folder: '.*gone', '.*lost'\. Expected image files"):
-            find_images([tmp_path, tmp_path / "gone", tmp_path / "lost"])
-
-    def test_nothing_found_says_what_was_looked_for(self, tmp_path: Path) -> None:
-        (tmp_path / "notes.txt").touch()
-        with pytest.raises(DataError, match=r"No images found in .*Expected files ending in .*\.jpg"):
-            find_images([tmp_path])
-        with pytest.raises(DataError, match=r"No images found in '.*\*\.png'"):
-            find_images(f"{tmp_path}/*.png")
-        with pytest.raises(DataError, match=r"No images found in an empty list"):
-            find_images([])
-
-    def test_a_folder_that_may_not_be_read_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "locked").mkdir()
-
-        def refuse(folder: Path) -> None:  # chmod would not stop root
-            raise PermissionError(13, "Permission denied", str(folder / "locked"))
-
-        monkeypatch.setattr(os, "scandir", refuse)
-        with pytest.raises(DataError, match=r"locked' cannot be read: Permission denied"):
-            find_images(tmp_path)
-
-    def test_images_come_while_the_search_goes_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("a/1.png", "b/2.png", "c/3.png"):
-            (tmp_path / name).parent.mkdir()
-            (tmp_path / name).touch()
-        opened: list[str] = []
-        scan = os.scandir
-        monkeypatch.setattr(os, "scandir", lambda folder: opened.append(Path(folder).name) or scan(folder))
-        images = iter_images(tmp_path)
-        assert next(images).name == "1.png"
-        assert opened == [tmp_path.name, "a"]
-        assert [path.name for path in images] == ["2.png", "3.png"]
-
-    def test_a_missing_source_is_named_before_the_first_image(self, tmp_path: Path) -> None:
-        (tmp_path / "1.png").touch()
-        with pytest.raises(DataError, match="gone"):
-            next(iter_images([tmp_path, tmp_path / "gone"]))
-
-    def test_a_list_is_taken_line_by_line(self) -> None:
-        lines = iter([b"a b.png\n", b"\n", b"  \r\n", b"caf\xe9.png\r\n", b"a b.png"])
-        names = listed_images(lines)
-        assert next(names) == Path("a b.png")
-        assert [os.fsencode(name) for name in names] == [b"caf\xe9.png", b"a b.png"]

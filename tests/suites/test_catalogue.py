@@ -138,3 +138,11 @@ def test_figures_of_bars(tmp_path: object) -> None:
     assert suite_figures(suite, table_of(Scores(plan_of(suite, places_of(suite)), []))) == {}
     opened(gain_figure({"one": 1.0, "two": -0.5}, "gain"), tmp_path)
     opened(bars_figure(table.columns, table.sections[0]), tmp_path)
+
+
+@pytest.mark.parametrize(("method", "mean"), [("CoOp", 63.88), ("CoCoOp", 65.74)])
+def test_the_published_transfer_is_whole(method: str, mean: float) -> None:
+    suite = find_suite("cocoop-transfer")
+    cells = {one.target: one.value for one in suite.published if one.method == method}
+    assert list(cells) == ["imagenet", *(suite.targets or ()), "shifted"]
+    assert cells["shifted"] == mean == round(sum(cells[name] for name in suite.targets or ()) / 10, 2)

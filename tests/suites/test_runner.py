@@ -134,7 +134,7 @@ def test_other_parameters_are_done_again(out: Path) -> None:
     records = [one for one in read_records(out / "tiny") if isinstance(one, Record)]
     scores = Scores(plan_of(changed, places_of(changed)), records)
     assert scores.outdated == 8
-    assert any(note.startswith("8 results are left out") for note in table_of(scores).notes)
+    assert any(note.startswith("Left out: 8 results of methods") for note in table_of(scores).notes)
     outcome = Runner(plan_of(changed, places_of(changed), ["coop"], [1], [1]), out / "tiny", load).run()
     assert (len(outcome.done), outcome.replaced) == (2, 2)
 

@@ -1,52 +1,152 @@
-"""Fetching weights, where the user has asked for it."""
+"""Fetching weights, where the user has asked for it: quick to say that there is no network, and never half a file."""
 
 from __future__ import annotations
 
+import http.client
+import logging
 import os
+import socket
+import ssl
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS
+from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, hub_cache, hub_repository, kept_by_clip
 from coopt.backbones.names import OpenClipSource
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
 
+# Seconds that the one question may take whether an address can be reached.
+_PATIENCE = 6.0
+
 
 def fetch(source: OpenClipSource) -> None:
-    """Puts what is missing of a model into the cache.
+    """Puts what is missing of a model into the cache it is looked for in.
 
     Raises:
-        BackboneError: it could not be fetched.
+        BackboneError: it could not be fetched: says why, and how to do it by hand.
     """
+    from huggingface_hub import constants
+
     if source.repo:
-        _download_hub(source.repo, (HUB_CONFIG,))
-        _download_hub(source.repo, HUB_WEIGHTS)
+        repo, files = source.repo, HUB_WEIGHTS
+        wanted = ((HUB_CONFIG,), HUB_WEIGHTS)
     else:
-        _download_tag(source.name, source.settings)
-
-
-def _download_tag(name: str, settings: dict) -> Path:
-    open_clip = import_open_clip()
+        repo, files = hub_repository(source.settings)
+        wanted = (files,)
+    url = source.settings.get("url", "")
+    by_hand = _by_hand(repo, tuple(group[0] for group in wanted), url)
+    if constants.HF_HUB_OFFLINE:
+        raise BackboneError(
+            f"The weights of {source.name} could not be fetched: HF_HUB_OFFLINE is set; unset it to use the network. "
+            f"{by_hand}"
+        )
+    faults = []
     try:
-        return Path(open_clip.download_pretrained(settings))
-    except Exception as error:  # whatever the network does
-        raise _download_failed(f"The weights of {name}", error) from error
+        if repo and not _fault(_hub_address(repo, files[0]), faults):
+            with _quiet_library():
+                for group in wanted:
+                    _from_hub(repo, group)
+            return
+        if url and not _fault(url, faults):
+            _from_address(url)
+            return
+    except Exception as error:  # whatever the network or the disk does midway
+        faults.append(str(error).strip().partition("\n")[0] or type(error).__name__)
+    raise BackboneError(f"The weights of {source.name} could not be fetched: {'; '.join(faults)}. {by_hand}")
 
 
-def _download_hub(repo: str, files: tuple[str, ...]) -> Path:
+def _fault(address: str, faults: list[str]) -> bool:
+    """Whether an address cannot be reached; adds the reason to the faults. Asked once, and for a few seconds at most.
+
+    The libraries that fetch try again and again for a minute before they say so.
+    """
+    if any(proxy.startswith("socks") for proxy in urllib.request.getproxies().values()):
+        return False  # which the question below does not know how to use
+    found = [f"there was no answer within {_PATIENCE:.0f} seconds"]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PATIENCE).close()
+            found[0] = ""
+        except urllib.error.HTTPError as error:  # an answer, whatever it says
+            found[0] = "the proxy asks for a login" if error.code == 407 else ""
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            found[0] = _in_words(getattr(error, "reason", error))
+
+    # In a thread, because no time limit holds for looking up a name.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    if found[0]:
+        faults.append(f"{urllib.request.Request(address).host} cannot be reached ({found[0]})")
+    return bool(found[0])
+
+
+def _in_words(reason: object) -> str:
+    """Why a connection failed; "" for a certificate, which the libraries may check in another way."""
+    if isinstance(reason, ssl.SSLError):
+        return ""
+    if isinstance(reason, socket.gaierror):
+        return "its name was not found: no network, or no name server"
+    if isinstance(reason, ConnectionRefusedError):
+        return "the connection was refused"
+    if isinstance(reason, TimeoutError):
+        return f"there was no answer within {_PATIENCE:.0f} seconds"
+    text = str(reason).strip().partition("\n")[0]
+    return f"the proxy refused: {text}" if "Tunnel connection failed" in text else text or type(reason).__name__
+
+
+def _from_hub(repo: str, files: tuple[str, ...]) -> Path:
+    """Fetches the first of these files that the repository has."""
     from huggingface_hub import hf_hub_download
 
-    last: Exception | None = None
     for file in files:
         try:
-            return Path(hf_hub_download(repo, file))
-        except Exception as error:  # whatever the network does
-            last = error
-            if type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
-                break  # not merely another file name: the repository or the network is missing
-    raise _download_failed(f"{' or '.join(files)} of hf-hub:{repo}", last) from last
+            return Path(hf_hub_download(repo, file, cache_dir=hub_cache()))
+        except Exception as error:
+            last = file == files[-1]
+            if last or type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
+                raise
+    raise AssertionError("no file was asked for")
 
 
-def _download_failed(what: str, error: Exception | None) -> BackboneError:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    hint = "HF_HUB_OFFLINE is set: unset it to use the network." if offline else "Check the network and try again."
-    return BackboneError(f"{what} could not be fetched: {str(error).strip().splitlines()[0] if error else ''}. {hint}")
+def _from_address(url: str) -> None:
+    """Fetches from a plain address, beside where the file belongs: there it is put only when it is whole."""
+    target = kept_by_clip(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as folder:
+        fetched = import_open_clip("open_clip.pretrained").download_pretrained_from_url(url, cache_dir=folder)
+        os.replace(fetched, target)
+
+
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Within this context the Hugging Face library does not log each of its attempts."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _hub_address(repo: str, file: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repo}/resolve/main/{file}"
+
+
+def _by_hand(repo: str, files: tuple[str, ...], url: str) -> str:
+    """How to fetch the weights on another machine, and where to put them; a sentence."""
+    if url:
+        return f"By hand: fetch {url} and put it at {kept_by_clip(url)}."
+    folder = hub_cache() / f"models--{repo.replace('/', '--')}"
+    revision = folder / "refs" / "main"
+    snapshot = folder / "snapshots" / (revision.read_text().strip() if revision.is_file() else "main")
+    return f"By hand: fetch {' and '.join(_hub_address(repo, file) for file in files)} into the folder {snapshot}."

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from coopt.backbones.names import unknown_name
+from coopt.backbones.preprocessing import ValueRange
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
 from coopt.progress import busy
@@ -21,7 +22,9 @@ _recent: collections.deque[Backbone] = collections.deque(maxlen=2)
 _lock = threading.RLock()
 
 
-def load_backbone(name: str | Backbone, device: str = "auto", download: bool = False) -> Backbone:
+def load_backbone(
+    name: str | Backbone, device: str = "auto", download: bool = False, value_range: ValueRange | None = None
+) -> Backbone:
     """A frozen CLIP-like model by its name.
 
     Args:
@@ -29,13 +32,17 @@ def load_backbone(name: str | Backbone, device: str = "auto", download: bool = F
             "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; or a backbone, which is returned as it is.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         download: whether the network may be used for weights that are not on this machine.
+        value_range: which values are black and white in images with more than 8 bits per value, such as (0, 4095) for
+            12-bit data in 16-bit files; None: (0, 65535) for integers and (0, 1) for floating-point numbers.
 
     Raises:
         BackboneError: the name is unknown or its weights are damaged.
         WeightsNotFoundError: the weights are not on this machine: says where they were looked for and how to get them.
         UnsupportedBackboneError: its text tower cannot carry prompts.
-        ParameterError: there is no such device.
+        ParameterError: there is no such device, or the value range is none.
     """
+    if value_range is not None:
+        return load_backbone(name, device, download).with_value_range(value_range)
     if isinstance(name, Backbone):
         return name
     if not isinstance(name, str):

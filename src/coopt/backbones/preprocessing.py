@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from coopt.errors import ParameterError
+from coopt.wording import subject
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -36,6 +37,11 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 _CROP_SCALE = (0.08, 1.0)
 _CROP_RATIO = (3 / 4, 4 / 3)
 
+ValueRange = tuple[float | int, float | int]
+"""The pixel values that are black and white, in images with more than 8 bits per value."""
+INTEGER_RANGE: ValueRange = (0, 65535)
+FLOAT_RANGE: ValueRange = (0, 1)
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -49,6 +55,7 @@ class Preprocessing:
             "longest" (fit the whole image, pad with `fill_color`).
         name: "standard", or "reference-2021-09" for the transforms that CoOp's code used before October 2021,
             with which its released checkpoints reproduce.
+        value_range: which values are black and white in images with more than 8 bits per value; None: see `to_rgb`.
     """
 
     size: tuple[int, int] = (224, 224)
@@ -58,11 +65,20 @@ class Preprocessing:
     resize_mode: Literal["shortest", "squash", "longest"] = "shortest"
     fill_color: int = 0
     name: str = STANDARD
+    value_range: ValueRange | None = None
+
+    def __post_init__(self) -> None:
+        if self.value_range is not None and not _is_range(self.value_range):
+            raise ParameterError(
+                f"{subject('value_range', 'a preprocessing')} must be two different finite numbers, the values of black "
+                f"and white, such as 0,4095. Got {self.value_range!r} instead."
+            )
 
     @property
     def id(self) -> str:
         """A short string that differs whenever any setting does: the part of a cache key that stands for the pixels."""
-        settings = ";".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        set_now = [field.name for field in fields(self) if field.name != "value_range" or self.value_range is not None]
+        settings = ";".join(f"{name}={getattr(self, name)!r}" for name in set_now)
         digest = hashlib.sha256(f"v{_PIPELINE_VERSION};{settings}".encode()).hexdigest()
         return f"{self.name}-{self.size[0]}x{self.size[1]}-{digest[:12]}"
 
@@ -79,7 +95,7 @@ class Preprocessing:
 
     def test(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """The image as the tower sees it at test time: nothing random."""
-        image = to_rgb(image)
+        image = to_rgb(image, self.value_range)
         height, width = self.size
         how = _FILTERS[self.interpolation]
         if self.name == REFERENCE_2021_09:
@@ -94,7 +110,7 @@ class Preprocessing:
 
     def train_view(self, image: Image.Image, seed: int) -> Float[Tensor, "3 h w"]:
         """An augmented view, drawn from `seed` alone: the same seed gives the same view in any process or order."""
-        image = to_rgb(image)
+        image = to_rgb(image, self.value_range)
         rng = random.Random(seed)
         if self.name == REFERENCE_2021_09:
             image = self._flipped_translation(image, rng)
@@ -145,15 +161,17 @@ def _normalised_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> Float
     return levels.sub(centre).div_(scale).numpy()
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, value_range: ValueRange | None = None) -> Image.Image:
     """Any PIL image as 8-bit RGB.
 
-    PIL's own conversion clips 16-bit and floating-point images to white; they are scaled to 0..255 instead.
+    PIL's own conversion clips images with more than 8 bits per value to white. Here black and white are what
+    `value_range` says, or else what the kind of image says: 0 and 65535 of integers, 0 and 1 of floating-point numbers.
+    An image's own values decide nothing, so that all images are scaled alike; values outside become black or white.
     """
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bits(image)).convert("RGB")
+    if is_deep(image):
+        return Image.fromarray(_to_8_bits(np.asarray(image), value_range or natural_range(image))).convert("RGB")
     if "transparency" in image.info:
         # PIL warns that it is dropped, which is on purpose; silencing a warning is not safe in threads.
         image = image.copy()
@@ -161,21 +179,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bits(image: Image.Image) -> np.ndarray:
-    """Grey values of a 16-bit, 32-bit or floating-point image, scaled to 0..255 by what its range says it is."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if image.mode.startswith("I;16"):
-        scale = 255 / 65535
-    elif low >= 0 and image.mode == "F" and high <= 1:
-        scale = 255.0
-    elif low >= 0 and high <= 255:
-        scale = 1.0
-    elif low >= 0 and high <= 65535:
-        scale = 255 / 65535
-    else:
-        values, scale = values - low, 255 / (high - low)
-    return np.rint(values * scale).clip(0, 255).astype(np.uint8)
+def is_deep(image: Image.Image) -> bool:
+    """Whether PIL holds the image with more than 8 bits per value (always grey: of colours it keeps 8 bits)."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def natural_range(image: Image.Image) -> ValueRange:
+    """What is black and white in an image with more than 8 bits per value, by its kind alone."""
+    return FLOAT_RANGE if image.mode == "F" else INTEGER_RANGE
+
+
+def _to_8_bits(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
+    """Grey values, scaled so that `value_range` becomes 0..255; what is no number becomes black."""
+    black, white = value_range
+    scaled = (values.astype(np.float64) - black) * (255 / (white - black))
+    return np.rint(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0).clip(0, 255)).astype(np.uint8)
+
+
+def _is_range(value: object) -> bool:
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in value)
+    return numbers and value[0] != value[1]
 
 
 def _enlarged(size: int) -> int:

@@ -9,14 +9,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from coopt.backbones.preprocessing import Preprocessing
+from coopt.backbones.preprocessing import Preprocessing, ValueRange
 from coopt.errors import UnsupportedBackboneError
 
 Precision = Literal["fp32", "bf16"]
@@ -139,6 +139,17 @@ class Backbone(ABC):
             UnsupportedBackboneError: see `image_tower`.
         """
         raise UnsupportedBackboneError(f"{self.name}: the image tower of a {type(self).__name__} cannot be exchanged.")
+
+    def with_value_range(self, value_range: ValueRange) -> Backbone:
+        """The same model with images of more than 8 bits per value scaled so that these two are black and white.
+
+        Raises:
+            ParameterError: they are not two different finite numbers.
+        """
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other.preprocessing = replace(self.preprocessing, value_range=tuple(value_range))
+        return other
 
     def __copy__(self) -> Backbone:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 
 from coopt.backbones.bpe import CLEANERS, MERGES_FILE, BytePairEncoding
 from coopt.backbones.catalogue import open_clip_folder
+from coopt.backbones.names import how_to_get
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 
@@ -114,7 +115,6 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
     except (OSError, ValueError) as error:
         where = f"in {folder}" if folder else "in the Hugging Face cache"
         raise WeightsNotFoundError(
-            f"The files of the tokenizer {name!r} were not found {where}. "
-            "Get them once with the network: download=True in Python, --download on the command line."
+            f"The files of the tokenizer {name!r} were not found {where}. {how_to_get()}"
         ) from error
     return HubTokenizer(tokenizer, clean, name)

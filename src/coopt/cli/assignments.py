@@ -84,7 +84,7 @@ def recipe_changes(given: dict[str, Any], epochs: int | None, lr: float | None) 
     for field, value in (("epochs", epochs), ("lr", lr)):
         if value is None:
             continue
-        if dotted.get(field, value) != value:
+        if field in dotted and dotted[field] != value:
             raise ParameterError(
                 f"--{field} {value} and --set recipe.{field}={dotted[field]} contradict each other. Give one of them."
             )

@@ -18,7 +18,7 @@ def backbones(output: Output, part: str | None, everything: bool, local: bool) -
     """List the models that prompts can be learned for.
 
     A name is MODEL and one of its tags: --backbone openclip:ViT-B-16/openai. Weights that are not on this machine yet
-    are fetched with --download.
+    are fetched with --download; --local lists those that are.
 
     \b
     Others are named by where they are:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from coopt.cli.reference_config import is_reference_config, options_of
 from coopt.data.images import display_name
-from coopt.errors import ParameterError
+from coopt.errors import CooptWarning, ParameterError
 
+_NOTES = "coopt.cli.config"
 _NOT_IN_FILES = {"config", "json", "debug", "help"}
 
 
@@ -19,21 +24,47 @@ def config_option(command: str) -> Any:
 
     def read(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> None:
         if value is not None and not ctx.resilient_parsing:
-            ctx.default_map = defaults_from(value, ctx.command, command)
+            ctx.default_map, ctx.meta[_NOTES] = defaults_from(value, ctx.command, command)
 
-    return click.option(
+    option = click.option(
         "--config",
         type=click.Path(path_type=Path),
         is_eager=True,  # before the options whose defaults it gives
         expose_value=False,
         callback=read,
         metavar="YAML",
-        help="Read options from a file such as `n-ctx: 4`; those given here win.",
+        help="Read options from a file such as `n-ctx: 4`, or from one for CoOp's reference implementation; those given "
+        "here win.",
     )
 
+    def decorate(function: Any) -> Any:
+        @wraps(function)
+        def run(*arguments: Any, **given: Any) -> Any:
+            ctx = click.get_current_context()
+            notes = ctx.meta.get(_NOTES)
+            if notes is not None:
+                given = _typed_context_wins(ctx, given)
+            for note in notes or ():
+                warnings.warn(note, CooptWarning, stacklevel=2)
+            return function(*arguments, **given)
 
-def defaults_from(file: Path, command: click.Command, name: str) -> dict[str, Any]:
-    """The content of a configuration file as defaults of a command's parameters.
+        return option(run)
+
+    return decorate
+
+
+def _typed_context_wins(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Of `--n-ctx` and `--init`, the one in a reference file, which names one always, makes way for the typed one."""
+    for typed, other in (("n_ctx", "init"), ("init", "n_ctx")):
+        sources = [ctx.get_parameter_source(name) for name in (typed, other)]
+        if sources == [ParameterSource.COMMANDLINE, ParameterSource.DEFAULT_MAP]:
+            given[other] = None
+    return given
+
+
+def defaults_from(file: Path, command: click.Command, name: str) -> tuple[dict[str, Any], list[str] | None]:
+    """The content of a configuration file as defaults of a command's parameters. Of one for the reference implementation
+    also what is to be said about it, otherwise None.
 
     Raises:
         ParameterError: the file cannot be read, or an entry is unknown or of the wrong kind.
@@ -41,7 +72,10 @@ def defaults_from(file: Path, command: click.Command, name: str) -> dict[str, An
     shown = display_name(file)
     known = _keys(command)
     defaults: dict[str, Any] = {}
-    for key, value in _read(file, shown).items():
+    content, notes = _read(file, shown), None
+    if is_reference_config(content):
+        content, notes = options_of(content, shown)
+    for key, value in content.items():
         found = known.get(str(key).replace("-", "_"))
         if found is None:
             close = get_close_matches(str(key).replace("_", "-"), [k.replace("_", "-") for k in known], n=1)
@@ -53,7 +87,7 @@ def defaults_from(file: Path, command: click.Command, name: str) -> dict[str, An
             continue
         checked = _checked(parameter, value, f"The entry {str(key)!r} in '{shown}'")
         defaults[str(parameter.name)] = not checked if negated else checked
-    return defaults
+    return defaults, notes
 
 
 def _keys(command: click.Command) -> dict[str, tuple[click.Parameter, bool]]:

@@ -113,7 +113,7 @@ def _document(one: Benchmark, status: BenchmarkStatus | None) -> dict[str, Any]:
 
 def _bundled() -> list[dict[str, Any]]:
     from coopt.data.bundled import PREFIX, bundled_datasets
-    from coopt.data.images import find_images
+    from coopt.data.finding import find_images
 
     return [
         {

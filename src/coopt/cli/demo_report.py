@@ -15,6 +15,7 @@ from coopt.prompts.words import NearestWord
 from coopt.report.examples import Example, ExampleRow, examples_figure, first_of_each_class
 from coopt.report.figures import save_figure
 from coopt.report.plots import accuracy_figure
+from coopt.wording import counted
 
 PICTURES = 8
 """In a row of the figure with examples."""
@@ -28,7 +29,7 @@ def say_table(
     output: Output, datasets: Sequence[BundledDataset], summaries: Sequence[FewShotSummary], shots: Sequence[int]
 ) -> None:
     """Accuracy by data set, method and shots; the average first."""
-    headers = ["Accuracy on test pictures, %", "0 shots", *(f"{k} shot{'s' * (k > 1)}" for k in shots)]
+    headers = ["Accuracy on test pictures, %", "0 shots", *(counted(k, "shot") for k in shots)]
     found = {(one.dataset, one.method, one.shots): one for one in summaries}
     titles = {AVERAGE: f"mean of {len(datasets)} data sets"}
     titles |= {one.name: _title(one) for one in datasets}
@@ -56,7 +57,7 @@ def say_words(
         [f"{i + 1}", ", ".join(f"{word.word} ({word.distance:.2f})" for word in near)]
         for i, near in enumerate(words[:WORDS_SHOWN])
     ]
-    more = f", {WORDS_SHOWN} of {len(words)} vectors" if len(words) > WORDS_SHOWN else ""
+    more = f", {WORDS_SHOWN} of {counted(len(words), 'vector')}" if len(words) > WORDS_SHOWN else ""
     output.table([f"Prompt for {dataset.name}{more}", "nearest words (distance)"], rows)
     mean = sum(near[0].distance for near in words) / len(words)
     reads = (
@@ -73,7 +74,7 @@ def say_words(
 def say_next(output: Output, out: Path, dataset: BundledDataset, figures: Sequence[Path], seconds: float) -> None:
     """Where things lie, and what to type next."""
     output.say()
-    output.say(f"Done in {seconds:.0f} seconds. In '{out}':")
+    output.say(f"Done in {counted(round(seconds), 'second')}. In '{out}':")
     said = {
         "accuracy.png": "accuracy against shots",
         "accuracy.svg": "the same for print",

@@ -19,7 +19,7 @@ from coopt.cli.fit_report import peak_memory, versions
 from coopt.cli.group import Interrupted
 from coopt.cli.output import Output
 from coopt.cli.run_folder import refuse_foreign
-from coopt.data import FeatureCache, display_name, few_shot
+from coopt.data import FeatureCache, ImageDataset, display_name, encode_labels, few_shot
 from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
 from coopt.evaluation.few_shot import (
     HAND_MADE,
@@ -34,13 +34,17 @@ from coopt.evaluation.few_shot import (
 from coopt.evaluation.results import ResultFile
 from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
+from coopt.methods.linear_probe import search_c
 from coopt.methods.saving import save
 from coopt.progress import Tracker, tracked
 from coopt.prompts.context import DEFAULT_INIT
 from coopt.prompts.words import distance_scale, nearest_words
 from coopt.training.recipe import Recipe
+from coopt.wording import counted
 
 RESULTS = "results.json"
+FIGURES = 4.0
+"""Seconds for figures and tables, roughly, and a fifth of that for each data set."""
 DEFAULT_DATA = ("backgrounds", "left-food", "objects", "animals", "paint")
 """Of different kinds: the colours of backgrounds and of objects have the same names, and only one of them needs a context;
 there much is to gain, some with the left one of two things, little or nothing here; with animals something is lost."""
@@ -99,8 +103,9 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
     file = ResultFile(settings.out / RESULTS)
     backbone = load_backbone("bundled")
     file.begin(_setup(settings, datasets, backbone, typed))
-    _say_duration(settings, datasets, backbone, output)
     cache: bool | FeatureCache = FeatureCache() if settings.cache else False
+    least = _seconds(settings, datasets, backbone, cache)
+    output.say(f"On this machine it takes {_span(least)}, less where results are there already.")
     shown = _Shown(settings, backbone, cache)
     try:
         with tracked("results", total) as progress:
@@ -108,7 +113,7 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
                 _run_dataset(settings, dataset, file, shown, progress)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Interrupted. {len(file.results)} of {total} results are kept in '{display_name(file.path)}'. "
+            f"Interrupted. {len(file.results)} of {counted(total, 'result')} kept in '{display_name(file.path)}'. "
             f"Run the same command to go on:\n  {display_name(shlex.join(typed))}"
         ) from None
     finally:
@@ -119,52 +124,78 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
 def _say_plan(settings: DemoSettings, datasets: Sequence[BundledDataset], total: int, output: Output) -> None:
     names = ", ".join(one.name for one in datasets)
     output.say(
-        f"Learning prompts on {len(datasets)} bundled data set{'s' * (len(datasets) > 1)} ({names}) from "
-        f"{', '.join(map(str, settings.shots))} image{'s' * (settings.shots != (1,))} per class, {len(settings.seeds)} "
-        f"seed{'s' * (len(settings.seeds) > 1)} each, and comparing with prompts made by hand and with a linear probe."
+        f"Learning prompts on {counted(len(datasets), 'bundled data set')} ({names}) from "
+        f"{', '.join(map(str, settings.shots))} image{'s' * (settings.shots != (1,))} per class, "
+        f"{counted(len(settings.seeds), 'seed')} each, and comparing with prompts made by hand and with a linear probe."
     )
-    output.say(f"The {total} results go to '{display_name(settings.out)}' as they come: Ctrl-C loses nothing.")
+    output.say(
+        f"The {counted(total, 'result')} go to '{display_name(settings.out)}' as they come: Ctrl-C loses nothing."
+    )
 
 
-def _say_duration(
-    settings: DemoSettings, datasets: Sequence[BundledDataset], backbone: Backbone, output: Output
-) -> None:
-    """How long it takes, from a few steps of learning on this machine."""
-    sample = few_shot(datasets[0].load(), 1, settings.seeds[0]).train
+def _seconds(
+    settings: DemoSettings, datasets: Sequence[BundledDataset], backbone: Backbone, cache: bool | FeatureCache
+) -> float:
+    """How long it takes on this machine at least: some images are encoded, a probe is fitted, a few steps learned."""
+    data = datasets[0].load()
+    one_each = few_shot(data, 1, settings.seeds[0]).train
     epochs = 5 if settings.recipe.views else 1
-    estimator = CoOp(backbone, n_ctx=max(settings.n_ctx, default=None), recipe=replace(settings.recipe, epochs=epochs))
+    estimator = CoOp(
+        backbone, n_ctx=max(settings.n_ctx, default=None), recipe=replace(settings.recipe, epochs=epochs), cache=cache
+    )
     estimator.set_params(class_names=datasets[0].class_names)
-    images = torch.zeros(len(sample), backbone.embed_dim) if settings.recipe.views else list(sample.paths)
-    took = []
+    images = torch.zeros(len(one_each), backbone.embed_dim) if settings.recipe.views else list(one_each.paths)
     for _ in range(2):  # the first time, libraries set themselves up
         began = time.perf_counter()
-        estimator.fit(images, list(sample.labels))
-        took.append((time.perf_counter() - began) / epochs)
+        estimator.fit(images, list(one_each.labels))
+        epoch = (time.perf_counter() - began) / epochs
+    estimator.image_features(list(one_each.paths))  # likewise
+    sample = few_shot(data, min(max(settings.shots), 4), settings.seeds[0]).train
+    began = time.perf_counter()
+    features = estimator.image_features(list(sample.paths)).features[0].cpu().numpy()
+    image = (time.perf_counter() - began) / len(sample)
+    targets, _ = encode_labels(sample.labels, datasets[0].class_names)
+    began = time.perf_counter()
+    search_c(features, targets, features, targets)
+    probe = time.perf_counter() - began
     # Fresh views cost in proportion to the images; a step on cached features costs much the same with any number.
-    per_fit = [settings.recipe.epochs_for(k) * took[1] * (1 if settings.recipe.views else k) for k in settings.shots]
-    fits = len(datasets) * len(settings.seeds) * max(1, len(settings.n_ctx)) * sum(per_fit)
-    others = len(datasets) * (4 + 0.2 * len(settings.seeds) * len(settings.shots))
-    output.say(f"On this machine it takes about {_duration(fits + others)}, less where results are there already.")
+    fits = [settings.recipe.epochs_for(k) * epoch * (1 if settings.recipe.views else k) for k in settings.shots]
+    curves = max(1, len(settings.n_ctx)) * sum(fits) + len(settings.shots) * probe
+    images_of_all = sum(_images_used(settings, described.load()) for described in datasets)
+    return len(datasets) * len(settings.seeds) * curves + images_of_all * image + FIGURES * (1 + len(datasets) / 5)
+
+
+def _images_used(settings: DemoSettings, data: ImageDataset) -> int:
+    """How many different images are encoded, roughly."""
+    drawn = max(settings.shots) * len(data.class_names) * len(settings.seeds)
+    return min(drawn, len(data.train)) + sum(0 if part is None else len(part) for part in (data.val, data.test))
 
 
 def _figure_note(settings: DemoSettings) -> str:
     """What the numbers in the figure are."""
+    seeds = "one seed" if len(settings.seeds) == 1 else f"mean and standard deviation of {len(settings.seeds)} seeds"
     return (
-        f"accuracy on the test pictures, mean and standard deviation of {len(settings.seeds)} seeds · bundled model · "
-        f"recipe {settings.recipe.name} · {_context(settings.n_ctx)}"
+        f"accuracy on the test pictures, {seeds} · bundled model · recipe {settings.recipe.name} · "
+        f"{_context(settings.n_ctx)}"
     )
 
 
 def _context(n_ctx: Sequence[int]) -> str:
     if not n_ctx:
         return f'the context begins as "{DEFAULT_INIT}"'
+    if tuple(n_ctx) == (1,):
+        return "1 context vector that begins at random"
     return f"{' and '.join(map(str, n_ctx))} context vectors that begin at random"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{max(10, round(seconds, -1)):.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+def _span(least: float) -> str:
+    """From so many seconds to twice as many, for people: nobody knows what else the machine will do."""
+    for unit, seconds in (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0)):
+        step = 10 if unit == "seconds" else 1
+        low = max(step, step * round(least / seconds / step))
+        if low < 45 or unit == "hours":
+            break
+    return f"{low} to {2 * low} {unit}"
 
 
 class _Shown:
@@ -222,7 +253,7 @@ def _run_dataset(
     means = {method: sum(values) / len(values) for method, values in found.items()}
     click.echo(
         f"{dataset.name}: naive {means[NAIVE]:.1f}, hand-made {means[HAND_MADE]:.1f}, learned from "
-        f"{max(settings.shots)} image{'s' * (settings.shots != (1,))} per class {means[settings.learned]:.1f}",
+        f"{counted(max(settings.shots), 'image')} per class {means[settings.learned]:.1f}",
         err=True,
     )
 

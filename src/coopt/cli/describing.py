@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from coopt.cli.loading import Where, load_prompt
-from coopt.cli.output import Output, percent, size_of
+from coopt.cli.output import Output, percent, percent_interval, size_of
 from coopt.data import display_name
 from coopt.errors import ParameterError
+from coopt.evaluation.metrics import accuracy_interval
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
 from coopt.methods.reference_checkpoint import checkpoint_file, is_reference_checkpoint, read_state
 from coopt.methods.saving import JSON_NAME, TENSORS_NAME, describe
 from coopt.prompts.words import NearestWord, distance_scale
 from coopt.training.recipe import RECIPES, Recipe
+from coopt.wording import counted
 
 
 def run_words(prompt: Path, topk: int, class_name: str | None, where: Where, output: Output) -> None:
@@ -29,7 +31,7 @@ def run_words(prompt: Path, topk: int, class_name: str | None, where: Where, out
     if not isinstance(estimator, CoOp | CoCoOp):
         raise ParameterError(
             f"'{display_name(prompt)}' holds the method {estimator.method!r}, which has no context vectors. Expected a "
-            "prompt that `coopt fit` learned."
+            "prompt that `coopt fit` learned with --method coop, cocoop or kgcoop."
         )
     scale = distance_scale(estimator.backbone_)
     near = estimator.nearest_words(topk)
@@ -72,7 +74,7 @@ def _chosen_class(names: Sequence[str], name: str | None) -> str:
     if name not in names:
         close = get_close_matches(name, names, n=3)
         hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It begins with {', '.join(names[:5])}."
-        raise ParameterError(f"{name!r} is not among the prompt's {len(names)} classes. {hint}")
+        raise ParameterError(f"{name!r} is not among the prompt's {counted(len(names), 'class')}. {hint}")
     return name
 
 
@@ -125,13 +127,21 @@ def _history(about: dict[str, Any]) -> list[list[str]]:
     rows = []
     learned_from, accuracy = about.get("learned_from"), about.get("accuracy")
     if isinstance(learned_from, dict):
-        shots = f", {learned_from['shots']} shots" if learned_from.get("shots") else ""
-        text = f"{learned_from.get('dataset')}: {learned_from.get('images')} images{shots}"
+        shots, images = learned_from.get("shots"), learned_from.get("images")
+        text = f"{learned_from.get('dataset')}: {counted(images, 'image') if isinstance(images, int) else images}"
+        text += f", {counted(shots, 'shot')}" if isinstance(shots, int) else ""
         rows.append(["learned from", display_name(text)])
+    if not isinstance(accuracy, dict):
+        return rows
+    kind = "image"
+    if isinstance(learned_from, dict):
+        kind = "held-out image" if learned_from.get("held_out_made") else "test image"
     for key, name in (("zero_shot", "zero-shot"), ("learned", "learned")):
-        if isinstance(accuracy, dict) and isinstance(accuracy.get(key), (int, float)):
-            images = accuracy.get("images")
-            rows.append([f"{name} accuracy", f"{percent(accuracy[key])} % of {images} held-out images"])
+        value, images = accuracy.get(key), accuracy.get("images")
+        if isinstance(value, int | float) and isinstance(images, int) and 0 <= value <= 100 and images > 0:
+            interval = percent_interval(accuracy_interval(value, images))
+            of = f"of {counted(images, kind)} (95% interval {interval})"
+            rows.append([f"{name} accuracy", f"{percent(value)} % {of}"])
     return rows
 
 
@@ -148,11 +158,11 @@ def _reference_info(prompt: Path, output: Output) -> None:
     state = read_state(prompt)
     shape = tuple(state["ctx"].shape)
     method = "cocoop" if any(name.startswith("meta_net.") for name in state) else "coop"
-    classes = f"class-specific, {shape[0]} classes" if len(shape) == 3 else "one for all classes"
+    classes = f"class-specific, {counted(shape[0], 'class')}" if len(shape) == 3 else "one for all classes"
     rows = [
         ["kind", "a checkpoint of CoOp's reference implementation"],
         ["method", method],
-        ["context", f"{shape[-2]} vectors of width {shape[-1]}, {classes}"],
+        ["context", f"{counted(shape[-2], 'vector')} of width {shape[-1]}, {classes}"],
         ["backbone", "not said; give it with --backbone"],
         ["size", size_of(file.stat().st_size)],
     ]

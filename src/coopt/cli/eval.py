@@ -7,7 +7,18 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, DATA, PROMPT, ROOT, SPLIT, backbone_options, on_bad_image, precision
+from coopt.cli.options import (
+    CACHE,
+    DATA,
+    PROMPT,
+    ROOT,
+    SPLIT,
+    DataReading,
+    backbone_options,
+    data_reading,
+    on_bad_image,
+    precision,
+)
 from coopt.cli.output import Output, command
 
 
@@ -25,6 +36,13 @@ from coopt.cli.output import Output, command
     type=click.Choice(["standard", "reference-2021-09"]),
     help="How images are prepared; the second is CoOp's way before October 2021.",
 )
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the mistakes (CSV) and the confusion matrix (CSV and PNG) into DIR.",
+)
+@data_reading
 @on_bad_image("fail")
 @CACHE
 @precision(None)
@@ -39,6 +57,8 @@ def eval(
     download: bool,
     position: str | None,
     preprocess: str | None,
+    out: Path | None,
+    reading: DataReading,
     on_bad_image: str,
     cache: bool,
     precision: Literal["fp32", "bf16"] | None,
@@ -53,11 +73,11 @@ def eval(
     \b
     Examples:
       coopt eval coopt-photos photos
-      coopt eval coopt-photos other-photos --split all
+      coopt eval coopt-photos other-photos --split all --out mistakes
       coopt eval output/prompt_learner imagenet_a --root DATA --backbone openai:RN50.pt
     """
     from coopt.cli.evaluating import run_eval
     from coopt.cli.where import Where
 
-    where = Where(backbone, device, download, position, precision)
-    run_eval(prompt, data, root, split, where, preprocess, on_bad_image, cache, output)
+    where = Where(backbone, device, download, position, precision, reading.value_range)
+    run_eval(prompt, data, root, split, where, preprocess, out, on_bad_image, cache, output, reading)

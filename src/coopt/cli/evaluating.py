@@ -9,15 +9,18 @@ from typing import Any
 import click
 
 from coopt.backbones import load_backbone
+from coopt.cli.evaluation_files import EVALUATION, write_evaluation
 from coopt.cli.loading import Where, load_prompt, load_split, preprocessed
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.cli.output import Output, percent
+from coopt.cli.run_folder import PROMPT, refuse_foreign
 from coopt.data import ImageDataset, display_name
-from coopt.errors import ParameterError
-from coopt.evaluation import Evaluation, evaluate
+from coopt.errors import ParameterError, SavedFileError
+from coopt.evaluation import Evaluation, compare, evaluate, scores_among
 from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint
-from coopt.methods.saving import save
+from coopt.methods.saving import describe, save
 from coopt.methods.zero_shot import ZeroShot
 from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_list
 
@@ -33,22 +36,28 @@ def run_eval(
     split: str,
     where: Where,
     preprocess: str | None,
+    out: Path | None,
     on_bad_image: Any,
     cache: bool,
     output: Output,
+    reading: DataReading = AS_USUAL,
 ) -> None:
     """Measures one learned prompt.
 
     Raises:
-        CooptError: anything wrong with the prompt, the data or the backbone.
+        CooptError: anything wrong with the prompt, the data, the backbone or the output folder.
     """
-    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root)
+    if out is not None:
+        refuse_foreign(out, (EVALUATION,), _folder(data))
+        click.get_current_context().with_resource(writing_folder(out, "--out"))
+    dataset, chosen = load_split(data, split, prompt, on_bad_image, output, root, reading)
     estimator, own_classes = _with_classes_of(dataset, prompt, where, output)
     estimator.cache = cache
     with preprocessed(estimator.backbone_, preprocess):
         images = estimator.image_features(list(chosen.paths), on_bad_image)
     labels = [chosen.labels[i] for i in images.kept]
-    found = evaluate(estimator, images, labels, None if own_classes else dataset.class_names)
+    scores, targets, names = scores_among(estimator, images, labels, None if own_classes else dataset.class_names)
+    found = compare(targets, scores.argmax(axis=1), names)
     output.say()
     output.table(
         [f"On {found.n} images, %", "accuracy", "macro-F1", "class mean"],
@@ -56,20 +65,23 @@ def run_eval(
         right=(1, 2, 3),
     )
     _say_mistakes(output, found)
-    output.result(
-        {
-            "prompt": display_name(prompt),
-            "backbone": estimator.backbone_.name,
-            "data": display_name(data),
-            "dataset_hash": dataset.hash,
-            "split": split,
-            "classes_of": "prompt" if own_classes else "data",
-            "preprocessing": preprocess or "standard",
-            "precision": estimator.image_precision,
-            **found.to_dict(),
-            "skipped": [list(one) for one in images.skipped],
-        }
-    )
+    document = {
+        "prompt": display_name(prompt),
+        "backbone": estimator.backbone_.name,
+        "data": display_name(data),
+        "dataset_hash": dataset.hash,
+        "split": split,
+        "classes_of": "prompt" if own_classes else "data",
+        "preprocessing": preprocess or "standard",
+        "precision": estimator.image_precision,
+        **found.to_dict(),
+        "skipped": [list(one) for one in images.skipped],
+    }
+    if out is not None:
+        kept = [chosen.paths[i] for i in images.kept]
+        write_evaluation(out, {**document, "warnings": output.warnings}, kept, scores, targets, names, output)
+        document["out"] = display_name(out)
+    output.result(document)
 
 
 def _with_classes_of(dataset: ImageDataset, prompt: Path, where: Where, output: Output) -> tuple[ClipClassifier, bool]:
@@ -129,6 +141,7 @@ def run_zero_shot(
     on_bad_image: Any,
     cache: bool,
     output: Output,
+    reading: DataReading = AS_USUAL,
 ) -> None:
     """Measures hand-made prompts one by one and, when there are several, together.
 
@@ -136,11 +149,12 @@ def run_zero_shot(
         CooptError: anything wrong with the templates, the data or the backbone.
     """
     if out is not None:
+        _check_prompt_folder(out, data)
         click.get_current_context().with_resource(writing_folder(out, "--out"))
-    dataset, chosen = load_split(data, split, None, on_bad_image, output, root)
+    dataset, chosen = load_split(data, split, None, on_bad_image, output, root, reading)
     named = [one for template in templates for one in _meant(template, dataset)]
     singles = list(dict.fromkeys([*named, *(ENSEMBLE if ensemble else ())])) or [DEFAULT_TEMPLATE]
-    backbone = load_backbone(where.backbone or "bundled", where.device, where.download)
+    backbone = load_backbone(where.backbone or "bundled", where.device, where.download, where.value_range)
 
     def classifier(used: str | list[str]) -> ZeroShot:
         found = ZeroShot(backbone, templates=used, precision=where.precision or "fp32", cache=cache)
@@ -168,6 +182,20 @@ def run_zero_shot(
         output.say()
         output.say(f"Saved to '{display_name(out)}'; use it as `coopt predict {display_name(out)} IMAGES...`.")
     output.result(_zero_shot_document(data, split, dataset, together, singles, rows, whole, out, images.skipped))
+
+
+def _folder(data: Path) -> Path | None:
+    """The folder of images, if that is what the data are."""
+    return data if data.is_dir() else None
+
+
+def _check_prompt_folder(folder: Path, data: Path) -> None:
+    """Refuses to write a prompt over one that was learned, or among files that are not ours."""
+    refuse_foreign(folder, (PROMPT,), _folder(data))
+    if (folder / PROMPT).exists() and (method := describe(folder)["method"]) != ZeroShot.method:
+        raise SavedFileError(
+            f"'{display_name(folder)}' holds a prompt that was learned ({method}). Choose another folder with --out."
+        )
 
 
 def _meant(template: str, dataset: ImageDataset) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from coopt.cli.config import config_option
-from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, on_bad_image, precision
+from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, data_reading, on_bad_image, precision
 from coopt.cli.output import Output, command
 from coopt.cli.recipe_options import recipe_options
 
@@ -57,6 +57,7 @@ METHODS = (
     show_default=True,
     help="Of each class, held out when DATA has no test part; 0: none.",
 )
+@data_reading
 @config_option("fit")
 @on_bad_image("fail")
 @CACHE
@@ -91,6 +92,7 @@ def fit(ctx: click.Context, output: Output, **options: Any) -> None:
       coopt fit photos
       coopt fit photos --shots 4 --n-ctx 16 --out my-prompt
       coopt fit photos --method tip_adapter --set finetune=true
+      coopt fit photos --class-names names.json
       coopt fit labels.csv --backbone openclip:ViT-B-16/openai --init "a picture of a"
       coopt fit caltech101 --root DATA --shots 16
       coopt fit --config my-prompt/config.yaml

@@ -11,27 +11,46 @@ from pathlib import Path
 from typing import Any
 
 from coopt import __version__
-from coopt.cli.output import Output, percent, size_of
+from coopt.cli.fit_advice import Measured, chance_sentence, probe_sentence, toy_sentence, what_to_change
+from coopt.cli.output import Output, percent, percent_interval, size_of
 from coopt.cli.settings import FitSettings
 from coopt.data import ImageDataset, display_name
-from coopt.evaluation import Evaluation
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE
+from coopt.wording import counted
 
 RESULT_FORMAT = 1
 
+_TITLES = {
+    "coop": "learned prompt",
+    "cocoop": "learned prompt (CoCoOp)",
+    "kgcoop": "learned prompt (KgCoOp)",
+    "tip_adapter": "Tip-Adapter",
+    "text_bias": "text bias",
+    "text_transformation": "text transformation",
+    "linear_probe": "linear probe",
+    "image_tuning": "tuned image encoder",
+}
 
-def data_sentence(dataset: ImageDataset) -> list[str]:
-    """What there is to learn from, and what was decided about it."""
-    parts = [f"{len(dataset.train)} images to learn from"]
+
+def title_of(estimator: ClipClassifier) -> str:
+    """What was learned, as tables call it."""
+    finetuned = "-F" if getattr(estimator, "finetune", False) else ""
+    return _TITLES.get(estimator.method, estimator.method) + finetuned
+
+
+def say_data(output: Output, settings: FitSettings, dataset: ImageDataset, typed: Sequence[str]) -> None:
+    """What there is to learn from and with, and what was decided about it."""
+    parts = [f"{counted(len(dataset.train), 'image')} to learn from"]
     if dataset.test is not None:
         parts.append(f"{len(dataset.test)} held out")
     if dataset.val is not None:
         parts.append(f"{len(dataset.val)} for validation (not used)")
-    lines = [f"{dataset.name}: {len(dataset.class_names)} classes, {', '.join(parts)}."]
+    lines = [f"{dataset.name}: {counted(len(dataset.class_names), 'class')}, {', '.join(parts)}."]
     if dataset.test is None:
         lines.append("No images are held out, so accuracy is not measured.")
-    return lines + list(dataset.notes)
+    for line in (*lines, *dataset.notes, *((toy_sentence(typed),) if settings.toy else ())):
+        output.say(line)
 
 
 def result_of(
@@ -39,8 +58,7 @@ def result_of(
     whole: ImageDataset,
     dataset: ImageDataset,
     estimator: ClipClassifier,
-    zero_shot: Evaluation | None,
-    learned: Evaluation | None,
+    measured: Measured | None,
     typed: Sequence[str],
 ) -> dict[str, Any]:
     """Everything needed to do the run again, and what came of it."""
@@ -78,19 +96,24 @@ def result_of(
         "epochs": len(losses),
         "loss": losses[-1] if losses else None,
         "peak_memory_bytes": peak_memory(),
-        "metrics": {
-            "zero_shot": None if zero_shot is None else {"template": DEFAULT_TEMPLATE, **zero_shot.to_dict()},
-            "learned": None if learned is None else learned.to_dict(),
-        },
+        "metrics": _metrics(measured),
+    }
+
+
+def _metrics(measured: Measured | None) -> dict[str, Any]:
+    if measured is None:
+        return dict.fromkeys(("zero_shot", "learned", "linear_probe", "chance", "at_chance"))
+    return {
+        "zero_shot": {"template": DEFAULT_TEMPLATE, **measured.zero_shot.to_dict()},
+        "learned": measured.learned.to_dict(),
+        "linear_probe": None if measured.probe is None else measured.probe.to_dict(),
+        "chance": measured.chance,
+        "at_chance": measured.at_chance,
     }
 
 
 def saved_extra(
-    settings: FitSettings,
-    whole: ImageDataset,
-    dataset: ImageDataset,
-    zero_shot: Evaluation | None,
-    learned: Evaluation | None,
+    settings: FitSettings, whole: ImageDataset, dataset: ImageDataset, measured: Measured | None
 ) -> dict[str, Any]:
     """What goes with the prompt wherever it is sent: what it was learned from, and how well it did."""
     return {
@@ -104,9 +127,9 @@ def saved_extra(
             "held_out_made": dataset.held_out_made,
         },
         "accuracy": {
-            "images": 0 if learned is None else learned.n,
-            "zero_shot": None if zero_shot is None else zero_shot.accuracy,
-            "learned": None if learned is None else learned.accuracy,
+            "images": 0 if measured is None else measured.learned.n,
+            "zero_shot": None if measured is None else measured.zero_shot.accuracy,
+            "learned": None if measured is None else measured.learned.accuracy,
         },
     }
 
@@ -114,48 +137,90 @@ def saved_extra(
 def report(
     output: Output,
     result: dict[str, Any],
-    zero_shot: Evaluation | None,
-    learned: Evaluation | None,
+    measured: Measured | None,
     folder: Path,
-    data: str,
+    settings: FitSettings,
+    title: str,
+    typed: Sequence[str],
 ) -> None:
-    """Tells people what came of it and what to do next; machines get the result. `data`: as it was typed."""
-    if zero_shot is not None and learned is not None:
-        _say_accuracy(output, zero_shot, learned)
+    """Tells people what came of it and what to do next; machines get the result.
+
+    Args:
+        output: where to speak.
+        result: see `result_of`.
+        measured: on the held-out images; None: there are none.
+        folder: where it was saved.
+        settings: the options.
+        title: of what was learned, in tables.
+        typed: the command line.
+    """
+    if measured is not None:
+        _say_accuracy(output, measured, title)
     files = sum(file.stat().st_size for file in folder.iterdir() if file.name.startswith("prompt."))
-    seconds = result["seconds"]["total"]
+    saved = f"Saved to '{display_name(folder)}' ({size_of(files)}) after {result['seconds']['total']:.1f} seconds."
     output.say()
-    output.say(f"Saved to '{display_name(folder)}' ({size_of(files)}) after {seconds:.1f} seconds. Next:")
-    name = shlex.quote(display_name(folder))
-    output.say(f"  coopt predict {name} IMAGES...")
-    output.say(f"  coopt eval {name} {data}")
-    if result["n_ctx"]:
-        output.say(f"  coopt words {name}")
+    if measured is not None and measured.at_chance:
+        output.say(chance_sentence(measured))
+        output.say(f"{saved} Before it is of use, change:")
+        for advice in what_to_change(settings, measured, typed):
+            output.say(f"  - {advice}")
+    else:
+        if measured is not None:
+            _say_comparison(output, measured, settings, title)
+        output.say(f"{saved} Next:")
+        _say_next(output, folder, settings, bool(result["n_ctx"]))
+    if measured is not None and measured.probe_is_better:
+        output.say(probe_sentence(settings, folder))
     output.result({**result, "out": display_name(folder)})
 
 
-def _say_accuracy(output: Output, zero_shot: Evaluation, learned: Evaluation) -> None:
+def _say_next(output: Output, folder: Path, settings: FitSettings, has_words: bool) -> None:
+    name = shlex.quote(display_name(folder))
+    output.say(f"  coopt predict {name} IMAGES...")
+    output.say(f"  coopt eval {name} {settings.data_typed}")
+    if has_words:
+        output.say(f"  coopt words {name}")
+
+
+def _say_accuracy(output: Output, measured: Measured, title: str) -> None:
+    zero_shot, learned, probe = measured.zero_shot, measured.learned, measured.probe
+    found = [(f'zero-shot, "{DEFAULT_TEMPLATE}"', zero_shot), (title, learned)]
+    found += [] if probe is None else [("linear probe (same features)", probe)]
     output.say()
-    rows = [
-        [name, percent(one.accuracy), percent(one.macro_f1), percent(one.mean_class_accuracy)]
-        for name, one in ((f'zero-shot, "{DEFAULT_TEMPLATE}"', zero_shot), ("learned prompt", learned))
-    ]
-    output.table(["On held-out images, %", "accuracy", "macro-F1", "class mean"], rows, right=(1, 2, 3))
-    if learned.n < 100:
-        output.say(f"Few images are held out: a single one is {100 / learned.n:.1f} points of accuracy.")
-    if learned.accuracy == zero_shot.accuracy == 100:
-        output.say("Both are without a mistake on these images; they are too easy to tell which is better.")
-    elif learned.accuracy <= zero_shot.accuracy:
-        output.say("The learned prompt is no better than the hand-made one here. More images per class help most.")
+    output.table(
+        ["On held-out images, %", "accuracy", "95% interval", "macro-F1", "class mean"],
+        [
+            [
+                name,
+                percent(one.accuracy),
+                percent_interval(one.interval),
+                percent(one.macro_f1),
+                percent(one.mean_class_accuracy),
+            ]
+            for name, one in found
+        ],
+        right=(1, 2, 3, 4),
+    )
     before = {one.name: one.accuracy for one in zero_shot.classes}
     worst = [one for one in learned.worst_classes() if one.accuracy < 100]
     if worst:
         output.say()
         output.table(
-            ["Weakest classes, %", "images", "zero-shot", "learned"],
+            ["Weakest classes, %", "images", "zero-shot", title],
             [[display_name(c.name), str(c.n), percent(before[c.name]), percent(c.accuracy)] for c in worst],
             right=(1, 2, 3),
         )
+
+
+def _say_comparison(output: Output, measured: Measured, settings: FitSettings, title: str) -> None:
+    zero_shot, learned = measured.zero_shot, measured.learned
+    if learned.accuracy == zero_shot.accuracy == 100:
+        output.say("Both are without a mistake on these images; they are too easy to tell which is better.")
+    elif learned.accuracy <= zero_shot.accuracy:
+        limit = (
+            "The bundled model is what limits it; see above." if settings.toy else "More images per class help most."
+        )
+        output.say(f"The {title} is no better than the hand-made prompt here. {limit}")
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coopt.backbones import Backbone
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.cli.output import Output
 from coopt.cli.where import Where
 from coopt.data import ImageDataset, Split, display_name, load_dataset
@@ -24,6 +25,13 @@ def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = 
     Raises:
         CooptError: see `coopt.load`.
     """
+    estimator = _load_prompt(prompt, where, class_names)
+    if where.value_range is not None:
+        estimator.backbone_ = estimator.backbone_.with_value_range(where.value_range)
+    return estimator
+
+
+def _load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None) -> ClipClassifier:
     if is_reference_checkpoint(prompt):
         position: Any = where.position or "end"
         return load_reference_checkpoint(
@@ -44,7 +52,13 @@ def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = 
 
 
 def load_split(
-    data: Path, split: str, prompt: Path | None, on_bad_image: Any, output: Output, root: Path | None = None
+    data: Path,
+    split: str,
+    prompt: Path | None,
+    on_bad_image: Any,
+    output: Output,
+    root: Path | None = None,
+    reading: DataReading = AS_USUAL,
 ) -> tuple[ImageDataset, Split]:
     """The images to measure on, and the data set they are of; says which they are.
 
@@ -53,14 +67,16 @@ def load_split(
     Raises:
         DataError: no images, or no such part.
     """
-    held_out = _held_out_then(data, prompt, on_bad_image) if split == "test" else None
+    held_out = _held_out_then(data, prompt, on_bad_image, reading) if split == "test" else None
     if held_out is not None and held_out.test is not None:
         output.say(
             f"{held_out.name}: the {len(held_out.test)} images that were held out when the prompt was learned from "
             "this data. (--split all takes all of them.)"
         )
         return held_out, held_out.test
-    dataset = load_dataset(data, test_fraction=0, root=root, on_bad_image=on_bad_image, require_train=False)
+    dataset = load_dataset(
+        data, test_fraction=0, root=root, on_bad_image=on_bad_image, require_train=False, **reading.of_dataset
+    )
     parts = {"train": dataset.train or None, "val": dataset.val, "test": dataset.test}
     there = {name: part for name, part in parts.items() if part is not None}
     if split == "all" or (split == "test" and dataset.test is None):
@@ -79,7 +95,7 @@ def load_split(
     return dataset, chosen
 
 
-def _held_out_then(data: Path, prompt: Path | None, on_bad_image: Any) -> ImageDataset | None:
+def _held_out_then(data: Path, prompt: Path | None, on_bad_image: Any, reading: DataReading) -> ImageDataset | None:
     """The data set with the held-out part of the prompt's own fit; None when it was learned from something else."""
     if prompt is None or is_reference_checkpoint(prompt):
         return None
@@ -95,6 +111,7 @@ def _held_out_then(data: Path, prompt: Path | None, on_bad_image: Any) -> ImageD
                 test_fraction=made["test_fraction"],
                 on_bad_image=on_bad_image,
                 require_train=False,
+                **reading.of_dataset,
             )
         except (DataError, KeyError, TypeError):
             return None  # the message of the second attempt, without the prompt's settings, is the right one

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from functools import wraps
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import click
 
@@ -42,7 +44,7 @@ def on_bad_image(default: str) -> Callable[[_Function], _Function]:
         type=click.Choice(["skip", "fail"]),
         default=default,
         show_default=True,
-        help="Leave out images that cannot be read and name them, or stop at the first.",
+        help="Leave out images that cannot be read and name them, or stop and name them.",
     )
 
     def decorate(command: _Function) -> _Function:
@@ -51,11 +53,119 @@ def on_bad_image(default: str) -> Callable[[_Function], _Function]:
             try:
                 return command(*arguments, **options)
             except BadImageError as error:
-                raise BadImageError(f"{error} With --on-bad-image skip such images are left out and named.") from error
+                gap = "\n" if "\n" in str(error) else " "
+                raise BadImageError(
+                    f"{error}{gap}With --on-bad-image skip such images are left out and named."
+                ) from error
 
         return option(cast(_Function, run))
 
     return decorate
+
+
+@dataclass(frozen=True)
+class DataReading:
+    """How DATA is read: the options of `data_reading`, None where nothing is said.
+
+    Attributes:
+        class_names, class_from, path_column, label_column, split_column: see `coopt.load_dataset`.
+        value_range: see `coopt.load_backbone`.
+    """
+
+    class_names: Path | None = None
+    class_from: Literal["top", "parent", "path"] | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    value_range: tuple[float | int, float | int] | None = None
+
+    @property
+    def of_dataset(self) -> dict[str, Any]:
+        """What `coopt.load_dataset` is given."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "value_range"}
+
+    @property
+    def typed(self) -> list[str]:
+        """The options as words of a command line."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        words = (
+            (f"--{name.replace('_', '-')}", self._text(value)) for name, value in given.items() if value is not None
+        )
+        return [word for pair in words for word in pair]
+
+    def config(self) -> dict[str, str | None]:
+        """The options as entries of a configuration file, from wherever it is read."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.class_names is not None:
+            values["class_names"] = self.class_names.absolute()
+        return {name: None if value is None else self._text(value) for name, value in values.items()}
+
+    @staticmethod
+    def _text(value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+AS_USUAL = DataReading()
+
+
+class _ValueRange(click.ParamType):
+    """Two numbers with a comma between them."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The values of black and white."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            black, white = (
+                int(part) if part.strip().lstrip("-").isdecimal() else float(part) for part in value.split(",")
+            )
+        except ValueError:
+            self.fail(f"{value!r} is not two numbers such as 0,4095.", param, ctx)
+        if not (isfinite(black) and isfinite(white) and black != white):
+            self.fail(f"{value!r} is not two different finite numbers such as 0,4095.", param, ctx)
+        return black, white
+
+
+VALUE_RANGE = click.option(
+    "--value-range",
+    type=_ValueRange(),
+    metavar="LOW,HIGH",
+    help="Values of black and white in images of more than 8 bits, such as 0,4095.  [default: 0,65535; floats 0,1]",
+)
+
+_DATA_READING = (
+    click.option(
+        "--class-names",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Names for classes that are numbers or codes: JSON, CSV or lines such as `n01440764 tench`.",
+    ),
+    click.option(
+        "--class-from",
+        type=click.Choice(["top", "parent", "path"]),
+        help="The class of animals/cats/1.jpg: animals, cats, or `animals cats`.  [default: top]",
+    ),
+    click.option("--path-column", metavar="NAME", help="Of a CSV: the column of paths, if not `path`."),
+    click.option("--label-column", metavar="NAME", help="Of a CSV: the column of labels, if not `label`."),
+    click.option("--split-column", metavar="NAME", help="Of a CSV: the column of parts, if not `split`."),
+    VALUE_RANGE,
+)
+
+
+def data_reading(command: _Function) -> _Function:
+    """The options that say how DATA is read; the command is given them as one `reading`."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        reading = DataReading(**{field.name: options.pop(field.name) for field in fields(DataReading)})
+        return command(*arguments, reading=reading, **options)
+
+    decorated: Any = run
+    for option in reversed(_DATA_READING):
+        decorated = option(decorated)
+    return decorated
 
 
 def precision(default: str | None) -> Callable[[_Function], _Function]:

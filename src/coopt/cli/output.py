@@ -164,6 +164,11 @@ def percent(value: float) -> str:
     return f"{value:.1f}"
 
 
+def percent_interval(interval: tuple[float, float]) -> str:
+    """An interval in percent, as tables show it."""
+    return f"{percent(interval[0])} to {percent(interval[1])}"
+
+
 def size_of(n_bytes: int | float) -> str:
     """A number of bytes for people."""
     for unit in ("bytes", "kB", "MB"):

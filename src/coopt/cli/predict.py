@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, PROMPT, backbone_options, on_bad_image, precision
+from coopt.cli.options import CACHE, PROMPT, VALUE_RANGE, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
 
 
@@ -42,6 +42,7 @@ from coopt.cli.output import Output, command
 @click.option("--classes", metavar="A,B,C", help="Other classes than those the prompt was learned for.")
 @click.option("--classes-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one per line.")
 @backbone_options(None)
+@VALUE_RANGE
 @on_bad_image("skip")
 @CACHE
 @precision(None)
@@ -64,6 +65,7 @@ def predict(
     backbone: str | None,
     device: str,
     download: bool,
+    value_range: tuple[float | int, float | int] | None,
     on_bad_image: str,
     cache: bool,
     precision: Literal["fp32", "bf16"] | None,
@@ -83,7 +85,7 @@ def predict(
       coopt predict coopt-photos "scans/**/*.png" --csv > found.csv
       find / -name "*.jpg" | coopt predict coopt-photos --from-list - --out all.csv
       coopt predict coopt-photos new.jpg --classes "red kite,grey heron"
-      coopt predict coopt-photos inbox/ --move-to sorted --min-confidence 0.6 --contact-sheet sorted.html
+      coopt predict coopt-photos inbox/ --move-to sorted --min-confidence 0.6
     """
     forms = [name for name, given in (("json", output.json and not out), ("csv", csv), ("jsonl", jsonl)) if given]
     if len(forms) > 1:
@@ -101,7 +103,7 @@ def predict(
     from coopt.cli.where import Where
 
     names = read_class_names(classes, classes_file)
-    where = Where(backbone, device, download, precision=precision)
+    where = Where(backbone, device, download, precision=precision, value_range=value_range)
     skip = on_bad_image == "skip"
     folder = copy_to or move_to
     placement = None if folder is None else Placement(folder, "copy" if folder == copy_to else "move")

@@ -278,7 +278,7 @@ def predictions(
     alone = total is not None and total - done <= CHUNK  # its features have a bar of their own
     with nullcontext() if alone else tracked("predicting", total, done) as progress:
         while chunk := list(islice(paths, CHUNK)):
-            yield list(_chunk(estimator, chunk, shape.topk, request.skip, request.min_confidence or 0))
+            yield list(_chunk(estimator, chunk, shape.topk, request.skip, request.min_confidence or 0.0))
             done += len(chunk)
             if progress is not None:
                 progress.update(done)

@@ -15,7 +15,9 @@ import click
 
 from coopt.cli.placing import Placement
 from coopt.cli.where import Where
-from coopt.data.images import display_name, iter_images, listed_images
+from coopt.data.finding import iter_images
+from coopt.data.image_lists import listed_images
+from coopt.data.images import display_name
 from coopt.errors import DataError, ParameterError
 
 Form = Literal["csv", "jsonl"]
@@ -73,8 +75,9 @@ class Request:
             return
         empty = True
         try:
+            folder = None if self.listed == "-" else Path(self.listed).parent
             with click.open_file(self.listed, "rb") as lines:
-                for path in listed_images(lines):
+                for path in listed_images(lines, display_name(self.listed), folder):
                     empty = False
                     yield path
         except OSError as error:
@@ -101,6 +104,7 @@ class Request:
             "topk": min(self.topk, len(self.names) or self.topk),
             "form": self.form,
             "precision": self.where.precision or self._parameters.get("precision"),
+            "value-range": None if self.where.value_range is None else list(self.where.value_range),
             "min-confidence": self.min_confidence,
         }
         # A saved prompt takes no other weights than its own; a reference checkpoint takes those that it is given.

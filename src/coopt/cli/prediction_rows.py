@@ -129,7 +129,7 @@ class PeoplePrinter(Printer):
 
     def begin(self) -> None:
         """The header waits for the first row: an error may come instead."""
-        self.columns = get_terminal_size().columns if sys.stdout.isatty() else None
+        self.columns = get_terminal_size().columns if _on_terminal() else None
         names = [*self.class_names, *([UNSURE] if self.shape.decided else [])]
         longest = max(cell_len(display_name(name)) for name in names)
         self.width = min(max(longest, 5), 30, *([] if self.columns is None else [max(8, self.columns // 3)]))
@@ -161,9 +161,13 @@ class PeoplePrinter(Printer):
         return name if self.columns is None else _fitted(name, max(8, self.columns - before), cut="end")
 
 
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def _padded(text: str, width: int) -> str:
     """The text in this many columns of a terminal at least; on a terminal, at most."""
-    fitted = _fitted(text, width, cut="end") if sys.stdout.isatty() else text
+    fitted = _fitted(text, width, cut="end") if _on_terminal() else text
     return fitted + " " * (width - cell_len(fitted))
 
 

@@ -137,9 +137,10 @@ def refuse_foreign(path: Path, ours: Sequence[str], images: Path | None = None) 
     if path.exists() and not path.is_dir():
         raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another --out.")
     if images is not None and path.resolve().is_relative_to(images.resolve()):
+        other = path.name if path.resolve() != images.resolve() else f"coopt-{path.resolve().name}"
         raise SavedFileError(
             f"'{shown}' is inside of the folder of images '{display_name(images)}', and would be taken for a class the "
-            f"next time. Choose a folder outside of it, such as --out {shlex.quote(str(beside(images, path.name)))}."
+            f"next time. Choose a folder outside of it, such as --out {shlex.quote(str(beside(images, other)))}."
         )
     if not path.is_dir() or any((path / name).exists() for name in ours):
         return

@@ -8,11 +8,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import click
+
 from coopt.cli.assignments import RECIPE, assignments, changed_recipe, recipe_changes
+from coopt.cli.options import AS_USUAL, DataReading
 from coopt.data import display_name
 from coopt.data.benchmarks.registry import is_name
+from coopt.data.bundled import PREFIX
 from coopt.errors import ParameterError
 from coopt.methods.base import LOCAL_PARAMETERS, ClipClassifier
+from coopt.methods.linear_probe import LinearProbe
 from coopt.methods.saving import METHODS
 from coopt.training.recipe import Recipe
 from coopt.wording import called, setting
@@ -28,6 +33,9 @@ _USUAL = {
     "text_path": "auto",
     "memory": "auto",
 }
+
+# Options that say how is learned and where it goes, not what is learned from.
+_NOT_OF_DATA = {*_USUAL, "epochs", "lr", "set", "method", "out", "root", "overwrite"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class FitSettings:
     memory: str = "auto"
     epochs: int | None = None
     lr: float | None = None
+    reading: DataReading = AS_USUAL
 
     @property
     def full_recipe(self) -> str | dict[str, Any]:
@@ -124,9 +133,26 @@ class FitSettings:
         return self.data if self.data.is_dir() and not is_name(str(self.data), self.root) else None
 
     @property
+    def toy(self) -> bool:
+        """Whether the small bundled model is used on somebody's own data, which it was not made for."""
+        return self.backbone == "bundled" and not str(self.data).startswith(PREFIX)
+
+    def probe_command(self, out: Path) -> str:
+        """The command that fits a linear probe from the same data into `out`."""
+        from coopt.cli.fit import fit
+
+        words = [f"coopt fit {self.data_typed}", setting("method", LinearProbe.method), setting("out", out)]
+        usual = {str(one.name): one.to_info_dict()["default"] for one in fit.params if isinstance(one, click.Option)}
+        for name in sorted(usual.keys() & {one.name for one in fields(self)} - _NOT_OF_DATA):
+            value = getattr(self, name)
+            if value not in (usual[name], None, ()):
+                words += [setting(name, one) for one in (value if isinstance(value, tuple) else (value,))]
+        return display_name(" ".join(words))
+
+    @property
     def data_typed(self) -> str:
         """The data as words of a command line."""
-        words = [str(self.data), *(() if self.root is None else ("--root", str(self.root)))]
+        words = [str(self.data), *(() if self.root is None else ("--root", str(self.root))), *self.reading.typed]
         return shlex.join(map(display_name, words))
 
     def config(self, out: Path) -> dict[str, Any]:
@@ -138,11 +164,14 @@ class FitSettings:
         values[RECIPE] = self.full_recipe
         values["set"] = [text for text in self.set if not text.strip().startswith(f"{RECIPE}.")] or None
         # The run may be repeated where it was; what it may do to the machine is decided each time.
-        for name in ("overwrite", "download", "epochs", "lr"):
+        for name in ("overwrite", "download", "epochs", "lr", "reading"):
             del values[name]
+        values |= self.reading.config()
         return {name.replace("_", "-"): value for name, value in values.items() if value is not None}
 
     def identity(self, dataset_hash: str) -> dict[str, Any]:
         """Equal for two runs that learn the same from the same data."""
         decisive = {"method": self.method, "backbone": self.backbone, "shots": self.shots}
+        if self.reading.value_range is not None:
+            decisive["value_range"] = list(self.reading.value_range)
         return {**decisive, **self.estimator().parameters, "images": dataset_hash}

@@ -25,6 +25,7 @@ from coopt.suites.places import places_of
 from coopt.suites.plan import Plan, Task, estimate, plan_of
 from coopt.suites.runner import Outcome, Runner, reasons
 from coopt.suites.suite import Model, Suite
+from coopt.wording import counted
 
 DOZEN = 12
 """Runs that a dry run names one by one."""
@@ -74,7 +75,7 @@ class RunSettings:
             key, equals, name = given.partition("=")
             if key not in names or not equals or not name:
                 raise ParameterError(
-                    f"The option --backbone takes KEY=NAME with one of the suite's backbones as KEY: {', '.join(names)}. "
+                    f"--backbone takes KEY=NAME with one of the suite's backbones as KEY: {', '.join(names)}. "
                     f"Got {given!r}."
                 )
             check_backbone_name(name, self.download)
@@ -119,14 +120,14 @@ def run_suite(settings: RunSettings, output: Output, typed: Sequence[str]) -> in
         return 0
     total = len(plan.tasks())
     output.say(
-        f"{plan.suite.name}: {plan.suite.title}. {total} runs; their files are in '{display_name(runner.folder)}'."
+        f"{plan.suite.name}: {plan.suite.title}. {counted(total, 'run')}; their files are in '{display_name(runner.folder)}'."
     )
     try:
         outcome = runner.run()
     except KeyboardInterrupt:
         kept = len(runner.outcome.done) + len(runner.outcome.complete)
         raise Interrupted(
-            f"Interrupted. {kept} of {total} runs are kept in '{display_name(runner.folder)}'. "
+            f"Interrupted. {kept} of {counted(total, 'run')} kept in '{display_name(runner.folder)}'. "
             f"Run the same command to go on:\n  {display_name(shlex.join(typed))}"
         ) from None
     _say_outcome(outcome, settings, time.monotonic() - started, output)
@@ -134,17 +135,19 @@ def run_suite(settings: RunSettings, output: Output, typed: Sequence[str]) -> in
 
 
 def _say_outcome(outcome: Outcome, settings: RunSettings, seconds: float, output: Output) -> None:
-    output.say(f"{len(outcome.done)} runs done in {duration(seconds)}, {len(outcome.complete)} were complete.")
+    done = f"{counted(len(outcome.done), 'run')} done in {duration(seconds)}"
+    output.say(f"{done}, {counted(len(outcome.complete), 'run')} complete before.")
     if outcome.replaced:
-        output.say(f"{outcome.replaced} results of another model, other data or other parameters were replaced.")
+        replaced = counted(outcome.replaced, "result")
+        output.say(f"Replaced {replaced} of another model, other data or other parameters.")
     for reason, count in reasons(outcome.failed):
         which = [name for name, said in outcome.failed.items() if said == reason]
         output.warn(
-            f"{count} run{'s' * (count > 1)} failed ({which[0]}{', ...' if count > 1 else ''}): {reason}", "FailedRuns"
+            f"{counted(count, 'run')} failed ({which[0]}{', ...' if count > 1 else ''}): {reason}", "FailedRuns"
         )
     if outcome.elsewhere:
         output.warn(
-            f"{len(outcome.elsewhere)} runs are claimed by another machine ({outcome.elsewhere[0]} ...). Run the suite "
+            f"Another machine claims {counted(len(outcome.elsewhere), 'run')} ({outcome.elsewhere[0]} ...). Run the suite "
             "again when it is done, or with --take-over HOURS if it is not at them any more.",
             "ClaimedRuns",
         )
@@ -170,20 +173,20 @@ def _say_dry(runner: Runner, settings: RunSettings, output: Output) -> None:
     complete = sum(state == "complete" for _, state in states)
     blocked = {task.name: str(state) for task, state in states if isinstance(state, CooptError)}
     output.say(
-        f"{len(states)} runs: {complete} complete, {len(to_do)} to do"
+        f"{counted(len(states), 'run')}: {complete} complete, {len(to_do)} to do"
         f"{f', {len(blocked)} that cannot be done here' if blocked else ''}."
     )
     redone = Counter(state for _, state in states if state in ("stale", "damaged"))
     if redone["stale"]:
-        output.say(f"{redone['stale']} of them were done with another model, data or parameters, and are done again.")
+        output.say(f"To be done again, since model, data or parameters are others now: {redone['stale']}.")
     if redone["damaged"]:
-        output.say(f"{redone['damaged']} of them have damaged files, and are done again.")
+        output.say(f"To be done again, since the files are damaged: {redone['damaged']}.")
     for task in to_do[:DOZEN]:
         output.say(f"  {task.name}")
     if len(to_do) > DOZEN:
         output.say(f"  ... and {len(to_do) - DOZEN} more")
     for reason, count in reasons(blocked):
-        output.warn(f"{count} run{'s' * (count > 1)} cannot be done here: {reason}", "BlockedRuns")
+        output.warn(f"{counted(count, 'run')} cannot be done here: {reason}", "BlockedRuns")
     _say_time(runner, to_do, output)
     output.result(
         {
@@ -207,11 +210,12 @@ def _say_time(runner: Runner, to_do: Sequence[Task], output: Output) -> None:
     known, unknown = len(to_do) - int(found["of_unknown_time"]), found["of_unknown_time"]
     if known:
         output.say(
-            f"{known} of them take about {duration(found['seconds'])} in one process, as those that are done took."
+            f"Time for {counted(known, 'run')}: about {duration(found['seconds'])} in one process, as those that are done "
+            "took."
         )
     if unknown:
         output.say(
-            f"How long {unknown} of them take is not known, since no run like them is done. The whole suite: "
+            f"Time for {counted(int(unknown), 'run')}: not known, since no such run is done. The whole suite: "
             f"{runner.plan.suite.cost}."
         )
 
@@ -219,5 +223,5 @@ def _say_time(runner: Runner, to_do: Sequence[Task], output: Output) -> None:
 def duration(seconds: float) -> str:
     """A time for people."""
     if seconds < 100:
-        return f"{seconds:.0f} seconds"
+        return counted(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

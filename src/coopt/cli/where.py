@@ -19,6 +19,7 @@ class Where:
         download: see `coopt.load`.
         position: of the class name in a reference checkpoint, which does not say it.
         precision: another than the prompt was learned with; None: that one.
+        value_range: the same of the values that are black and white in images with more than 8 bits per value.
     """
 
     backbone: str | None
@@ -26,3 +27,4 @@ class Where:
     download: bool
     position: str | None = None
     precision: Precision | None = None
+    value_range: tuple[float | int, float | int] | None = None

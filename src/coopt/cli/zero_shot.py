@@ -7,7 +7,17 @@ from typing import Literal
 
 import click
 
-from coopt.cli.options import CACHE, DATA, ROOT, SPLIT, backbone_options, on_bad_image, precision
+from coopt.cli.options import (
+    CACHE,
+    DATA,
+    ROOT,
+    SPLIT,
+    DataReading,
+    backbone_options,
+    data_reading,
+    on_bad_image,
+    precision,
+)
 from coopt.cli.output import Output, command
 
 
@@ -25,6 +35,7 @@ from coopt.cli.output import Output, command
 @SPLIT
 @backbone_options("bundled")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Save it, for `coopt predict`.")
+@data_reading
 @on_bad_image("fail")
 @CACHE
 @precision("fp32")
@@ -39,6 +50,7 @@ def zero_shot(
     device: str,
     download: bool,
     out: Path | None,
+    reading: DataReading,
     on_bad_image: str,
     cache: bool,
     precision: Literal["fp32", "bf16"],
@@ -58,5 +70,5 @@ def zero_shot(
     from coopt.cli.evaluating import run_zero_shot
     from coopt.cli.where import Where
 
-    where = Where(backbone, device, download, precision=precision)
-    run_zero_shot(data, root, split, templates, ensemble, where, out, on_bad_image, cache, output)
+    where = Where(backbone, device, download, precision=precision, value_range=reading.value_range)
+    run_zero_shot(data, root, split, templates, ensemble, where, out, on_bad_image, cache, output, reading)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from coopt.data.features import Features as Features
     from coopt.data.features import as_features as as_features
     from coopt.data.features import extract_features as extract_features
+    from coopt.data.finding import find_images as find_images
     from coopt.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
     from coopt.data.images import MAX_PIXELS as MAX_PIXELS
     from coopt.data.images import display_name as display_name
-    from coopt.data.images import find_images as find_images
     from coopt.data.images import open_image as open_image
     from coopt.data.labels import encode_labels as encode_labels
     from coopt.data.leakage import find_leakage as find_leakage
@@ -59,7 +59,7 @@ _LAZY = {
     "extract_features": "features",
     "few_shot": "sampling",
     "few_shot_indices": "sampling",
-    "find_images": "images",
+    "find_images": "finding",
     "find_leakage": "leakage",
     "hold_out": "splits",
     "linear_probe_indices": "sampling",

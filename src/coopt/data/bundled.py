@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
-from coopt.data.images import find_images
+from coopt.data.finding import find_images
 from coopt.data.splits import ImageDataset, Split
 from coopt.errors import DataError
 

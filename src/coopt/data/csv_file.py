@@ -4,132 +4,181 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import unicodedata
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from coopt.data.csv_columns import Columns, Table, find_columns
 from coopt.data.folder import PART_NAMES
 from coopt.data.images import display_name
 from coopt.data.splits import Split
-from coopt.errors import DataError, SkippedImageWarning
+from coopt.data.text_files import decode_text, in_unicode, visible
+from coopt.errors import CooptWarning, DataError, SkippedImageWarning
+from coopt.wording import setting
 
-_DELIMITERS = (",", ";", "\t", "|")
-_Row = tuple[int, str, str, str]  # line, path, label, split
+
+class _Row(NamedTuple):
+    line: int
+    path: str
+    label: str
+    split: str
 
 
-def read_csv(file: Path, on_bad_image: Literal["fail", "skip"]) -> dict[str, Split]:
+def read_csv(file: Path, on_bad_image: Literal["fail", "skip"], columns: Columns | None = None) -> dict[str, Split]:
     """The parts of a data set named in a CSV: {"train": ...} when it has no column `split`.
 
     The header names the columns path, label and maybe split (train, val, test), in any order; others beside them are
-    left alone. The delimiter is what fits the header: comma, semicolon, tab or bar. Paths are counted from the CSV's
-    folder.
+    left alone. Without them, one other usual name is taken for each ("file_name", "class"). The delimiter is what fits
+    the header: comma, semicolon, tab or bar. Paths are counted from the CSV's folder; backslashes in them are slashes.
+    The text may be UTF-8 or UTF-16; labels that are neither are read as Windows-1252.
 
     Raises:
         DataError: the file is empty, a column is missing, or rows are wrong (with their line numbers).
     """
     name = display_name(file)
     try:
-        # surrogateescape: a file name on disk may be of any bytes; labels are checked for it below.
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        text = decode_text(file.read_bytes())
     except OSError as error:
         raise DataError(f"The CSV '{name}' cannot be read: {error.strerror}.") from error
-    if not text.strip():
+    if not text.strip("\0 \t\r\n"):
         raise DataError(f"The CSV '{name}' is empty. Expected a header path,label and one line per image.")
-    rows = _read_rows(name, text)
+    table = find_columns(name, text, columns or Columns())
+    rows = _readable_labels(name, _read_rows(name, table))
     if not rows:
         raise DataError(f"The CSV '{name}' has a header but no images. Expected one line per image below it.")
-    _check_rows(name, rows)
-    return _to_parts(name, file.parent, rows, on_bad_image)
+    _check_rows(name, file.parent, rows)
+    return _to_parts(name, file.parent, _each_once(name, file.parent, rows), on_bad_image)
 
 
-def _read_rows(name: str, text: str) -> list[_Row]:
-    delimiter, header = _header_of(name, text)
-    where = {column: header.index(column) for column in ("path", "label", "split") if column in header}
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+def _read_rows(name: str, table: Table) -> list[_Row]:
     rows: list[_Row] = []
     wrong: list[str] = []
-    try:
-        for number, cells in enumerate(reader):
-            if number == 0 or not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                wrong.append(f"line {reader.line_num} has {len(cells)} cells")
-                continue
-            split = cells[where["split"]].strip() if "split" in where else "train"
-            rows.append((reader.line_num, cells[where["path"]].strip(), cells[where["label"]].strip(), split))
-    except csv.Error as error:
-        raise DataError(f"The CSV '{name}' is broken near line {reader.line_num}: {error}.") from error
+    for line, cells in _cells(name, table):
+        if len(cells) != len(table.header):
+            wrong.append(f"line {line} has {len(cells)} cells")
+            continue
+        split = "train" if table.split is None else cells[table.split].strip()
+        assert table.label is not None
+        rows.append(_Row(line, cells[table.path].strip(), cells[table.label], split))
     if wrong:
         raise DataError(
-            f"The CSV '{name}' has {len(header)} columns, but {_first(wrong)}. "
+            f"The CSV '{name}' has {len(table.header)} columns, but {_first(wrong)}. "
             'Put quotes around a cell that holds the delimiter: "cats, big/1.jpg".'
         )
+    if table.split is not None and table.header[table.split].lower() != "split" and _is_no_split(rows):
+        return [row._replace(split="train") for row in rows]  # a column "set" or "part" may mean anything
     return rows
 
 
-def _header_of(name: str, text: str) -> tuple[str, list[str]]:
-    """The delimiter that makes the first line a header with path and label, and that header in lower case."""
-    headers: dict[str, list[str]] = {}
-    for delimiter in _DELIMITERS:
-        cells = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
-        headers[delimiter] = [cell.strip().lower() for cell in cells]
-        if {"path", "label"} <= set(headers[delimiter]):
-            return delimiter, headers[delimiter]
-    got = max(headers.values(), key=len)
-    missing = " and ".join(repr(column) for column in ("path", "label") if column not in got)
-    shown = ", ".join(repr(display_name(cell)) for cell in got[:8])
-    raise DataError(
-        f"The CSV '{name}' has no column {missing}. Its first line reads {shown}. "
-        "Expected a header with the columns path,label (optionally split)."
-    )
+def _is_no_split(rows: list[_Row]) -> bool:
+    return not any(row.split.lower() in PART_NAMES for row in rows)
 
 
-def _check_rows(name: str, rows: list[_Row]) -> None:
-    """Every row has a path, a readable label and a known split, and no image has two labels."""
+def _cells(name: str, table: Table) -> Iterator[tuple[int, list[str]]]:
+    """The rows below the header that are not blank, with their line numbers."""
+    reader = csv.reader(io.StringIO(table.text, newline=""), delimiter=table.delimiter)
+    try:
+        for number, cells in enumerate(reader):
+            if number > 0 and any(cell.strip() for cell in cells):
+                yield reader.line_num + table.first_line - 1, cells
+    except csv.Error as error:
+        raise DataError(f"The CSV '{name}' is broken near line {reader.line_num}: {error}.") from error
+
+
+def paths_in_csv(name: str, text: str) -> list[str]:
+    """The paths that a CSV names, as they are written; labels need not be there.
+
+    Raises:
+        DataError: it has no column of paths, or is broken.
+    """
+    table = find_columns(name, text, Columns(), need_label=False)
+    return [cells[table.path].strip() for _, cells in _cells(name, table) if len(cells) > table.path]
+
+
+def _readable_labels(name: str, rows: list[_Row]) -> list[_Row]:
+    """Labels in Unicode, composed, without blanks and invisible characters around them."""
+    odd = [row for row in rows if in_unicode(row.label) is not row.label]
+    if odd:
+        shown = ", ".join(f"{in_unicode(row.label)!r} in line {row.line}" for row in odd[:3])
+        warnings.warn(
+            f"The CSV '{name}' is not UTF-8: {len(odd)} labels were read as Windows-1252 ({shown}). If that is wrong, save "
+            "the file as UTF-8.",
+            CooptWarning,
+            stacklevel=4,
+        )
+    return [row._replace(label=visible(unicodedata.normalize("NFC", in_unicode(row.label)))) for row in rows]
+
+
+def _check_rows(name: str, folder: Path, rows: list[_Row]) -> None:
+    """Every row has a path, a label and a known split, and no image has two labels."""
     known = ", ".join(sorted(set(PART_NAMES.values()), key=["train", "val", "test"].index))
     problems = {
-        "without a path": [f"line {line}" for line, path, _, _ in rows if not path],
-        "without a label": [f"line {line}" for line, _, label, _ in rows if not label],
-        "with a label that is not UTF-8 (save the file as UTF-8)": [
-            f"line {line} ('{display_name(label)}')" for line, _, label, _ in rows if not _is_unicode(label)
-        ],
+        "without a path": [f"line {row.line}" for row in rows if not row.path],
+        "without a label": [f"line {row.line}" for row in rows if not row.label],
         f"with an unknown split (expected {known})": [
-            f"line {line} ('{display_name(split)}')" for line, _, _, split in rows if split.lower() not in PART_NAMES
+            f"line {row.line} ('{display_name(row.split)}')" for row in rows if row.split.lower() not in PART_NAMES
         ],
-        "with another label for the same image": _conflicts(rows),
+        "with another label for the same image": _conflicts(folder, rows),
     }
     for problem, lines in problems.items():
         if lines:
             raise DataError(f"The CSV '{name}' has {len(lines)} rows {problem}: {_first(lines)}.")
 
 
-def _conflicts(rows: list[_Row]) -> list[str]:
-    first: dict[str, tuple[int, str]] = {}
+def _conflicts(folder: Path, rows: list[_Row]) -> list[str]:
+    first: dict[str, _Row] = {}
     found: list[str] = []
-    for line, path, label, _ in rows:
-        earlier_line, earlier = first.setdefault(path, (line, label))
-        if earlier != label:
-            found.append(f"line {line} ('{display_name(path)}' is {label!r}, and {earlier!r} in line {earlier_line})")
+    for row in rows:
+        earlier = first.setdefault(_place(folder, row.path), row)
+        if earlier.label != row.label:
+            found.append(
+                f"line {row.line} ('{display_name(row.path)}' is {row.label!r}, and {earlier.label!r} in line {earlier.line})"
+            )
     return found
+
+
+def _each_once(name: str, folder: Path, rows: list[_Row]) -> list[_Row]:
+    """The rows without those that name an image of the same part again; says so."""
+    seen: dict[tuple[str, str], _Row] = {}
+    again: list[str] = []
+    for row in rows:
+        key = (_place(folder, row.path), PART_NAMES[row.split.lower()])
+        first = seen.setdefault(key, row)
+        if first is not row:
+            again.append(f"line {row.line} ('{display_name(row.path)}', as in line {first.line})")
+    if again:
+        warnings.warn(
+            f"The CSV '{name}' has {len(again)} rows that name an image again: {_first(again)}. Each image counts once.",
+            CooptWarning,
+            stacklevel=4,
+        )
+    return list(seen.values())
+
+
+def _place(folder: Path, path: str) -> str:
+    """What is equal for two names of one file, as far as the names tell: "a/../b.jpg" is "b.jpg"."""
+    joined = os.path.join(folder, path.replace("\\", "/"))  # noqa: PTH118  (pathlib is slow on a million paths)
+    return os.path.normcase(os.path.normpath(joined))
 
 
 def _to_parts(name: str, folder: Path, rows: list[_Row], on_bad_image: Literal["fail", "skip"]) -> dict[str, Split]:
     missing: list[str] = []
     parts: dict[str, list[tuple[Path, str]]] = {}
-    for line, path, label, split in rows:
-        file = folder / path
-        if _is_file(file):
-            item = (file, unicodedata.normalize("NFC", label))
-            parts.setdefault(PART_NAMES[split.lower()], []).append(item)
+    for row in rows:
+        file = find_file(folder, row.path)
+        if file is not None:
+            parts.setdefault(PART_NAMES[row.split.lower()], []).append((file, row.label))
         else:
-            missing.append(f"line {line} ('{display_name(path)}')")
+            missing.append(f"line {row.line} ('{display_name(row.path)}')")
     if missing:
         what = f"The CSV '{name}' names {len(missing)} of {len(rows)} images that do not exist: {_first(missing)}."
         if on_bad_image == "fail" or not parts:
             raise DataError(
                 f"{what} Paths are counted from the folder of the CSV, '{display_name(folder)}'. "
-                "Correct them, or leave missing images out with on_bad_image='skip'."
+                f"Correct them, or leave missing images out with {setting('on_bad_image', 'skip')}."
             )
         warnings.warn(f"{what} They are left out.", SkippedImageWarning, stacklevel=4)
     return {
@@ -139,19 +188,23 @@ def _to_parts(name: str, folder: Path, rows: list[_Row], on_bad_image: Literal["
     }
 
 
+def find_file(folder: Path, path: str) -> Path | None:
+    """The file that a path means, counted from a folder: as it is written, or as other systems and programs write it."""
+    spellings = (
+        lambda: path,
+        lambda: path.replace("\\", "/"),
+        lambda: in_unicode(path).replace("\\", "/"),
+        lambda: unicodedata.normalize("NFC", path),
+        lambda: unicodedata.normalize("NFD", path),
+    )
+    return next((file for spelling in spellings if _is_file(file := folder / spelling())), None)
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name too long for the system, or with a null byte
         return False
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _first(items: list[str], limit: int = 5) -> str:

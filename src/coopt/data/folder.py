@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from coopt.data.images import IMAGE_EXTENSIONS, display_name, unreadable, visible_entries, walk_images
+from coopt.data.finding import PassedOver, visible_entries, walk_images
+from coopt.data.images import IMAGE_EXTENSIONS, display_name
 from coopt.data.splits import Split
+from coopt.data.text_files import visible
 from coopt.errors import CooptWarning, DataError
+from coopt.wording import setting
+
+ClassFrom = Literal["top", "parent", "path"]
+"""Which folder names the class of "animals/cats/1.jpg": the top one ("animals"), the image's own ("cats"), or all of its
+path ("animals cats")."""
 
 PART_NAMES = {
     "train": "train",
@@ -22,28 +31,34 @@ PART_NAMES = {
 """Folder names (in lower case) that stand for a part of a data set."""
 
 
-def read_folder(root: Path) -> dict[str, Split]:
+def read_folder(
+    root: Path, class_from: ClassFrom | None = None, on_bad_image: Literal["fail", "skip"] = "fail"
+) -> dict[str, Split]:
     """The parts of a data set in a folder: {"train": ...} when the class folders lie directly in it.
 
+    Args:
+        root: the folder.
+        class_from: see `ClassFrom`; None: "top", and folders within class folders are spoken of.
+        on_bad_image: "skip" leaves out folders that may not be read.
+
     Raises:
-        DataError: no images, no class folders, or two folders for one part or class.
+        DataError: no images, no class folders, two folders for one part or class, or a folder that may not be read.
     """
-    try:
-        folders = [entry for entry in visible_entries(root) if entry.is_dir()]
-    except OSError as error:
-        raise unreadable(root, error) from error
+    folders = [entry for entry in visible_entries(root) if entry.is_dir()]
     parts = _part_folders(root, folders)
-    if not parts:
-        return {"train": _read_classes(root)}
+    passed_over = PassedOver(refuse_folders=on_bad_image == "fail")
     ignored = [folder.name for folder in folders if folder not in parts.values()]
-    if ignored:
-        warnings.warn(
-            f"In '{display_name(root)}', the folders {_shown([folder.name for folder in parts.values()])} are taken "
-            f"as parts of the data set, and {_shown(ignored)} are left out.",
-            CooptWarning,
-            stacklevel=4,
+    if parts and ignored:
+        taken = _shown([folder.name for folder in parts.values()])
+        _warn(
+            f"In '{display_name(root)}', the folders {taken} are taken as parts of the data set, and {_shown(ignored)} are "
+            "left out."
         )
-    return {part: _read_classes(folder) for part, folder in parts.items()}
+    found = {
+        part: _read_classes(folder, class_from, passed_over) for part, folder in (parts or {"train": root}).items()
+    }
+    passed_over.warn(stacklevel=3)
+    return found
 
 
 def _part_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
@@ -71,47 +86,100 @@ def _has_class_folders(folder: Path) -> bool:
     return any(entry.is_dir() for entry in entries) and not any(_is_image(entry) for entry in entries)
 
 
-def _read_classes(folder: Path) -> Split:
-    """The images below each sub-folder, sorted by class and path; the sub-folder's name is the class."""
+def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: PassedOver) -> Split:
+    """The images below each sub-folder, sorted by class and path."""
     entries = visible_entries(folder)
     loose = [entry.name for entry in entries if not entry.is_dir() and _is_image(entry)]
-    by_class: dict[str, list[Path]] = {}
-    empty: list[str] = []
     for entry in entries:
         if not entry.is_dir():
-            continue
-        images = walk_images(entry)
-        name = class_name_of(entry)
-        if not images:
-            empty.append(entry.name)
-        elif name in by_class:
-            raise DataError(
-                f"Two folders in '{display_name(folder)}' give the class name {name!r}. Rename or merge them."
-            )
+            passed_over.add(entry)
+    found: dict[Path, list[Path]] = {}
+    empty: list[str] = []
+    for entry in _class_folders(folder, entries):
+        images = walk_images(entry, passed_over)
+        if images:
+            found[entry] = images
         else:
-            by_class[name] = images
-    if not by_class:
-        raise _nothing_found(folder, loose, empty)
+            empty.append(entry.name)
+    if not found:
+        raise _nothing_found(folder, loose, empty, passed_over)
     if loose:
-        warnings.warn(
+        _warn(
             f"{len(loose)} images lie directly in '{display_name(folder)}' and belong to no class: {_shown(loose)}. "
-            "They are left out; move them into the folder of their class.",
-            CooptWarning,
-            stacklevel=5,
+            "They are left out; move them into the folder of their class."
         )
     if empty:
-        warnings.warn(
-            f"Folders in '{display_name(folder)}' without images are left out: {_shown(empty)}.",
-            CooptWarning,
-            stacklevel=5,
-        )
-    if len(by_class) == 1:
-        _refuse_wrapped(folder, next(iter(by_class)))
+        _warn(f"Folders in '{display_name(folder)}' without images are left out: {_shown(empty)}.")
+    by_class = _by_class(folder, found, class_from or "top")
+    if len(by_class) == len(found) == 1:
+        _refuse_wrapped(folder, next(iter(found)))
+    if class_from is None:
+        _say_nested(folder, found)
     labelled = [(path, name) for name in sorted(by_class) for path in by_class[name]]
     return Split(tuple(path for path, _ in labelled), tuple(name for _, name in labelled))
 
 
-def _nothing_found(folder: Path, loose: list[str], empty: list[str]) -> DataError:
+def _class_folders(folder: Path, entries: list[Path]) -> list[Path]:
+    """The sub-folders, without links to a folder that holds them; says when two are one and the same."""
+    here = folder.resolve()
+    chosen: list[Path] = []
+    by_place: dict[Path, Path] = {}
+    for entry in entries:
+        if not entry.is_dir():
+            continue
+        place = entry.resolve()
+        if entry.is_symlink() and (place == here or place in here.parents):
+            _warn(f"'{display_name(entry)}' is a link to a folder that holds it, and no class: it is left out.")
+            continue
+        same = by_place.setdefault(place, entry)
+        if same != entry:
+            _warn(
+                f"'{same.name}' and '{entry.name}' in '{display_name(folder)}' are one folder (a link), so its images "
+                "have both classes. Remove the link if that is not meant."
+            )
+        chosen.append(entry)
+    return chosen
+
+
+def _by_class(folder: Path, found: dict[Path, list[Path]], class_from: ClassFrom) -> dict[str, list[Path]]:
+    """The images of each class."""
+    by_class: dict[str, list[Path]] = {}
+    named_by: dict[str, Path] = {}
+    for top, images in found.items():
+        for image in images:
+            holder = top if class_from == "top" else image.parent
+            if class_from == "path":
+                name = " ".join(_class_name(folder / part) for part in holder.relative_to(folder).parts)
+            else:
+                name = _class_name(holder)
+            # Folders of one name in different places ("2023/cat", "2024/cat") are one class to "parent" alone.
+            if class_from != "parent" and named_by.setdefault(name, holder) != holder:
+                raise DataError(
+                    f"Two folders in '{display_name(folder)}' give the class name {name!r}. Rename or merge them."
+                )
+            by_class.setdefault(name, []).append(image)
+    return by_class
+
+
+def _say_nested(folder: Path, found: dict[Path, list[Path]]) -> None:
+    """Says that folders within class folders are no classes, unless all are called alike ("cat/images/1.jpg")."""
+    nested = {
+        top.name: sorted({image.relative_to(top).parts[0] for image in images if image.parent != top})
+        for top, images in found.items()
+    }
+    if len({name for names in nested.values() for name in names}) < 2:
+        return
+    top, below = max(nested.items(), key=lambda item: len(item[1]))
+    many = sum(1 for names in nested.values() if names)
+    others = f" (as in {many - 1} other classes)" if many > 1 else ""
+    _warn(
+        f"In '{display_name(folder)}', images in folders within a class folder belong to that class: those of "
+        f"{_shown(below)} to '{display_name(top)}'{others}. If the inner folders are the classes, add "
+        f"{setting('class_from', 'parent')}; if all is right, {setting('class_from', 'top')}."
+    )
+
+
+def _nothing_found(folder: Path, loose: list[str], empty: list[str], passed_over: PassedOver) -> DataError:
     if loose:
         what = f"has {len(loose)} images ({_shown(loose)}) but no sub-folder with images"
     elif empty:
@@ -120,29 +188,50 @@ def _nothing_found(folder: Path, loose: list[str], empty: list[str]) -> DataErro
         what = "is empty (or holds hidden files only)"
     return DataError(
         f"The folder '{display_name(folder)}' {what}. Expected one sub-folder per class with images ending in "
-        f"{', '.join(sorted(IMAGE_EXTENSIONS))}."
+        f"{', '.join(sorted(IMAGE_EXTENSIONS))}." + (f" {passed_over.files}" if passed_over.files else "")
     )
 
 
-def _refuse_wrapped(folder: Path, only_class: str) -> None:
+def _refuse_wrapped(folder: Path, inside: Path) -> None:
     """One class whose folder is full of folders is most often an unpacked archive with one folder too many."""
-    inside = next(entry for entry in visible_entries(folder) if entry.is_dir() and class_name_of(entry) == only_class)
     below = [entry.name for entry in visible_entries(inside) if entry.is_dir()]
     if len(below) > 1 and _has_class_folders(inside):
         raise DataError(
-            f"The folder '{display_name(folder)}' has only one class: {only_class!r}. Its own sub-folders are "
+            f"The folder '{display_name(folder)}' has only one class: {class_name_of(inside)!r}. Its own sub-folders are "
             f"{_shown(below)}: did you mean '{display_name(inside)}'?"
         )
 
 
+def _class_name(folder: Path) -> str:
+    name = class_name_of(folder)
+    if not name:
+        raise DataError(
+            f"The folder '{_escaped(folder.name)}' has a name of blanks and invisible characters only, which is no class "
+            "name. Rename it."
+        )
+    return name
+
+
+def _escaped(name: str) -> str:
+    return name.encode("unicode_escape").decode("ascii")
+
+
+@lru_cache(maxsize=1024)
 def class_name_of(folder: Path) -> str:
-    """The class name that a folder's name stands for: Unicode composed (macOS decomposes it), bad bytes escaped."""
-    name = unicodedata.normalize("NFC", folder.name).strip()
+    """The class name that a folder's name stands for: Unicode composed (macOS decomposes it), bad bytes escaped.
+
+    Blanks and invisible characters around it are taken off; nothing is left of a name that has no others.
+    """
+    name = visible(unicodedata.normalize("NFC", folder.name))
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
         return display_name(name)
     return name
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, CooptWarning, stacklevel=6)
 
 
 def _is_image(path: Path) -> bool:

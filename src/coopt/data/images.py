@@ -1,4 +1,4 @@
-"""Image files: how they are found, opened and named in messages.
+"""Image files: how they are opened and named in messages.
 
 Whatever a folder of somebody's photos holds, `open_image` ends in an upright RGB image or in a `BadImageError` that
 names the file, says what is wrong with it and what to do.
@@ -6,21 +6,24 @@ names the file, says what is wrong with it and what to do.
 
 from __future__ import annotations
 
-import glob
 import io
 import os
-from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from PIL import Image, ImageOps
 
+from coopt.data.file_kinds import HEIF_ENDINGS, is_heif, what_it_is
 from coopt.errors import BadImageError, DataError
+
+_READS_HEIF = find_spec("pillow_heif") is not None
 
 IMAGE_EXTENSIONS = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".avif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".tga", ".ico", ".avif"),
+        *(HEIF_ENDINGS if _READS_HEIF else ()),
     }
 )
 """Lower-case endings that make a file an image when a folder is searched."""
@@ -29,8 +32,13 @@ MAX_PIXELS = 178_956_970
 """Images with more pixels are refused as decompression bombs (half a gigabyte as RGB). It is the limit above which
 Pillow itself refuses with its default settings; a lower limit set in Pillow by the program is kept as well."""
 
-Source = str | os.PathLike[str] | Image.Image
-"""What stands for one image: a path or a PIL image."""
+_ValueRange = tuple[float | int, float | int]  # as in coopt.backbones.preprocessing, whose import would need torch
+
+DOUBT = "coopt_value_range"
+"""In the `info` of an opened image: why its brightness may be wrong, as a `DoubtfulRange`."""
+
+Source = Any
+"""What stands for one image: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
@@ -44,25 +52,62 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def open_image(source: Source) -> Image.Image:
+def open_image(source: Source, value_range: _ValueRange | None = None) -> Image.Image:
     """An upright RGB image: EXIF rotation applied, the first frame of an animation, any colour mode converted.
 
     A PIL image is converted too (at the frame where it stands) and is itself left as it was.
 
+    Args:
+        source: a path, a PIL image or an array of uint8.
+        value_range: which values are black and white in an image with more than 8 bits per value; None: 0 and 65535
+            for integers, 0 and 1 for floating-point numbers.
+
     Raises:
         BadImageError: the file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
     """
-    if isinstance(source, Image.Image):
-        return _upright_rgb(source, name_of(source))
-    return decode_image(read_image_bytes(source), display_name(source))
+    if isinstance(source, str | os.PathLike):
+        return decode_image(read_image_bytes(source), display_name(source), value_range)
+    image = source if isinstance(source, Image.Image) else image_of_array(source, "The image")
+    return _upright_rgb(image, name_of(source), value_range, file_deep=False)
 
 
 def name_of(source: Source) -> str:
     """How messages call an image."""
-    if not isinstance(source, Image.Image):
+    if isinstance(source, str | os.PathLike):
         return display_name(source)
+    if not isinstance(source, Image.Image):
+        return f"an array of shape {tuple(source.shape)}"
     filename = getattr(source, "filename", "")
     return display_name(filename) if filename else f"a {source.mode} PIL image of {source.width}x{source.height}"
+
+
+def image_of_array(array: Any, name: str) -> Image.Image:
+    """An array of uint8 as a PIL image.
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        name: how messages call it.
+
+    Raises:
+        DataError: an array of another kind; says how to make it one.
+    """
+    shape, kind = tuple(array.shape), str(array.dtype)
+    if len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        hint = "Put the colours last: array.transpose(1, 2, 0)."
+    elif kind == "uint8":
+        hint = "Give each image as such an array."
+    elif kind.startswith("float"):
+        hint = "Of values from 0 to 1 make (255 * array).round().astype('uint8'); of 0 to 255 array.astype('uint8')."
+    else:
+        hint = "Scale its values to 0..255 and add .astype('uint8')."
+    if kind != "uint8" or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise DataError(
+            f"{name} is an array of {kind} of shape {shape}. Expected uint8 of shape (height, width), (height, width, 3) "
+            f"or (height, width, 4). {hint}"
+        )
+    if 0 in shape:
+        raise BadImageError(f"{name} has no pixels: it is an array of shape {shape}. Leave it out.")
+    return Image.fromarray(array[:, :, 0] if len(shape) == 3 and shape[2] == 1 else array)
 
 
 def read_image_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -89,20 +134,32 @@ def read_image_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
+def decode_image(data: bytes, name: str, value_range: _ValueRange | None = None) -> Image.Image:
     """The bytes of an image file to an upright RGB image; `name` stands in the error message.
+
+    Args:
+        data: the bytes.
+        name: of the file.
+        value_range: see `open_image`.
 
     Raises:
         BadImageError: not an image, truncated, or larger than `MAX_PIXELS`.
     """
+    from coopt.data.value_range import file_is_deep
+
+    if _READS_HEIF and is_heif(data):
+        _register_heif()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _upright_rgb(image, name)
+            return _upright_rgb(image, name, value_range, file_is_deep(data))
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(f"'{name}' is refused: {error} Scale the image down, or leave it out.") from error
     except Image.UnidentifiedImageError:
+        kind = what_it_is(data)
+        if kind is not None:
+            raise BadImageError(f"'{name}' is {kind}, or leave it out.") from None
         raise BadImageError(
             f"'{name}' is not an image that Pillow knows (it begins with {data[:8]!r}). "
             "Convert it to PNG or JPEG, or leave it out."
@@ -111,7 +168,13 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         raise _damaged(name, error) from error
 
 
-def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+def _register_heif() -> None:
+    import pillow_heif  # type: ignore[import-not-found]
+
+    pillow_heif.register_heif_opener()
+
+
+def _upright_rgb(image: Image.Image, name: str, value_range: _ValueRange | None, file_deep: bool) -> Image.Image:
     # Checked on the header's size, before any pixel is decoded.
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
@@ -130,11 +193,18 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     except Exception:  # damaged EXIF data do not make the picture unusable
         upright = image
     try:
-        from coopt.backbones.preprocessing import to_rgb  # here, since it needs torch, and finding images does not
+        # Here, since they need torch, and finding images does not.
+        from coopt.backbones.preprocessing import to_rgb
+        from coopt.data.value_range import doubt_about, range_of
 
-        return to_rgb(upright)
+        used = range_of(image, value_range)
+        rgb = to_rgb(upright, used)
+        doubt = doubt_about(image, rgb, used, value_range is not None, file_deep)
     except Exception as error:
         raise _damaged(name, error) from error
+    if doubt is not None:
+        rgb.info[DOUBT] = doubt
+    return rgb
 
 
 def _damaged(name: str, error: Exception) -> BadImageError:
@@ -143,143 +213,7 @@ def _damaged(name: str, error: Exception) -> BadImageError:
     )
 
 
-def walk_images(folder: Path) -> list[Path]:
-    """All image files below a folder, as `iter_images` finds them.
-
-    Raises:
-        DataError: a folder may not be read.
-    """
-    return list(_walk(folder, set()))
-
-
-def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    if (status.st_dev, status.st_ino) in entered:
-        return
-    entered.add((status.st_dev, status.st_ino))
-    for name, is_folder, is_link in _scan(folder):
-        entry = folder / name
-        if is_folder:
-            if not (is_link and entry.resolve() in entry.parent.resolve().parents):
-                yield from _walk(entry, entered)
-        elif entry.suffix.lower() in IMAGE_EXTENSIONS:
-            yield entry
-
-
-def visible_entries(folder: Path) -> list[Path]:
-    """A folder's files and folders, sorted, without hidden ones and the leftovers of archives ('.git', '__MACOSX').
-
-    Raises:
-        DataError: the folder may not be read.
-    """
-    return [folder / name for name, _, _ in _scan(folder)]
-
-
-def _scan(folder: Path) -> list[tuple[str, bool, bool]]:
-    """The visible entries of a folder by name, each with whether it is a folder and whether it is a symbolic link."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                # A link is followed by pathlib, for which one that leads nowhere or to itself is no folder.
-                (one.name, Path(one.path).is_dir() if one.is_symlink() else one.is_dir(), one.is_symlink())
-                for one in entries
-                if not one.name.startswith(".") and one.name != "__MACOSX"
-            )
-    except OSError as error:
-        raise unreadable(folder, error) from error
-
-
 def unreadable(folder: Path, error: OSError) -> DataError:
     """What to raise when the system refuses something below a folder."""
     where = display_name(error.filename) if isinstance(error.filename, str) else display_name(folder)
     return DataError(f"The folder '{where}' cannot be read: {error.strerror or error}. Change its permissions.")
-
-
-def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Image files from any mix of files, folders (searched recursively) and globs ('photos/**/*.jpg').
-
-    The order is that of `sources`, sorted within each folder and glob; a file found twice comes once. A file that is
-    named itself is taken whatever its ending.
-
-    Raises:
-        DataError: a source does not exist, or nothing was found.
-    """
-    return list(iter_images(sources))
-
-
-def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """The images of `find_images`, one after another: of a folder, no more than the entries of one are held at a time.
-
-    Below a folder, hidden files and folders are left out. Symbolic links are followed, except those to a folder that
-    holds them (which would bring in the images of other classes), and no folder is entered twice, so loops end.
-
-    Raises:
-        DataError: a source does not exist (before the first image), or nothing was found.
-    """
-    given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    kinds = [_kind(source) for source in given]
-    missing = [display_name(source) for source, kind in zip(given, kinds, strict=True) if kind is None]
-    if missing:
-        shown = ", ".join(f"'{name}'" for name in missing[:5]) + (" ..." if len(missing) > 5 else "")
-        raise DataError(f"No such file or folder: {shown}. Expected image files, folders of images, or globs.")
-    seen: set[Path] = set()
-    found = False
-    for source, kind in zip(given, kinds, strict=True):
-        for path in _images_of(source, kind):
-            if path not in seen:
-                found = True
-                yield path
-                if len(given) > 1:  # one source alone never names a file twice
-                    seen.add(path)
-    if not found:
-        shown = ", ".join(f"'{display_name(source)}'" for source in given[:5]) or "an empty list"
-        raise DataError(
-            f"No images found in {shown}. Expected files ending in {', '.join(sorted(IMAGE_EXTENSIONS))} "
-            "(hidden files are left out)."
-        )
-
-
-def _kind(source: str | os.PathLike[str]) -> Literal["folder", "file", "glob"] | None:
-    """What a source is; None when it does not exist."""
-    path = Path(source)
-    try:
-        # What exists under that very name comes first: "photo[1].jpg" is a file, not a glob.
-        if path.is_dir():
-            return "folder"
-        if path.exists():
-            return "file"
-    except (OSError, ValueError):  # a name too long for the system, or with a null byte
-        return None
-    return "glob" if glob.has_magic(os.fspath(source)) else None
-
-
-def _images_of(source: str | os.PathLike[str], kind: str | None) -> Iterator[Path]:
-    if kind == "folder":
-        yield from _walk(Path(source), set())
-    elif kind == "file":
-        yield Path(source)
-    else:
-        yield from _matches(os.fspath(source))
-
-
-def _matches(pattern: str) -> Iterator[Path]:
-    """The images a glob stands for, those below a folder that it matches included, each once."""
-    seen: set[Path] = set()
-    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (Path.glob takes no absolute patterns)
-        path = Path(match)
-        below = _walk(path, set()) if path.is_dir() else [path] if path.suffix.lower() in IMAGE_EXTENSIONS else []
-        for image in below:
-            if image not in seen:
-                seen.add(image)
-                yield image
-
-
-def listed_images(lines: Iterable[bytes]) -> Iterator[Path]:
-    """The paths that a list names, one per line, of any bytes; blank lines are passed over."""
-    for line in lines:
-        name = line.rstrip(b"\r\n")
-        if name.strip():
-            yield Path(os.fsdecode(name))

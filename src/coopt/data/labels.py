@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from coopt.data.class_names import warn_of_codes
+from coopt.data.text_files import visible
 from coopt.errors import DataError
 
 
@@ -67,7 +69,7 @@ def _checked_names(class_names: Sequence[str] | np.ndarray) -> tuple[str, ...]:
         raise DataError(f"class_names must be a list of names. Got the single string {class_names!r}.")
     names = tuple(class_names)
     for name in names:
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not visible(name):
             raise DataError(f"Class names must be text that is not blank. Got {name!r}.")
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
@@ -78,10 +80,12 @@ def _checked_names(class_names: Sequence[str] | np.ndarray) -> tuple[str, ...]:
 
 
 def _encode_names(values: list[str], names: tuple[str, ...] | None) -> tuple[Int[np.ndarray, " n"], tuple[str, ...]]:
-    if blank := [i for i, value in enumerate(values) if not value.strip()]:
+    if blank := [i for i, value in enumerate(values) if not visible(value)]:
         raise DataError(f"Label {blank[0]} is blank ({len(blank)} in all). Expected a class name.")
     # Sorted, so that the order of the images does not decide the order of the classes.
-    names = _checked_names(sorted(set(values))) if names is None else names
+    if names is None:
+        names = _checked_names(sorted(set(values)))
+        warn_of_codes(names)
     index = {name: i for i, name in enumerate(names)}
     if unknown := sorted(set(values) - set(index)):
         close = get_close_matches(unknown[0], names, n=3)

@@ -12,12 +12,14 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from coopt.data.images import display_name, open_image
+from coopt.backbones.preprocessing import ValueRange
+from coopt.data.images import DOUBT, display_name, open_image
 from coopt.data.sources import default_workers
 from coopt.data.splits import ImageDataset
 from coopt.errors import BadImageError, LeakageWarning
@@ -32,12 +34,15 @@ _SAME_ON_AVERAGE = 2.5
 _SAME_EVERYWHERE = 32
 
 
-def find_leakage(dataset: ImageDataset, near_limit: int = NEAR_DUPLICATE_LIMIT) -> list[tuple[Path, Path]]:
+def find_leakage(
+    dataset: ImageDataset, near_limit: int = NEAR_DUPLICATE_LIMIT, value_range: ValueRange | None = None
+) -> list[tuple[Path, Path]]:
     """Pairs (training or validation image, test image) that show the same; warns (LeakageWarning) when there are any.
 
     Args:
         dataset: what is searched.
         near_limit: near duplicates are looked for among at most so many images.
+        value_range: see `coopt.data.open_image`.
     """
     if dataset.test is None:
         return []
@@ -45,7 +50,7 @@ def find_leakage(dataset: ImageDataset, near_limit: int = NEAR_DUPLICATE_LIMIT) 
     pairs = _equal_files(seen, dataset.test.paths)
     if len(seen) + len(dataset.test) <= near_limit:
         known = set(pairs)
-        pairs += [pair for pair in _same_pictures(seen, dataset.test.paths) if pair not in known]
+        pairs += [pair for pair in _same_pictures(seen, dataset.test.paths, value_range) if pair not in known]
     if pairs:
         shown = "; ".join(f"'{display_name(a)}' and '{display_name(b)}'" for a, b in pairs[:3])
         tested = len({test for _, test in pairs})
@@ -92,9 +97,11 @@ def _digest(path: Path) -> bytes | None:
         return None
 
 
-def _same_pictures(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[Path, Path]]:
+def _same_pictures(
+    seen: Sequence[Path], tested: Sequence[Path], value_range: ValueRange | None
+) -> list[tuple[Path, Path]]:
     with ThreadPoolExecutor(default_workers()) as pool:
-        thumbnails = list(pool.map(_thumbnail, [*seen, *tested]))
+        thumbnails = list(pool.map(partial(_thumbnail, value_range=value_range), [*seen, *tested]))
     readable_seen = [i for i in range(len(seen)) if thumbnails[i] is not None]
     if not readable_seen:
         return []
@@ -110,10 +117,12 @@ def _same_pictures(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[P
     return pairs
 
 
-def _thumbnail(path: Path) -> Float[np.ndarray, " values"] | None:
-    """The whole picture at 16x16 RGB; None when it cannot be read (it is named where images are read)."""
+def _thumbnail(path: Path, value_range: ValueRange | None) -> Float[np.ndarray, " values"] | None:
+    """The whole picture at 16x16 RGB; None when it cannot be read, or hardly seen (both are said where it is encoded)."""
     try:
-        image = open_image(path)
+        image = open_image(path, value_range)
     except BadImageError:
+        return None
+    if DOUBT in image.info:  # nearly black images are all alike
         return None
     return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL)), dtype=np.float32).reshape(-1)

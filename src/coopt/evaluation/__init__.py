@@ -9,6 +9,7 @@ from coopt.evaluation.metrics import (
     evaluate,
     harmonic_mean,
     means_over,
+    scores_among,
     summarize,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "evaluate",
     "harmonic_mean",
     "means_over",
+    "scores_among",
     "summarize",
 ]

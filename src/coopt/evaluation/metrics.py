@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from coopt.data import encode_labels
@@ -60,6 +61,15 @@ class Evaluation:
     classes: tuple[ClassAccuracy, ...]
     confusions: tuple[Confusion, ...]
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the accuracy (percent), as far as so many images can tell."""
+        return accuracy_interval(self.accuracy, self.n)
+
+    def chance(self, n_classes: int) -> float:
+        """The accuracy (percent) of guessing among so many classes, or of naming the most frequent one each time."""
+        return 100 * max(1 / n_classes, max(one.n for one in self.classes) / self.n)
+
     def worst_classes(self, k: int = 5) -> tuple[ClassAccuracy, ...]:
         """The `k` classes with the lowest accuracy, the worst first; of equals the one with more images."""
         return tuple(sorted(self.classes, key=lambda one: (one.accuracy, -one.n, one.name))[:k])
@@ -68,7 +78,13 @@ class Evaluation:
         """Ready for JSON, with at most so many `confusions`."""
         values = asdict(self)
         values["confusions"] = values["confusions"][:confusions]
-        return values
+        return {**values, "interval": list(self.interval)}
+
+
+def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval (percent) of an accuracy (percent) that was measured on `n` images."""
+    found = binomtest(round(n * accuracy / 100), n).proportion_ci(0.95, method="wilson")
+    return 100 * float(found.low), 100 * float(found.high)
 
 
 def evaluate(
@@ -86,9 +102,17 @@ def evaluate(
         DataError: a label is not among the classes, or the numbers of images and labels differ.
         ParameterError: other classes than the estimator's are asked for, and what it learned belongs to its own.
     """
+    scores, targets, names = scores_among(estimator, images, labels, class_names)
+    return compare(targets, scores.argmax(axis=1), names)
+
+
+def scores_among(
+    estimator: ClipClassifier, images: Any, labels: Any, class_names: Sequence[str] | None = None
+) -> tuple[Float[np.ndarray, "n classes"], Int[np.ndarray, " n"], tuple[str, ...]]:
+    """Scores before the softmax, the true classes, and the names of the classes chosen among; see `evaluate`."""
     scores, names = _logits_among(estimator, images, estimator.class_names_ if class_names is None else class_names)
     targets, names = encode_labels(labels, list(names), len(scores))
-    return compare(targets, scores.argmax(axis=1), names)
+    return scores, targets, tuple(names)
 
 
 def _logits_among(

@@ -16,6 +16,7 @@ from typing import Literal
 from coopt.data import ImageDataset, Split, base_to_new, few_shot, linear_probe_indices
 from coopt.errors import DataError
 from coopt.evaluation.contenders import Sampling
+from coopt.wording import counted
 
 ProtocolName = Literal["few-shot", "domain", "base-to-new", "transfer"]
 
@@ -98,8 +99,8 @@ def domain_problem(dataset: ImageDataset, shifted: Mapping[str, ImageDataset], s
         unknown = set(target.class_names) - set(dataset.class_names)
         if unknown:
             raise DataError(
-                f"The shifted test part {target.name!r} has {len(unknown)} classes that '{dataset.name}' does not have, "
-                f"such as {min(unknown)!r}. Expected the same classes or fewer."
+                f"The shifted test part {target.name!r} has {counted(len(unknown), 'class')} that '{dataset.name}' does "
+                f"not have, such as {min(unknown)!r}. Expected the same classes or fewer."
             )
     return Problem("domain", dataset, dataset.class_names, tuple(targets))
 

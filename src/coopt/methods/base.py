@@ -43,8 +43,9 @@ SCORES_TOGETHER = 1 << 26
 class ClipClassifier(Estimator, ABC):
     """Base of all methods: image features against something learned or written.
 
-    `images` is, everywhere: a list of paths or PIL images; a float tensor (N, 3, H, W) of preprocessed pixels; or a
-    table (N, D) of features computed before (array or tensor, not normalised), where the method `uses_features`.
+    `images` is, everywhere: a list of paths, PIL images or arrays (H, W, 3) of uint8; one array (N, H, W, 3) of uint8;
+    a float tensor (N, 3, H, W) of preprocessed pixels; or a table (N, D) of features computed before (array or tensor,
+    not normalised), where the method `uses_features`.
     """
 
     method: ClassVar[str]
@@ -285,7 +286,7 @@ def is_features(images: Any) -> bool:
 
 def is_pixels(images: Any) -> bool:
     """True for preprocessed pixels (N, 3, H, W)."""
-    return isinstance(images, np.ndarray | Tensor) and images.ndim == 4
+    return isinstance(images, np.ndarray | Tensor) and images.ndim == 4 and "float" in str(images.dtype)
 
 
 def _length(images: Any) -> int:

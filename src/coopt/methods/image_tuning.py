@@ -182,8 +182,8 @@ class TrainingPixels:
 
     def _pixels(self, item: tuple[int, View]) -> Float[Tensor, "3 height width"]:
         position, view = item
-        content = read_content((position, self.images[position]))
+        content = read_content((position, self.images[position]), self.preprocessing.value_range)
         decoded = content if isinstance(content, BadContent) else decode_views(content, self.preprocessing, [view])
         if isinstance(decoded, BadContent):
             raise decoded.error
-        return decoded[0]
+        return decoded[0][0]

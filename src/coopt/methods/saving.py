@@ -86,6 +86,7 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
             "name": backbone.name,
             "fingerprint": backbone.fingerprint,
             "preprocessing": backbone.preprocessing.id,
+            **_value_range_of(backbone),
         },
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
         **(extra or {}),
@@ -94,6 +95,12 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
         write_bytes(folder / TENSORS_NAME, data)
         write_json(folder / JSON_NAME, description)
     return folder
+
+
+def _value_range_of(backbone: Backbone) -> dict[str, list[float | int]]:
+    """What was black and white in images with more than 8 bits per value, when the user has said it."""
+    value_range = backbone.preprocessing.value_range
+    return {} if value_range is None else {"value_range": list(value_range)}
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -255,4 +262,7 @@ def _matching_backbone(saved: dict[str, Any], given: str | Backbone | None, devi
             f"but {found.name!r} has fingerprint {found.fingerprint[:12]}: other weights, to which the learned vectors mean "
             "nothing. Give the original backbone, or fit a prompt for this one."
         )
-    return found
+    value_range = saved.get("value_range")
+    if value_range is None or found.preprocessing.value_range is not None:
+        return found
+    return found.with_value_range(tuple(value_range))

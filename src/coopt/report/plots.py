@@ -7,6 +7,7 @@ the linear probe dashed, hand-made prompts as a star at 0 shots, other zero-shot
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ _LINES = ("#CC79A7", "#009E73", "#7A7A7A")
 _MARKERS = "osD^v"
 
 _PANEL, _LEGEND = (2.75, 2.35), (1.55, 0.24)  # inches: a panel, an entry of the legend
+_NOTE, _LETTER = 0.14, 0.057  # inches: a line of the note, a letter of it
 
 
 def accuracy_figure(
@@ -39,7 +41,7 @@ def accuracy_figure(
     Args:
         summaries: from `coopt.evaluation.few_shot.summarise`.
         described: a few words on each data set, by its name.
-        note: one line below the figure: what the numbers are.
+        note: what the numbers are, below the figure; wrapped to its width.
         columns: panels in a row; None: 3, or more when there are many.
     """
     datasets = list(dict.fromkeys(s.dataset for s in summaries))
@@ -49,7 +51,8 @@ def accuracy_figure(
     width = max(columns, 1.6) * _PANEL[0]
     legend_columns = min(len(styles), int(width / _LEGEND[0]))
     legend_rows = math.ceil(len(styles) / legend_columns)
-    below = 0.12 + legend_rows * _LEGEND[1] + (0.2 if note else 0)
+    lines = textwrap.wrap(note, int(width / _LETTER))
+    below = 0.12 + legend_rows * _LEGEND[1] + (0.06 + _NOTE * len(lines) if lines else 0)
     height = rows * _PANEL[1] + below
     with rc_context(LOOK):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -60,8 +63,9 @@ def accuracy_figure(
             _title(axes, dataset, len(datasets), described or {})
         _label(grid, len(datasets), columns)
         _legend(figure, grid.flat[0], legend_columns, below / height)
-        if note:
-            figure.text(0.5, 0.11 / height, note, ha="center", va="center", fontsize=7.5, color="#555555")
+        for i, line in enumerate(reversed(lines)):
+            y = (0.11 + i * _NOTE) / height
+            figure.text(0.5, y, line, ha="center", va="center", fontsize=7.5, color="#555555")
     return figure
 
 

@@ -139,7 +139,8 @@ def _gains(sections: Sequence[Section]) -> dict[str, dict[str, float]]:
 
 def _note(suite: Suite, sections: Sequence[Section]) -> str:
     most = max(c.ours.n for s in sections for row in s.rows for c in row.cells if c.ours is not None)
-    return f"{suite.name}: accuracy on the test images, mean and standard deviation of {most} seeds"
+    seeds = "one seed" if most == 1 else f"mean and standard deviation of {most} seeds"
+    return f"{suite.name}: accuracy on the test images, {seeds}"
 
 
 def _plain(name: Any) -> str:

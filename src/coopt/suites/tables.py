@@ -13,6 +13,7 @@ from coopt.evaluation.protocols import BASE, NEW
 from coopt.evaluation.run_files import Record
 from coopt.suites.plan import Plan
 from coopt.suites.suite import AVERAGE, Axis, Entry
+from coopt.wording import counted
 
 HARMONIC, SHIFTED = "harmonic", "shifted"
 """Targets that are computed: the harmonic mean of base and new, and the mean over all but the source."""
@@ -333,7 +334,7 @@ def _notes(scores: Scores) -> tuple[str, ...]:
         ]
     if scores.outdated:
         notes.append(
-            f"{scores.outdated} results are left out: their methods had other parameters than the suite has now."
+            f"Left out: {counted(scores.outdated, 'result')} of methods with other parameters than the suite has now."
         )
     if scores.plan.suite.published_note:
         notes.append(f"Published: {scores.plan.suite.published_note}")

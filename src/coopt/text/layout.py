@@ -126,7 +126,7 @@ def check_class_names(backbone: Backbone, class_names: Sequence[str]) -> None:
     seen: dict[tuple[int, ...], str] = {}
     alike: list[tuple[str, str]] = []
     for name in class_names:
-        if not clean_name(name).strip():
+        if not any(letter.isprintable() and not letter.isspace() for letter in clean_name(name)):
             raise DataError(f"A class name must have at least one visible character. Got {name!r}; rename the class.")
         ids = _encoded(backbone.tokenizer.encode, clean_name(name))
         if ids in seen:

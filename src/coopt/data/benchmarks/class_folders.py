@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from coopt.data.benchmarks.split_file import Item, Parts, divide
+from coopt.data.file_kinds import is_system_name
 from coopt.data.images import IMAGE_EXTENSIONS, display_name, unreadable
 from coopt.errors import DataError
 
@@ -35,7 +36,7 @@ def entries_of(folder: Path, folders: bool) -> list[str]:
             return sorted(
                 entry.name
                 for entry in entries
-                if not entry.name.startswith(".") and (entry.is_dir() if folders else is_image(entry.name))
+                if not is_system_name(entry.name) and (entry.is_dir() if folders else is_image(entry.name))
             )
     except OSError as error:
         raise unreadable(folder, error) from error

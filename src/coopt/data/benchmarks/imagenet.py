@@ -8,6 +8,7 @@ from pathlib import Path
 from coopt.data.benchmarks.class_folders import entries_of
 from coopt.data.benchmarks.split_file import Item, Parts
 from coopt.data.images import display_name
+from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 
 CLASS_NAMES_FILE = "classnames.txt"
@@ -65,7 +66,7 @@ def read_class_names(folder: Path) -> dict[str, str]:
         raise DataError(f"There is no {shown}. Expected lines such as 'n01440764 tench', one for each class.")
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(decode_text(file.read_bytes()).splitlines(), start=1):
         match = re.fullmatch(r"(n\d{8})\s+(\S.*)", line.strip())
         if match is None or match[1] in names:
             raise DataError(

@@ -13,6 +13,7 @@ import numpy as np
 from coopt.data.benchmarks.class_folders import fifty_twenty_thirty
 from coopt.data.benchmarks.split_file import Item, Parts, divide
 from coopt.data.images import display_name
+from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 
 
@@ -33,7 +34,7 @@ def flowers(folder: Path, images: Path) -> Parts:
     labels = np.atleast_1d(_matlab(folder / "imagelabels.mat", "labels"))
     file = folder / "cat_to_name.json"
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))
+        names = json.loads(decode_text(file.read_bytes()))
         items = [
             Item(f"image_{i:05}.jpg", int(label) - 1, str(names[str(int(label))]))
             for i, label in enumerate(labels.tolist(), start=1)
@@ -131,7 +132,7 @@ def _known(labels: dict[str, int], name: str, file: Path, listed_in: str) -> int
 def _lines(file: Path) -> list[str]:
     """The lines of an official list that are neither blank nor comments."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"'{display_name(file)}' cannot be read: {getattr(error, 'strerror', None) or error}."

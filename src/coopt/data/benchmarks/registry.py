@@ -121,11 +121,16 @@ def load_named(
             f"root= (--root), or the variable {ROOT_VARIABLE}; its folder {benchmark.folder}/ is in there."
         )
     if root is not None and not Path(name).exists():
-        names = [*(one.name for one in BENCHMARKS), *(one.name for one in registered_datasets())]
+        names = known_names()
         close = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"There are {', '.join(names)}."
         raise DataError(f"There is no data set '{display_name(name)}'. {hint}")
     return None
+
+
+def known_names() -> list[str]:
+    """All names of data sets, but for the bundled ones."""
+    return [*(one.name for one in BENCHMARKS), *(one.name for one in registered_datasets())]
 
 
 def is_name(name: str, root: str | os.PathLike[str] | None) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coopt.data.images import display_name
+from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 from coopt.files import write_bytes
 
@@ -38,7 +39,7 @@ def read_split_file(file: Path) -> Parts:
     """
     name = display_name(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(decode_text(file.read_bytes()))
     except OSError as error:
         raise DataError(f"The split file '{name}' cannot be read: {error.strerror}.") from error
     except ValueError as error:

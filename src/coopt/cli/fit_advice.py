@@ -1,0 +1,94 @@
+"""What `coopt fit` advises: another backbone for a toy, and what to change where nothing was learned."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coopt.backbones import local_backbones
+from coopt.cli.output import percent
+from coopt.cli.settings import FitSettings
+from coopt.data import display_name
+from coopt.evaluation import Evaluation
+from coopt.wording import counted
+
+FETCHED = "openclip:ViT-B-32/laion2b_s34b_b79k"
+"""What to fetch where no published model is at hand: small, fast on a CPU, under a licence that allows all uses."""
+FETCHED_SIZE = "0.6 GB"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the held-out images.
+
+    Attributes:
+        zero_shot: a hand-made prompt.
+        learned: what was learned.
+        probe: a linear probe on the same features; None where it was not fitted.
+        chance: the accuracy of guessing, in percent.
+    """
+
+    zero_shot: Evaluation
+    learned: Evaluation
+    probe: Evaluation | None
+    chance: float
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether what was learned cannot be told from guessing."""
+        return self.learned.interval[0] <= self.chance
+
+    @property
+    def probe_is_better(self) -> bool:
+        """Whether the probe is better by more than so few images may err."""
+        return self.probe is not None and self.probe.accuracy > self.learned.interval[1]
+
+
+def toy_sentence(typed: Sequence[str]) -> str:
+    """What to say first to people who learn from their own images with the bundled model; `typed`: the command."""
+    return f"The bundled model is small and knows emoji and icons: for photographs it is a toy. {_better(typed)}"
+
+
+def _better(typed: Sequence[str]) -> str:
+    """A sentence that names a better backbone, in the command that was typed."""
+    local = local_backbones()
+    more = ["--backbone", local[0].name] if local else ["--backbone", FETCHED, "--download"]
+    command = display_name(shlex.join([*typed, *more]))
+    found = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
+    return f"{found}: {command}"
+
+
+def chance_sentence(measured: Measured) -> str:
+    """Says that nothing was learned, as far as can be told."""
+    low, high = measured.learned.interval
+    return (
+        f"At chance level: {percent(measured.learned.accuracy)} % of {counted(measured.learned.n, 'held-out image')} "
+        f"(95% interval {percent(low)} to {percent(high)}), where guessing gets {percent(measured.chance)} %."
+    )
+
+
+def what_to_change(settings: FitSettings, measured: Measured, typed: Sequence[str]) -> Sequence[str]:
+    """What to try where accuracy is at chance level, the likeliest first."""
+    advice = []
+    if settings.toy:
+        advice.append(f"The backbone. {_better([*typed, '--overwrite'])}")
+    if measured.learned.accuracy > measured.chance:
+        advice.append("The number of held-out images, which are too few to tell: --test-fraction 0.5 holds out half.")
+    if measured.probe is not None and measured.probe.interval[0] > measured.chance:
+        advice.append(
+            "The class names: the features tell the classes apart, as the linear probe shows, and the names do not. "
+            "Are they words for what the images show?"
+        )
+    else:
+        advice.append(
+            "The labels: look at some images of each class. Are they labelled right, and can you tell them apart?"
+        )
+    return advice
+
+
+def probe_sentence(settings: FitSettings, folder: Path) -> str:
+    """How to have the linear probe instead."""
+    other = folder.with_name(f"{folder.name}-probe")
+    return f"The linear probe is clearly better here: {settings.probe_command(other)}"

@@ -1,0 +1,231 @@
+"""Image files below folders, by globs and in any mix: what is found, and what is passed over, which is said."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from coopt.data.file_kinds import is_system_name, is_unread, remedy_for
+from coopt.data.images import IMAGE_EXTENSIONS, display_name, unreadable
+from coopt.errors import DataError, SkippedImageWarning
+from coopt.wording import setting
+
+
+@dataclass
+class PassedOver:
+    """What a search leaves out though it may have been meant.
+
+    Attributes:
+        refuse_folders: a sub-folder that may not be read is an error.
+        folders: why each sub-folder could not be read.
+        endings: how many files of each kind that coopt does not read.
+        names: the first of these files.
+    """
+
+    refuse_folders: bool = False
+    folders: list[str] = field(default_factory=list)
+    endings: Counter[str] = field(default_factory=Counter)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, file: Path) -> None:
+        """Counts a file that is no image that can be read."""
+        ending = file.suffix.lower()
+        if not is_unread(ending):
+            return
+        self.endings[ending] += 1
+        if len(self.names) < 3:
+            self.names.append(display_name(file.name))
+
+    def add_folder(self, error: DataError) -> None:
+        """Notes a sub-folder that may not be read.
+
+        Raises:
+            DataError: it is not to be left out.
+        """
+        if self.refuse_folders:
+            raise DataError(f"{error} {setting('on_bad_image', 'skip')} leaves it out.") from error
+        self.folders.append(str(error))
+
+    @property
+    def files(self) -> str:
+        """The files that were left out, as a sentence; empty when there are none."""
+        if not self.endings:
+            return ""
+        kinds = ", ".join(f"{count} {ending}" for ending, count in self.endings.most_common())
+        remedies = "; ".join(dict.fromkeys(remedy_for(ending) for ending, _ in self.endings.most_common()))
+        more = ", ..." if self.endings.total() > len(self.names) else ""
+        shown = ", ".join(f"'{name}'" for name in self.names)
+        return f"Left out {kinds} ({shown}{more}): {remedies}."
+
+    def warn(self, stacklevel: int) -> None:
+        """Says what was left out."""
+        if self.files:
+            warnings.warn(self.files, SkippedImageWarning, stacklevel=stacklevel + 1)
+        if self.folders:
+            shown = " ".join(self.folders[:3]) + (f" And {len(self.folders) - 3} more." if self.folders[3:] else "")
+            warnings.warn(
+                f"Left out {len(self.folders)} folders. {shown}", SkippedImageWarning, stacklevel=stacklevel + 1
+            )
+
+
+def walk_images(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
+    """All image files below a folder, as `iter_images` finds them.
+
+    Args:
+        folder: where to look.
+        passed_over: is told what is left out.
+
+    Raises:
+        DataError: the folder may not be read.
+    """
+    return list(_walk(folder, set(), passed_over or PassedOver(refuse_folders=True), top=True))
+
+
+def _walk(folder: Path, entered: set[tuple[int, int]], passed_over: PassedOver, top: bool = False) -> Iterator[Path]:
+    try:
+        status, entries = _status(folder), _scan(folder)
+    except DataError as error:
+        if top:
+            raise
+        passed_over.add_folder(error)
+        return
+    if (status.st_dev, status.st_ino) in entered:
+        return
+    entered.add((status.st_dev, status.st_ino))
+    for name, is_folder, is_link in entries:
+        entry = folder / name
+        if is_folder:
+            if not (is_link and entry.resolve() in entry.parent.resolve().parents):
+                yield from _walk(entry, entered, passed_over)
+        elif entry.suffix.lower() in IMAGE_EXTENSIONS:
+            yield entry
+        else:
+            passed_over.add(entry)
+
+
+def _status(folder: Path) -> os.stat_result:
+    try:
+        return folder.stat()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def visible_entries(folder: Path) -> list[Path]:
+    """A folder's files and folders, sorted, without hidden ones and what systems leave there ('.git', '__MACOSX').
+
+    Raises:
+        DataError: the folder may not be read.
+    """
+    return [folder / name for name, _, _ in _scan(folder)]
+
+
+def _scan(folder: Path) -> list[tuple[str, bool, bool]]:
+    """The visible entries of a folder by name, each with whether it is a folder and whether it is a symbolic link."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                # A link is followed by pathlib, for which one that leads nowhere or to itself is no folder.
+                (one.name, Path(one.path).is_dir() if one.is_symlink() else one.is_dir(), one.is_symlink())
+                for one in entries
+                if not is_system_name(one.name)
+            )
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Image files from any mix of files, folders (searched recursively) and globs ('photos/**/*.jpg').
+
+    The order is that of `sources`, sorted within each folder and glob; a file found twice comes once. A file that is
+    named itself is taken whatever its ending.
+
+    Raises:
+        DataError: a source does not exist, or nothing was found.
+    """
+    return list(iter_images(sources))
+
+
+def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    """The images of `find_images`, one after another: of a folder, no more than the entries of one are held at a time.
+
+    Below a folder, hidden files and folders are left out, and what systems leave there. Files of kinds that coopt does
+    not read, and sub-folders that may not be read, are left out with a warning at the end. Symbolic links are followed, except those to a folder that
+    holds them (which would bring in the images of other classes), and no folder is entered twice, so loops end.
+
+    Raises:
+        DataError: a source does not exist (before the first image), or nothing was found.
+    """
+    given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    kinds = [_kind(source) for source in given]
+    missing = [display_name(source) for source, kind in zip(given, kinds, strict=True) if kind is None]
+    if missing:
+        shown = ", ".join(f"'{name}'" for name in missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise DataError(f"No such file or folder: {shown}. Expected image files, folders of images, or globs.")
+    seen: set[Path] = set()
+    found = False
+    passed_over = PassedOver()
+    for source, kind in zip(given, kinds, strict=True):
+        for path in _images_of(source, kind, passed_over):
+            if path not in seen:
+                found = True
+                yield path
+                if len(given) > 1:  # one source alone never names a file twice
+                    seen.add(path)
+    if found:
+        passed_over.warn(stacklevel=2)
+    else:
+        shown = ", ".join(f"'{display_name(source)}'" for source in given[:5]) or "an empty list"
+        raise DataError(
+            f"No images found in {shown}. Expected files ending in {', '.join(sorted(IMAGE_EXTENSIONS))} "
+            f"(hidden files are left out). {' '.join([passed_over.files, *passed_over.folders[:3]])}".rstrip()
+        )
+
+
+def _kind(source: str | os.PathLike[str]) -> Literal["folder", "file", "glob"] | None:
+    """What a source is; None when it does not exist."""
+    path = Path(source)
+    try:
+        # What exists under that very name comes first: "photo[1].jpg" is a file, not a glob.
+        if path.is_dir():
+            return "folder"
+        if path.exists():
+            return "file"
+    except (OSError, ValueError):  # a name too long for the system, or with a null byte
+        return None
+    return "glob" if glob.has_magic(os.fspath(source)) else None
+
+
+def _images_of(source: str | os.PathLike[str], kind: str | None, passed_over: PassedOver) -> Iterator[Path]:
+    if kind == "folder":
+        yield from _walk(Path(source), set(), passed_over, top=True)
+    elif kind == "file":
+        yield Path(source)
+    else:
+        yield from _matches(os.fspath(source), passed_over)
+
+
+def _matches(pattern: str, passed_over: PassedOver) -> Iterator[Path]:
+    """The images a glob stands for, those below a folder that it matches included, each once."""
+    seen: set[Path] = set()
+    named = set(Path(pattern).parts)  # what is named itself is meant, whatever it is called
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207  (Path.glob takes no absolute patterns)
+        path = Path(match)
+        if any(is_system_name(part) for part in path.parts if part not in named):
+            continue
+        if path.is_dir():
+            below: Iterable[Path] = _walk(path, set(), passed_over)
+        elif path.suffix.lower() in IMAGE_EXTENSIONS:
+            below = [path]
+        else:
+            passed_over.add(path)
+            continue
+        for image in below:
+            if image not in seen:
+                seen.add(image)
+                yield image
