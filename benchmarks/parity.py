@@ -7,6 +7,12 @@ zero-shot, linear probe, few-shot sampling, tokens, learning rates and the test 
 path and on the fast path. CoCoOp is recorded at batch 1; `batch_err` says how far the gradient of a larger batch lies from
 the mean of its images' own gradients. Errors are relative to the largest recorded value of the same array; identity is counted (0 = all equal).
 Exits with 1 when something is not reproduced: relative errors up to 1e-4, pixels within 1/255, all else identical.
+
+One number may move from machine to machine. The linear probe's solver stops once its gradient is small, not at the
+optimum, and another rounding takes it to another such point: its decision values differ by up to 4e-3 of the largest
+(measured with OpenBLAS's kernels for several processors). An image whose two best scores lie closer than `NEAR_TIE` may
+then change sides. `tie_flips` counts by how many images accuracies differ that such ties explain; `accuracy_err` is the
+rest.
 """
 
 from __future__ import annotations
@@ -45,6 +51,9 @@ from coopt.training.recipe import PAPER
 TOLERANCE = 1e-4
 PIXEL_STEP = 1 / 255
 PATHS = ("reference", "fast")
+NEAR_TIE = 5e-3
+"""Of the largest decision value: how close an image's two best scores may lie for it to change sides."""
+
 BATCH = 4
 """Images in the batch that is compared with its images one by one."""
 
@@ -180,17 +189,31 @@ def linear_probe(backbone: Backbone, folder: Path) -> dict[str, Errors]:
     """The sample, the C that the search finds, and the test accuracy, for every number of shots and seed."""
     cases = json.loads((folder / "linear_probe.json").read_text())
     data = np.load(folder / "linear_probe.npz")
-    errors = {"mismatches": 0.0, "c_err": 0.0, "accuracy_err": 0.0}
+    errors = {"mismatches": 0.0, "c_err": 0.0, "accuracy_err": 0.0, "tie_flips": 0.0}
     for key, expected in cases.items():
         shots, seed = _numbers(key)
         train, val = linear_probe_indices(data["train_y"], data["val_y"], shots, seed)
         errors["mismatches"] += (train != expected["train_idx"]) + (val != expected["val_idx"])
         x, y = data["train_x"][train], data["train_y"][train]
         c = search_c(x, y, data["val_x"][val], data["val_y"][val])
-        accuracy = 100 * (logistic_regression(c, x, y).predict(data["test_x"]) == data["test_y"]).mean()
+        scores = logistic_regression(c, x, y).decision_function(data["test_x"])
+        explained, rest = flips(scores, data["test_y"], expected["test_acc"])
         errors["c_err"] = max(errors["c_err"], relative(c, expected["C"]))
-        errors["accuracy_err"] = max(errors["accuracy_err"], relative(accuracy, expected["test_acc"]))
+        errors["tie_flips"] += explained
+        errors["accuracy_err"] = max(errors["accuracy_err"], rest / (expected["test_acc"] / 100 * len(scores)))
     return {"scikit-learn": errors}
+
+
+def flips(scores: np.ndarray, labels: np.ndarray, accuracy: float) -> tuple[int, int]:
+    """By how many images the accuracy (percent) differs from that of `scores` (n, C): explained by near-ties, and not."""
+    best = np.argsort(scores, axis=1)[:, -2:]
+    margins = np.diff(np.take_along_axis(scores, best, axis=1))[:, 0]
+    undecided = (margins < NEAR_TIE * np.abs(scores).max()) & (best == labels[:, None]).any(axis=1)
+    right = best[:, 1] == labels
+    difference = round(accuracy / 100 * len(labels)) - int(right.sum())  # > 0: images that ours gets wrong
+    possible = int((undecided & (right == (difference < 0))).sum())
+    explained = min(abs(difference), possible)
+    return explained, abs(difference) - explained
 
 
 def _numbers(key: str) -> list[int]:
@@ -267,10 +290,10 @@ def run(folder: Path) -> dict[str, Any]:
         for path, errors in paths.items()
         for what, value in errors.items()
     ]
-    limits = {"pixel_err": PIXEL_STEP}
+    limits = {"pixel_err": PIXEL_STEP, "tie_flips": np.inf}
     return {
         "cases": cases,
-        "worst_err": max(value for _, what, value in flat if what != "pixel_err"),
+        "worst_err": max(value for _, what, value in flat if what not in limits),
         "failed": [where for where, what, value in flat if not value <= limits.get(what, TOLERANCE)],
     }
 

@@ -57,6 +57,8 @@ def parity(result: Result) -> Paragraphs:
     unequal = sum(value for errors in flat for what, value in errors.items() if what.endswith("mismatches"))
     pixels = max((errors["pixel_err"] for errors in flat if "pixel_err" in errors), default=0.0)
     failed = f"Not reproduced: {listed(result['failed'])}." if result["failed"] else "Everything is reproduced."
+    ties = sum(errors.get("tie_flips", 0) for errors in flat)
+    moved = f" {ties:.0f} of the linear probe's test images, near-ties, changed sides." if ties else ""
     about = (
         f"{len(trainings)} whole trainings recorded from the reference implementation, on the reference path and on the fast "
         "path; zero-shot, linear probe, few-shot sampling, tokens, learning rates and the test transform besides. Errors are "
@@ -65,7 +67,7 @@ def parity(result: Result) -> Paragraphs:
     conclusion = (
         f"{failed} The worst relative error of all is {result['worst_err']:.1e}. Of what must be identical (tokens, samples, "
         f"halves, nearest words) {unequal:.0f} differ. Pixels of the test transform are within {pixels:.1e} of their range "
-        "(the recorded ones are float16)."
+        f"(the recorded ones are float16).{moved}"
     )
     return [about, Table(header, rows), conclusion]
 

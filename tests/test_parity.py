@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import parity
@@ -39,6 +40,15 @@ def test_trainings_are_reproduced(result: dict[str, Any], case: str, path: str) 
 def test_cocoop_is_reproduced_image_by_image_and_in_batches(result: dict[str, Any], path: str) -> None:
     errors = result["cases"]["cocoop_m4"][path]
     assert errors["meta_net_err"] < 1e-5 and errors["batch_err"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "explained", "rest"), [(50, 0, 0), (75, 1, 0), (100, 1, 1), (25, 1, 0), (0, 1, 1)]
+)
+def test_near_ties_alone_may_change_sides(accuracy: float, explained: int, rest: int) -> None:
+    """Of four images one is right and one is wrong by less than `NEAR_TIE` of the largest score."""
+    scores = np.array([[0.0, 100.0], [100.0, 0.0], [50.0, 50.4], [50.4, 50.0]])
+    assert parity.flips(scores, np.array([1, 1, 1, 1]), accuracy) == (explained, rest)
 
 
 def test_a_wrong_number_is_noticed(backbone: Any, tmp_path: Path) -> None:

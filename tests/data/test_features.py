@@ -242,8 +242,18 @@ class TestBadImages:
         assert bool(torch.isfinite(result.features).all())
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_feature_that_is_not_finite_names_the_image(tmp_path: Path, paths: list[Path], value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "is not finite"),
+        (float("inf"), "is not finite"),
+        (0.0, "is zero"),
+        (1e30, "is too large for float32"),
+    ],
+)
+def test_a_feature_without_a_direction_names_the_image(
+    tmp_path: Path, paths: list[Path], value: float, said: str
+) -> None:
     class Overflowing(TinyBackbone):
         def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
             features = super().encode_image(pixels)
@@ -252,10 +262,14 @@ def test_a_feature_that_is_not_finite_names_the_image(tmp_path: Path, paths: lis
             return features
 
     cache = FeatureCache(tmp_path / "cache")
-    with pytest.raises(DataError, match=rf"{paths[5].name}' is not finite .*the backbone overflows"):
+    with pytest.raises(DataError, match=rf"{paths[5].name}' {said}.*; its pixels are finite; leave the image out\.$"):
         extract_features(Overflowing(), paths, batch_size=4, cache=cache)
     assert cache.size().entries == 4  # nothing of the bad batch
-    pixels = torch.zeros(2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_named(value: float) -> None:
+    pixels = torch.ones(2, 3, 16, 16)
     pixels[1, 0, 0, 0] = value
     with pytest.raises(DataError, match=r"'image 1' is not finite .*its pixels are not finite either"):
         extract_features(TinyBackbone(), pixels)
@@ -448,8 +462,11 @@ class TestAsFeatures:
             ([[1.0], [1.0, 2.0]], r"Features must be numbers in a table"),
             (
                 np.where(np.arange(12).reshape(6, 2) % 3 == 0, np.nan, 1.0),
-                r"Got NaN or infinite values in 4 of 6 rows: 0, 1, 3, 4\. Leave these images out",
+                r"finite and not zero\. 4 of 6 rows are not: 0, 1, 3, 4\. The first is not .* compute their features again\.$",
             ),
+            (np.full((2, 3), 1e5).astype(np.float16), r"2 of 2 rows .* infinite\)\. .* again in float32\.$"),
+            (np.full((2, 3), 1e30), r"2 of 2 rows are not: 0, 1\. The first is too large for float32"),
+            (np.zeros((2, 3)), r"2 of 2 rows are not: 0, 1\. The first is zero"),
         ],
     )
     def test_bad_features_are_explained(self, features: Any, message: str) -> None:

@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import coopt
 from coopt.backbones import Backbone
+from coopt.data import Features
 from coopt.errors import BackboneMismatchError, DataError, ParameterError, SavedFileError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.saving import METHODS
@@ -112,6 +113,50 @@ def test_saved_and_loaded_is_identical(estimator: ClipClassifier, images: Any, l
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prompt" / name).read_bytes()
 
 
+def layouts(estimator: ClipClassifier) -> dict[str, tuple[Any, ...]]:
+    """How each tensor that a fitted estimator holds lies in memory: type, shape, strides, and bytes past a multiple of 64."""
+    held: dict[str, Any] = {}
+    for name, value in vars(estimator).items():
+        if isinstance(value, torch.nn.Module):
+            held |= {f"{name}.{key}": tensor for key, tensor in value.state_dict().items()}
+        elif isinstance(value, dict):
+            held |= {f"{name}.{key}": one for key, one in value.items()}
+        held[name] = value
+    tensors = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
+    return {name: (t.dtype, tuple(t.shape), t.stride(), t.data_ptr() % 64) for name, t in tensors.items()}
+
+
+def test_tensors_lie_in_memory_alike_however_they_came(
+    estimator: ClipClassifier, images: Any, labels: Any, tmp_path: Path
+) -> None:
+    """Products over other strides or alignments may differ in their last bits; on which processors is chance."""
+    fitted = layouts(estimator.fit(images, labels))
+    loaded = layouts(coopt.load(estimator.save(tmp_path / "prompt"), backbone=estimator.backbone_))
+    assert loaded == fitted and len(fitted) >= 1
+    contiguous = {name: (torch.empty(shape).stride(), 0) for name, (_, shape, _, _) in fitted.items()}
+    assert {name: (strides, offset) for name, (_, _, strides, offset) in fitted.items()} == contiguous
+
+
+def test_features_of_any_layout_give_the_same_bits(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+    if not estimator.uses_features:
+        return
+    shifted = np.empty(features.size + 1, np.float32)[1:].reshape(features.shape)
+    shifted[:] = features
+    seen: list[tuple[Any, ...]] = []
+    estimator._logits = lambda part: seen.append((part.stride(), part.data_ptr() % 64)) or part  # type: ignore
+    clone(estimator).fit(features, labels)
+    estimator.fit(features, labels)
+    for given in (
+        features,
+        np.asfortranarray(features),
+        shifted,
+        torch.from_numpy(shifted),
+        torch.tensor(features).T.T,
+    ):
+        estimator.logits(given)
+    assert set(seen) == {((features.shape[1], 1), 0)}
+
+
 def test_permuted_classes_give_permuted_answers(estimator: ClipClassifier, images: Any, labels: Any) -> None:
     permuted = [NAMES[i] for i in (2, 0, 3, 1)]
     a = clone(estimator).set_params(class_names=NAMES).fit(images, labels).logits(images)
@@ -163,8 +208,13 @@ def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, fea
         estimator.predict(features[:, :-1])
     features = features.copy()
     features[3, 2] = np.nan
-    with pytest.raises(DataError, match="finite.*1 of 24 rows: 3"):
+    with pytest.raises(DataError, match=r"finite and not zero\. 1 of 24 rows are not: 3\. The first is not finite"):
         estimator.predict(features)
+    features[3] = 0
+    with pytest.raises(DataError, match=r"1 of 24 rows are not: 3\. The first is zero"):
+        estimator.predict(features)
+    with pytest.raises(DataError, match=r"The feature of image 3 is zero"):  # put into the class by hand, unchecked
+        estimator.predict(Features(torch.from_numpy(features)[None], tuple(range(24))))
 
 
 def test_another_backbone_is_refused_on_loading(estimator: Any, images: Any, labels: Any, tmp_path: Path) -> None:
@@ -227,7 +277,14 @@ def test_grid_search_over_paths(backbone: Backbone, pictures: Any) -> None:
     [
         ("CoOp", {"n_ctx": 0}, "The 'n_ctx' parameter of CoOp must be an int >= 1. Got 0 instead."),
         ("CoOp", {"n_ctx": 2.0}, "must be an int >= 1. Got 2.0"),
-        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0. Got -1 instead."),
+        ("CoOp", {"seed": -1}, "The 'seed' parameter of CoOp must be an int >= 0 and <= 4294967295. Got -1"),
+        ("LinearProbe", {"seed": 2**32}, "must be an int >= 0 and <= 4294967295. Got 4294967296 instead."),
+        (
+            "CoOp",
+            {"init": ""},
+            "The 'init' parameter of CoOp must be words such as 'a photo of a', or be left out. Got ''",
+        ),
+        ("CoCoOp", {"init": " _"}, "must be words such as 'a photo of a', or be left out. Got ' _' instead."),
         ("CoOp", {"csc": "yes"}, "The 'csc' parameter of CoOp must be True or False. Got 'yes' instead."),
         ("CoOp", {"position": "top"}, "must be one of end, middle, front. Got 'top'"),
         ("CoOp", {"precision": "fp16"}, "must be one of fp32, bf16. Got 'fp16'"),

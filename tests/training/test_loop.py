@@ -82,8 +82,12 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_training() -> None:
     weight = torch.zeros(4, 6).requires_grad_()
     batches = batches_of(cached_views(FEATURES, seed=1), TARGETS, SGD, seed=1)
-    with pytest.raises(TrainingError, match="loss of epoch 1 is nan. Lower the learning rate"):
+    with pytest.raises(TrainingError, match=r"loss of epoch 1 is nan: lower the learning rate \(recipe\.lr\)\.$"):
         loop.train({"w": weight}, lambda x, y: (x @ weight.T).sum() * float("nan"), batches, SGD, 2)
+    with pytest.raises(TrainingError, match=r"loss of epoch 1 is nan: a weight is broken\.$"):
+        loop.train(
+            {"w": weight}, lambda x, y: weight.sum() * float("nan"), batches, SGD, 2, fault=lambda: "a weight is broken"
+        )
 
 
 @pytest.mark.parametrize("recipe", [SGD, ADAM], ids=["sgd", "adam"])

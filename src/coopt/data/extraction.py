@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from coopt.backbones.tensors import described, fault_of, without_direction
 from coopt.data.cache import FeatureCache, FeatureKey
 from coopt.data.encoding import ImageEncoder
 from coopt.data.sources import BadContent, Content, View, decode_views, ordered_map, read_content
@@ -135,7 +136,7 @@ class Extraction:
         missing: list[int] = []
         for view, key in enumerate(keys):
             vector = found.get(key)
-            if vector is not None and len(vector) == self.backbone.embed_dim:
+            if vector is not None and len(vector) == self.backbone.embed_dim and vector.any():
                 self.features[view, content.position] = torch.from_numpy(vector)
             else:
                 missing.append(view)
@@ -187,7 +188,7 @@ class Extraction:
             return
         self._check_sizes(batch)
         features = self.encoder([one for _, _, one in batch])
-        self._check_finite(batch, features)
+        self._check_directions(batch, features)
         for (content, view, _), feature in zip(batch, features, strict=True):
             self.features[view, content.position] = feature
         if self.cache is not None:
@@ -205,15 +206,16 @@ class Extraction:
                 f"{expected[0]}x{expected[1]}. Preprocess them with backbone.preprocessing.test(image)."
             )
 
-    def _check_finite(self, batch: list[tuple[Content, int, Tensor]], features: Tensor) -> None:
-        if bool(torch.isfinite(features).all()):
+    def _check_directions(self, batch: list[tuple[Content, int, Tensor]], features: Tensor) -> None:
+        wrong = without_direction(features).nonzero().flatten().tolist()
+        if not wrong:
             return
-        wrong = next(i for i, feature in enumerate(features) if not torch.isfinite(feature).all())
-        name = batch[wrong][0].name
-        cause = "its pixels are finite, so the backbone overflows: run it in float32"
-        if not bool(torch.isfinite(batch[wrong][2]).all()):
+        content, _, pixels = batch[wrong[0]]
+        if bool(torch.isfinite(pixels).all()):
+            cause = fault_of(self.backbone, self.encoder.precision) or "its pixels are finite; leave the image out"
+        else:
             cause = "its pixels are not finite either: check how they were made"
-        raise DataError(f"The feature of '{name}' is not finite (NaN or infinite); {cause}.")
+        raise DataError(f"The feature of '{content.name}' {described(features[wrong[0]])}; {cause}.")
 
     def _report(self, done: int) -> None:
         if done > self._done and self.progress is not None:

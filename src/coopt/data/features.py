@@ -22,6 +22,7 @@ from torch import Tensor
 
 from coopt.backbones import Backbone
 from coopt.backbones.protocol import PRECISIONS, Precision
+from coopt.backbones.tensors import described, without_direction
 from coopt.data.cache import FeatureCache
 from coopt.data.encoding import ImageEncoder
 from coopt.data.extraction import CHECKED_AFTER_BAD, Extraction, Features, Progress
@@ -64,7 +65,7 @@ def extract_features(
 
     Raises:
         BadImagesError: images cannot be read, and `on_bad_image` is "fail".
-        DataError: no image (is left), images of another kind, or a feature that is not finite.
+        DataError: no image (is left), images of another kind, or a feature that is not finite, or zero.
         ParameterError: a parameter out of its range.
     """
     _check_parameters(views, on_bad_image, batch_size, workers, precision)
@@ -137,7 +138,7 @@ def _why_unreadable(image: Any) -> str | None:
 
 
 def as_features(features: Any) -> Float[Tensor, "n dim"]:
-    """Checks features that were computed elsewhere: two-dimensional, floating point, finite; float32 on return.
+    """Checks features that were computed elsewhere: two-dimensional, floating point, finite, not zero; float32 on return.
 
     Raises:
         DataError: they are not.
@@ -155,12 +156,13 @@ def as_features(features: Any) -> Float[Tensor, "n dim"]:
         )
     if not features.is_floating_point():
         raise DataError(f"Features must be floating-point numbers. Got {features.dtype}; are these labels or pixels?")
-    features = features.detach().to(torch.float32)
-    bad = (~torch.isfinite(features).all(dim=1)).nonzero().flatten().tolist()
+    given, features = features.dtype, features.detach().to(torch.float32)
+    bad = without_direction(features).nonzero().flatten().tolist()
     if bad:
         rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise DataError(
-            f"Features must be finite. Got NaN or infinite values in {len(bad)} of {len(features)} rows: {rows}. "
-            "Leave these images out, or compute their features again in float32."
+            f"Features must be finite and not zero. {len(bad)} of {len(features)} rows are not: {rows}. The first "
+            f"{described(features[bad[0]])}. Leave these images out, or compute their features again"
+            f"{' in float32' if given is torch.float16 else ''}."
         )
     return features

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import PRECISIONS, Precision
+from coopt.backbones.tensors import described, fault_of, settled, without_direction
 from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
 from coopt.data.sources import View
-from coopt.errors import DataError, FewShotsWarning, ParameterError
+from coopt.errors import BackboneError, DataError, FewShotsWarning, ParameterError, TrainingError
 from coopt.methods.estimator import Estimator, check_fitted
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names, clean_name
 from coopt.text.memory import Memory, bytes_of
-from coopt.wording import subject
+from coopt.wording import called, subject
 
 LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
@@ -82,8 +83,22 @@ class ClipClassifier(Estimator, ABC):
         """What was learned, as named tensors: all that a saved file needs besides the parameters."""
 
     @abstractmethod
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        """Makes the estimator fitted; `backbone_` and the classes are set already."""
+
     def _set_state(self, state: dict[str, Tensor]) -> None:
-        """Makes the estimator fitted again; `backbone_` and the classes are set already."""
+        """`_take_state`, with every tensor in one layout: what was learned just now and what was loaded answer alike.
+
+        Raises:
+            TrainingError: a tensor is not finite.
+        """
+        for name, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(
+                    f"What {type(self).__name__} learned is of no use: the tensor {name!r} holds values that are not finite "
+                    f"(NaN or infinite). Lower the learning rate ({called('recipe.lr')})."
+                )
+        self._take_state({name: settled(tensor.detach()) for name, tensor in state.items()})
 
     def _check_state(self, state: dict[str, Tensor]) -> None:
         """Refuses tensors from a file that do not fit; `backbone_` and the classes are set.
@@ -152,6 +167,11 @@ class ClipClassifier(Estimator, ABC):
 
     def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
         check_class_names(backbone, names)
+        if not 0 < backbone.logit_scale < float("inf"):
+            raise BackboneError(
+                f"The logit scale of {backbone.name} is {backbone.logit_scale}. Expected a number above 0; get its weights "
+                "again."
+            )
         self.backbone_ = backbone
         self.class_names_ = tuple(names)
         self.classes_ = np.array(names) if named else np.arange(len(names))
@@ -166,7 +186,7 @@ class ClipClassifier(Estimator, ABC):
                     f"Features have {given.shape[1]} columns, but {backbone.name} makes features of {backbone.embed_dim}. "
                     "Compute them with the same backbone."
                 )
-            return Features(given[None].to(backbone.device), tuple(range(len(given))))
+            return Features(settled(given)[None].to(backbone.device), tuple(range(len(given))))
         views = ("test",) if is_pixels(images) else views
         with tracked("image features", _length(images)) as progress:
             found = extract_features(
@@ -198,9 +218,29 @@ class ClipClassifier(Estimator, ABC):
     def _logits_in_parts(self, images: Any) -> Iterator[Float[np.ndarray, "part classes"]]:
         """Scores of some images after the other, so that many classes and many images never meet in one table."""
         found = images if isinstance(images, Features) else self.image_features(images)
+        features = settled(found.features[0])
+        at_once = max(1, SCORES_TOGETHER // len(self.class_names_))
         with torch.no_grad():
-            for part in found.features[0].split(max(1, SCORES_TOGETHER // len(self.class_names_))):
-                yield self._logits(part).float().cpu().numpy()
+            for i, part in enumerate(features.split(at_once)):
+                scores = self._logits(part)
+                self._check_scores(part, scores, found.kept[i * at_once :])
+                yield scores.float().cpu().numpy()
+
+    def _check_scores(
+        self, features: Float[Tensor, "n dim"], scores: Float[Tensor, "n classes"], images: Sequence[int]
+    ) -> None:
+        """Refuses what would look like any other prediction, though it comes from no numbers."""
+        if bool((wrong := without_direction(features)).any()):
+            row = int(wrong.nonzero()[0])
+            raise DataError(
+                f"The feature of image {images[row]} {described(features[row])}. Compute it again, or leave the image out."
+            )
+        if not bool((finite := torch.isfinite(scores)).all()):
+            row, column = (~finite).nonzero()[0].tolist()
+            cause = fault_of(self.backbone_, self.precision) or "what was learned is too large; learn it again"
+            raise BackboneError(
+                f"The score of the class {self.class_names_[column]!r} for image {images[row]} is not finite: {cause}."
+            )
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Probabilities of the classes in the order of `classes_`."""

@@ -170,8 +170,8 @@ class CoCoOp(LearnedMethod):
                     f"{self.backbone_.name}."
                 )
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
-        kept = {name.removeprefix("meta_net."): tensor.detach().float().cpu() for name, tensor in state.items()}
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        kept = {name.removeprefix("meta_net."): tensor.float().cpu() for name, tensor in state.items()}
         self.context_ = kept.pop("context")
         self.meta_net_ = kept
 

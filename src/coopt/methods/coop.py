@@ -23,6 +23,7 @@ from coopt.errors import ParameterError, SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
+from coopt.text.directions import text_directions
 from coopt.text.encode import Path as TextPath
 from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
@@ -160,11 +161,11 @@ class CoOp(LearnedMethod):
                 f"{'(classes, n_ctx, width)' if self.csc else '(n_ctx, width)'} with {classes} classes and width {width}."
             )
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
-        self.context_ = state["context"].detach().float().cpu()
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        self.context_ = state["context"].float().cpu()
         with torch.no_grad():
             encoded = self._encoder(self.context_.shape[-2], 0)(self.context_.to(self.backbone_.device))
-        self.text_features_ = normalize(encoded, dim=-1)
+        self.text_features_ = text_directions(encoded, self.backbone_, self.class_names_, self.precision)
 
     def with_classes(self, class_names: Sequence[str]) -> CoOp:
         """The same learned context for other class names: a new fitted estimator; this one is unchanged.

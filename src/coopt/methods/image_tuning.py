@@ -129,7 +129,7 @@ class ImageEncoderTuning(TemplatedMethod):
                 f"{found.get(wrong[0])}; expected {expected.get(wrong[0])} ({len(wrong)} such tensors)."
             )
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
+    def _take_state(self, state: dict[str, Tensor]) -> None:
         self.tower_ = self.backbone_.image_tower()
         self.tower_.load_state_dict(state, strict=False)  # buffers are the backbone's
 

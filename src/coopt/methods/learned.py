@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coopt.backbones import Backbone
+from coopt.backbones.tensors import fault_of
 from coopt.data import extract_features
 from coopt.locks import writing_file
 from coopt.methods.base import ClipClassifier, is_features, is_pixels
@@ -194,8 +195,9 @@ class LearnedMethod(ClipClassifier):
                 run=run,
                 observer=observer,
                 shrink=objective.shrink,
+                fault=lambda: fault_of(self.backbone_, self.image_precision),
             )
-        self._set_state({name: tensor.detach() for name, tensor in learned.items()})
+        self._set_state(learned)
 
     def _run_hash(self, targets: Tensor) -> str:
         """Identifies a run: its parameters, data, backbone and classes."""

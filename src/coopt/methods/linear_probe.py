@@ -121,7 +121,7 @@ class LinearProbe(ClipClassifier):
     def _state(self) -> dict[str, Tensor]:
         return {"weight": self.weight_, "bias": self.bias_}
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
+    def _take_state(self, state: dict[str, Tensor]) -> None:
         self.weight_, self.bias_ = state["weight"].float(), state["bias"].float()
 
 

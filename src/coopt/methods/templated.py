@@ -20,6 +20,7 @@ from coopt.data import FeatureCache
 from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
+from coopt.text.directions import text_directions
 from coopt.text.encode import Path as TextPath
 from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
@@ -118,10 +119,11 @@ class TextAdapter(TemplatedMethod):
                     f"The saved {name} has shape {tuple(state[name].shape)}; expected {tuple(expected.shape)}."
                 )
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
-        self.learned_ = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        self.learned_ = {name: tensor.float().cpu() for name, tensor in state.items()}
         on_device = {name: tensor.to(self.backbone_.device) for name, tensor in self.learned_.items()}
-        self.text_features_ = normalize(self._changed(on_device), dim=-1)
+        changed = self._changed(on_device)
+        self.text_features_ = text_directions(changed, self.backbone_, self.class_names_, self.precision)
 
     def with_classes(self, class_names: Sequence[str]) -> TextAdapter:
         """The same change to the text features of other class names: a new fitted estimator; this one is unchanged.

@@ -139,8 +139,7 @@ class TipAdapter(TemplatedMethod):
         views = 1 if self.recipe_.views == 1 else VIEWS_PER_KEY
         draw = features(views)
         keys = normalize(torch.stack([draw(i) for i in range(views)]).mean(dim=0), dim=-1)
-        self._set_votes(targets, float(self.alpha), float(self.beta))
-        self._set_state({"keys": keys})
+        self._set_state({"keys": keys, "labels": targets, **_as_tensors(alpha=self.alpha, beta=self.beta)})
         self.losses_ = []
         if self.finetune:
             super()._fit(features, targets)
@@ -188,12 +187,7 @@ class TipAdapter(TemplatedMethod):
         return chosen
 
     def _state(self) -> dict[str, Tensor]:
-        numbers = {"alpha": self.alpha_, "beta": self.beta_}
-        return {
-            "keys": self.keys_,
-            "labels": self.labels_,
-            **{name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()},
-        }
+        return {"keys": self.keys_, "labels": self.labels_, **_as_tensors(alpha=self.alpha_, beta=self.beta_)}
 
     def _check_state(self, state: dict[str, Tensor]) -> None:
         keys, labels, n_classes = state["keys"], state["labels"], len(self.class_names_)
@@ -206,12 +200,13 @@ class TipAdapter(TemplatedMethod):
         if state["alpha"].numel() != 1 or state["beta"].numel() != 1:
             raise SavedFileError("The saved alpha and beta are not single numbers.")
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
-        self.keys_ = state["keys"].detach().to(self.backbone_.device, torch.float32)
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        self.keys_ = state["keys"].to(self.backbone_.device, torch.float32)
         if "labels" in state:  # learning changes the keys alone
-            self._set_votes(state["labels"], float(state["alpha"]), float(state["beta"]))
+            self.labels_ = state["labels"].to(self.backbone_.device)
+            self._one_hot = one_hot(self.labels_, len(self.class_names_)).float()
+            self.alpha_, self.beta_ = float(state["alpha"]), float(state["beta"])
 
-    def _set_votes(self, labels: Int[Tensor, " keys"], alpha: float, beta: float) -> None:
-        self.labels_ = labels.to(self.backbone_.device)
-        self._one_hot = one_hot(self.labels_, len(self.class_names_)).float()
-        self.alpha_, self.beta_ = alpha, beta
+
+def _as_tensors(**numbers: float) -> dict[str, Tensor]:
+    return {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}

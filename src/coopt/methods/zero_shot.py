@@ -84,7 +84,7 @@ class ZeroShot(ClipClassifier):
     def _state(self) -> dict[str, Tensor]:
         return {}
 
-    def _set_state(self, state: dict[str, Tensor]) -> None:
+    def _take_state(self, state: dict[str, Tensor]) -> None:
         self.text_features_ = template_features(
             self.backbone_, self.class_names_, self.template_list, **self._text_options
         )

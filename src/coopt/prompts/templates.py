@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from coopt.backbones.protocol import Backbone, Precision
 from coopt.errors import ParameterError
+from coopt.text.directions import text_directions
 from coopt.text.encode import Path, TextEncoder
 from coopt.text.layout import template_prompts
 from coopt.text.memory import Memory
@@ -60,6 +61,7 @@ def template_features(
     Raises:
         ParameterError: no template, or one without exactly one "{}".
         PromptTooLongError: a prompt does not fit the text tower.
+        BackboneError: a text feature is not finite, or zero.
     """
     if not templates:
         raise ParameterError(
@@ -68,10 +70,11 @@ def template_features(
 
     def encoded(template: str) -> Tensor:
         prompts = template_prompts(backbone, class_names, template)
-        return TextEncoder(backbone, prompts, path=path, precision=precision, memory=memory, learning=False)()
+        encoder = TextEncoder(backbone, prompts, path=path, precision=precision, memory=memory, learning=False)
+        return text_directions(encoder(), backbone, class_names, precision)
 
     with torch.no_grad():
-        total = normalize(encoded(templates[0]), dim=-1)
+        total = encoded(templates[0])
         for template in templates[1:]:
-            total += normalize(encoded(template), dim=-1)
+            total += encoded(template)
         return normalize(total / len(templates), dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Literal, NamedTuple, cast
@@ -12,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.backbones.protocol import PRECISIONS, Backbone, Block, Precision, TextTower
 from coopt.errors import ParameterError
@@ -147,7 +149,10 @@ class TextEncoder:
         prompts, device = self.prompts[classes], self.tower.positional_embedding.device
 
         def run(context: Tensor | None) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype is not torch.float32):
+            bf16 = self.dtype is not torch.float32
+            # On a CPU the fused attention in bfloat16 asks for instructions that are not everywhere.
+            plain = sdpa_kernel(SDPBackend.MATH) if bf16 and device.type == "cpu" else nullcontext()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16), plain:
                 return encode_reference(self.tower, prompts, context).float().view(groups, len(prompts), -1)
 
         return Piece(classes.to(device), run)

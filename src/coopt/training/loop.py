@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from coopt.backbones.tensors import settled
 from coopt.errors import TrainingError
 from coopt.progress import tracked
 from coopt.training.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ def train(
     run: str = "",
     observer: Observer | None = None,
     shrink: Callable[[], bool] | None = None,
+    fault: Callable[[], str | None] = lambda: None,
 ) -> list[float]:
     """Trains `parameters` in place.
 
@@ -53,6 +55,7 @@ def train(
         run: identifies the run in its checkpoint.
         observer: is told of every step and epoch.
         shrink: makes `loss_of` hold less memory, or returns False; asked when a GPU has no more, and the step is repeated.
+        fault: what makes a loss that is not finite, besides the learning rate; asked only then.
 
     Returns:
         The mean loss of every epoch.
@@ -62,7 +65,7 @@ def train(
     """
     observer = observer or Observer()
     optimizer = _optimizer(parameters, recipe)
-    gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False))
+    gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False), fault)
     rates = recipe.learning_rates(epochs)
     losses: list[float] = []
     if checkpoint is not None and (found := Checkpoint.load(checkpoint, run)) is not None:
@@ -94,6 +97,7 @@ class _Gradient:
     optimizer: torch.optim.Optimizer
     loss_of: Callable[[Tensor, Tensor], Tensor]
     shrink: Callable[[], bool]
+    fault: Callable[[], str | None]
 
     def __call__(self, features: Tensor, targets: Tensor) -> Tensor:
         while (loss := self._attempt(features, targets)) is None:
@@ -137,10 +141,8 @@ def _epoch(
     # One look at the loss per epoch: on a GPU every look waits for all work in flight.
     mean = float(total) / count if total is not None else math.nan
     if not math.isfinite(mean):
-        raise TrainingError(
-            f"The loss of epoch {epoch + 1} is {mean}. Lower the learning rate ({called('recipe.lr')}), use "
-            f"{setting('precision', 'fp32')}, and check that the backbone's weights are finite."
-        )
+        cause = gradient.fault() or f"lower the learning rate ({called('recipe.lr')})"
+        raise TrainingError(f"The loss of epoch {epoch + 1} is {mean}: {cause}.")
     return mean
 
 
@@ -169,4 +171,4 @@ def _restore(tensors: dict[str, Tensor], parameters: dict[str, Tensor], optimize
         for key in keys:
             value = tensors[key]
             kept = value if value.ndim == 0 else value.to(parameter.device)
-            optimizer.state[parameter][key.split("/", 1)[1]] = kept
+            optimizer.state[parameter][key.split("/", 1)[1]] = settled(kept)
