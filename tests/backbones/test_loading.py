@@ -172,3 +172,14 @@ def test_unknown_public_name() -> None:
 
     with pytest.raises(AttributeError, match=r"has no attribute 'load_backbones'"):
         coopt.backbones.load_backbones  # noqa: B018
+
+
+def test_a_value_range_is_of_its_own_backbone() -> None:
+    plain = load_backbone("bundled")
+    ranged = load_backbone("bundled", value_range=(0, 4095))
+    assert ranged.preprocessing.value_range == (0, 4095)
+    assert load_backbone("bundled").preprocessing.value_range is None  # which others share
+    assert ranged.model is plain.model and ranged.fingerprint == plain.fingerprint
+    assert pickle.loads(pickle.dumps(ranged)).preprocessing == ranged.preprocessing
+    with pytest.raises(ParameterError, match=r"two different finite numbers"):
+        plain.with_value_range((1, 1))

@@ -40,7 +40,7 @@ def test_bad_data(as_json: bool, clip: str, tmp_path: Path) -> None:
     save_image(tmp_path / "flat" / "0.png", COLOURS["red car"], 0)
     (tmp_path / "labels.csv").write_text("path,label\ngone.png,cat\nlost.png,dog\n")
     for data, expected in (
-        ("gone", "does not exist. Expected a folder with one sub-folder of images per class"),
+        ("lost", "does not exist. Expected a folder with one sub-folder of images per class"),
         ("empty", "is empty (or holds hidden files only)"),
         ("one", "has only one class: 'red car'"),
         ("flat", "has 1 images ('0.png') but no sub-folder"),

@@ -161,7 +161,7 @@ class TestCodes:
         assert dataset.test.paths == plain.test.paths  # the same images are held out
 
     def test_labels_are_warned_of_and_integers_are_not(self) -> None:
-        with pytest.warns(ClassNameWarning, match=r"2 of 2 class names are numbers"):
+        with pytest.warns(ClassNameWarning, match=r"2 of 2 class names are numbers .*, give the names as labels\."):
             encode_labels(["1", "2"])
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -176,3 +176,10 @@ def test_names_are_found_as_other_systems_write_them(folder: Path) -> None:
     rows = ["path,label", "cafe\u0301.png,a", "b/000.png,b"]
     dataset = load_dataset(_write(folder, "\n".join(rows)), test_fraction=0)
     assert dataset.train.paths[0].samefile(folder / "café.png")
+
+
+def test_labels_that_are_numbers_take_names(folder: Path) -> None:
+    rows = [row.replace("red panda", "1").replace("dog", "0") for row in ROWS]
+    file = _write(folder, "\n".join(["path,label", *rows]))
+    dataset = load_dataset(file, test_fraction=0, class_names=["a dog", "a panda"])
+    assert dataset.train.counts == {"a panda": 3, "a dog": 3}

@@ -125,11 +125,11 @@ class TestFolder:
             load_dataset(tmp_path, test_fraction=0)
 
     def test_a_folder_that_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        make_folder(tmp_path, {"a": 2, "b": 2, "b/locked": 1})
+        make_folder(tmp_path, {"a": 2, "b": 2, "b/locked": 1, "locked too": 1})
         scan = os.scandir
 
         def refuse(folder: Path) -> object:
-            if Path(folder).name == "locked":
+            if Path(folder).name.startswith("locked"):
                 raise PermissionError(13, "Permission denied", str(folder))
             return scan(folder)
 
@@ -138,7 +138,7 @@ class TestFolder:
             DataError, match=r"locked' cannot be read: Permission denied.* on_bad_image='skip' leaves it"
         ):
             load_dataset(tmp_path)
-        with pytest.warns(CooptWarning, match=r"Left out 1 folders\. .*locked"):
+        with pytest.warns(CooptWarning, match=r"Left out 2 folders\. .*locked' .*locked too'"):
             assert load_dataset(tmp_path, on_bad_image="skip", test_fraction=0).train.counts == {"a": 2, "b": 2}
 
     def test_hidden_and_archive_folders_are_no_classes(self, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ class TestLoading:
             ("objects", r"Did you mean bundled:objects or"),
             ("label.csv", r"Did you mean the file 'labels\.csv'\?"),
             (str(tmp_path / "Objekt"), r"Did you mean the folder '.*/objekts'\?"),
-            ("caltech", r"Did you mean caltech101\?"),
+            ("caltec101", r"Did you mean caltech101\?"),
             ("xyzzy", r"'xyzzy' does not exist\. Expected"),
         ):
             with pytest.raises(DataError, match=message):

@@ -96,10 +96,11 @@ def test_what_looks_wrong_is_noticed(tmp_path: Path, values: np.ndarray, doubtfu
     assert (DOUBT in _opened(_tiff(values), tmp_path).info) is doubtful
 
 
-def test_a_given_range_is_doubted_only_where_it_cuts(tmp_path: Path) -> None:
+def test_a_given_range_is_doubted_where_it_cuts_or_leaves_all_black(tmp_path: Path) -> None:
     dark = (RAMP * 2).astype(np.uint16)
     assert DOUBT not in _opened(_tiff(dark), tmp_path, (0, 4095)).info
     assert DOUBT in _opened(_tiff(dark), tmp_path, (0, 255)).info
+    assert DOUBT in _opened(_tiff(dark), tmp_path, (0, 16383)).info  # 12-bit data for a prompt of 14-bit images
 
 
 def test_colours_of_16_bits(tmp_path: Path) -> None:
@@ -137,6 +138,7 @@ def test_deep_files_are_known_by_their_headers(data: bytes, deep: bool) -> None:
         (0, 998.2, "0,1023"),
         (0, 66000, "0,66000"),
         (0, 30, "0,30"),
+        (0, 1.5, "0,1.5"),
         (0, 0.031, "0,0.031"),
         (-1024, 3071, "-1100,4095"),
         (0, 0, "0,1"),
@@ -148,6 +150,14 @@ def test_the_warning_says_what_to_type(low: float, high: float, suggested: str) 
         message = range_warning([("a.tif", doubt), ("b.tif", doubt)], 5)
     assert message.startswith("2 of 5 images have more than 8 bits per value")
     assert f"--value-range {suggested} holds all of these." in message
+
+
+def test_the_warning_of_colours_says_that_nothing_can_be_set() -> None:
+    colours, grey = DoubtfulRange(0, 4095, (0, 65535), colour=True), DoubtfulRange(0, 900, (0, 65535))
+    assert range_warning([("a.png", colours)], 1).endswith("save such images with 8 bits.")
+    assert range_warning([("a.png", colours), ("b.png", grey)], 2).endswith(
+        "value_range=(0, 1023) of load_backbone holds all of these."
+    )
 
 
 def test_a_leak_is_not_seen_in_images_that_are_all_black(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ class Backbone(ABC):
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self))
-        other.preprocessing = replace(self.preprocessing, value_range=tuple(value_range))
+        other.preprocessing = replace(self.preprocessing, value_range=value_range)
         return other
 
     def __copy__(self) -> Backbone:

@@ -86,12 +86,9 @@ class DataReading:
 
     @property
     def typed(self) -> list[str]:
-        """The options as words of a command line."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        words = (
-            (f"--{name.replace('_', '-')}", self._text(value)) for name, value in given.items() if value is not None
-        )
-        return [word for pair in words for word in pair]
+        """The options of the data set as words of a command line (a prompt keeps the range of values itself)."""
+        given = {name: value for name, value in self.of_dataset.items() if value is not None}
+        return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
     def config(self) -> dict[str, str | None]:
         """The options as entries of a configuration file, from wherever it is read."""

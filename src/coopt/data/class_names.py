@@ -71,17 +71,22 @@ def renamed(dataset: ImageDataset, names: ClassNames) -> ImageDataset:
     )
 
 
-def warn_of_codes(names: Sequence[str]) -> None:
-    """Warns of class names that say nothing of what the images show: numbers, WordNet ids, hashes, `class_01`."""
+def warn_of_codes(names: Sequence[str], remedy: str | None = None) -> None:
+    """Warns of class names that say nothing of what the images show: numbers, WordNet ids, hashes, `class_01`.
+
+    Args:
+        names: of the classes.
+        remedy: what to do; None: what `load_dataset` takes.
+    """
     codes = _codes_among(names)
     if not codes:
         return
     shown = ", ".join(f"'{display_name(name)}'" for name in codes[:3]) + (", ..." if len(codes) > 3 else "")
-    remedy = setting("class_names", "FILE" if on_command_line() else {codes[0]: "..."})
+    given = setting("class_names", "FILE" if on_command_line() else {codes[0]: "..."})
     warnings.warn(
-        f"{len(codes)} of {len(names)} class names are numbers or codes, or begin with them ({shown}), and prompts are made of class names: "
-        f'"a photo of a {display_name(codes[0])}.". If the images show something that has a name, give the names with '
-        f"{remedy}.",
+        f"{len(codes)} of {len(names)} class names are numbers or codes, or begin with them ({shown}), and prompts are "
+        f'made of class names: "a photo of a {display_name(codes[0])}.". If the images show something that has a name, '
+        f"{remedy or f'give the names with {given}'}.",
         ClassNameWarning,
         stacklevel=3,
     )
@@ -120,7 +125,7 @@ def _from_mapping(keys: list[str], names: Mapping[Any, Any], source: str) -> dic
     known = {_text(key): _text(name) for key, name in names.items()}
     missing = [key for key in keys if key not in known]
     if missing:
-        close = get_close_matches(missing[0], known, n=1)
+        close = get_close_matches(missing[0], set(known) - set(keys), n=1)
         hint = f" Did you mean that class by {close[0]!r}?" if close else ""
         raise DataError(
             f"{source} has no name for {len(missing)} of {len(keys)} classes: {_shown(missing)}.{hint} "
@@ -138,13 +143,13 @@ def _first_synonyms(names: dict[str, str]) -> dict[str, str]:
     """
     firsts = {key: name.split(",")[0].strip() for key, name in names.items()}
     counts = Counter(firsts.values())
-    found: dict[str, str] = {}
+    found: dict[str, str] = {}  # name: key
     for key, first in firsts.items():
         name = first if counts[first] == 1 else names[key]
-        while name in found.values():
+        while name in found:
             name += "_"
-        found[key] = name
-    return found
+        found[name] = key
+    return {key: name for name, key in found.items()}
 
 
 def _check(names: dict[str, str], source: str) -> None:

@@ -79,12 +79,12 @@ def walk_images(folder: Path, passed_over: PassedOver | None = None) -> list[Pat
 
     Args:
         folder: where to look.
-        passed_over: is told what is left out.
+        passed_over: is told what is left out, and says whether folders that may not be read are.
 
     Raises:
-        DataError: the folder may not be read.
+        DataError: a folder may not be read.
     """
-    return list(_walk(folder, set(), passed_over or PassedOver(refuse_folders=True), top=True))
+    return list(_walk(folder, set(), passed_over or PassedOver(refuse_folders=True)))
 
 
 def _walk(folder: Path, entered: set[tuple[int, int]], passed_over: PassedOver, top: bool = False) -> Iterator[Path]:

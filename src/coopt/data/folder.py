@@ -170,8 +170,7 @@ def _say_nested(folder: Path, found: dict[Path, list[Path]]) -> None:
     if len({name for names in nested.values() for name in names}) < 2:
         return
     top, below = max(nested.items(), key=lambda item: len(item[1]))
-    many = sum(1 for names in nested.values() if names)
-    others = f" (as in {many - 1} other classes)" if many > 1 else ""
+    others = ", and so on" if sum(1 for names in nested.values() if names) > 1 else ""
     _warn(
         f"In '{display_name(folder)}', images in folders within a class folder belong to that class: those of "
         f"{_shown(below)} to '{display_name(top)}'{others}. If the inner folders are the classes, add "

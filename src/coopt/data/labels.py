@@ -85,7 +85,7 @@ def _encode_names(values: list[str], names: tuple[str, ...] | None) -> tuple[Int
     # Sorted, so that the order of the images does not decide the order of the classes.
     if names is None:
         names = _checked_names(sorted(set(values)))
-        warn_of_codes(names)
+        warn_of_codes(names, "give the names as labels")
     index = {name: i for i, name in enumerate(names)}
     if unknown := sorted(set(values) - set(index)):
         close = get_close_matches(unknown[0], names, n=3)

@@ -22,7 +22,7 @@ from coopt.wording import on_command_line, setting
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _NEVER_DEEP = (b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")  # JPEG, GIF, WebP and BMP hold 8 bits
 _PNG, _PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24  # where a PNG says how many bits a value has
-_DARK = 1 / 4
+_DARK, _DARK_IF_GIVEN = 1 / 4, 1 / 16  # images that do not reach this share of the range are dark
 _BEYOND = 0.1  # values this share of the range beyond it are no mere overshoot of a filter
 _USUAL_WHITES = (255, 1023, 4095, 16383, 65535)
 
@@ -78,17 +78,17 @@ def doubt_about(
         image: a loaded image in its own mode.
         rgb: what became of it.
         used: what `range_of` says.
-        given: the user gave the range, and so knows how bright the images are.
+        given: the user gave the range, so that only what is nearly black is doubtful.
         file_deep: its file has more than 8 bits per value, whether or not Pillow kept them.
     """
     least, most = min(used), max(used)
     if is_deep(image):
         values = np.asarray(image)
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
         margin = _BEYOND * (most - least)
         beyond = high > most + margin or low < least - margin
-        dark = not given and high < least + _DARK * (most - least)
+        dark = high < least + (_DARK_IF_GIVEN if given else _DARK) * (most - least)
         return DoubtfulRange(low, high, (least, most)) if beyond or dark else None
     brightest = max(high for _, high in rgb.getextrema()) if file_deep else 255  # type: ignore[misc]
     return DoubtfulRange(0, brightest * 256 + 255, (0, 65535), colour=True) if brightest < _DARK * 255 else None
@@ -103,20 +103,22 @@ def range_warning(doubtful: Sequence[tuple[str, DoubtfulRange]], total: int) -> 
     """
     first = doubtful[0][1]
     shown = ", ".join(f"'{name}' ({_number(one.low)} to {_number(one.high)})" for name, one in doubtful[:3])
-    more = ", ..." if len(doubtful) > 3 else ""
+    more = ", ..." if len(doubtful) > 3 else "."
     black, white = map(_number, first.used)
     said = (
         f"{len(doubtful)} of {total} images have more than 8 bits per value, but values that do not fit the range that "
-        f"is taken as black to white ({black} to {white}), so they become nearly black or white: {shown}{more}. "
+        f"is taken as black to white ({black} to {white}), so they become nearly black or white: {shown}{more} "
     )
     if any(one.colour for _, one in doubtful):
-        return said + "Of 16-bit colours only the upper 8 bits can be read: save such images with 8 bits."
-    suggested = _suggested(min(one.low for _, one in doubtful), max(one.high for _, one in doubtful))
-    where = "" if on_command_line() else " of load_backbone"
-    return said + (
-        f"If other values are meant to be black and white, say which: {setting('value_range', suggested)}{where} holds "
-        "all of these."
-    )
+        said += "Of 16-bit colours only the upper 8 bits can be read: save such images with 8 bits. "
+    grey = [one for _, one in doubtful if not one.colour]
+    if grey:
+        suggested = _suggested(min(one.low for one in grey), max(one.high for one in grey))
+        said += (
+            "If other values are meant to be black and white, say which: "
+            f"{setting('value_range', suggested)}{'' if on_command_line() else ' of load_backbone'} holds all of these."
+        )
+    return said.rstrip()
 
 
 def _suggested(low: float | int, high: float | int) -> tuple[float | int, float | int]:
@@ -132,7 +134,7 @@ def _rounded_up(value: float | int) -> float | int:
         return 1
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     rounded = math.ceil(value / unit - 1e-9) * unit
-    return int(rounded) if rounded >= 1 else round(rounded, 12)
+    return int(rounded) if unit >= 1 else round(rounded, 12)
 
 
 def _number(value: float | int) -> str:

@@ -265,4 +265,4 @@ def _matching_backbone(saved: dict[str, Any], given: str | Backbone | None, devi
     value_range = saved.get("value_range")
     if value_range is None or found.preprocessing.value_range is not None:
         return found
-    return found.with_value_range(tuple(value_range))
+    return found.with_value_range(tuple(value_range) if isinstance(value_range, list) else value_range)

@@ -237,3 +237,15 @@ class TestImageNet:
         LAYOUTS["imagenet"](tmp_path)
         (tmp_path / "imagenet/images/val/n01440764").rename(tmp_path / "elsewhere")
         assert "has 4 class folders in train/ and 3 in val/" in refused("imagenet", tmp_path)
+
+
+def test_lists_with_byte_order_marks_are_read(dtd: Path) -> None:
+    for path, _, _ in GOOD:
+        (dtd / "dtd" / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        (dtd / "dtd" / "images" / path).touch()
+    write_split(dtd / "dtd" / SPLIT, {"train": GOOD, "test": GOOD[:1]})
+    LAYOUTS["imagenetv2"](dtd)
+    expected = load("dtd", dtd), load("imagenetv2", dtd)
+    for file in (dtd / "dtd" / SPLIT, dtd / "imagenetv2" / "classnames.txt"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert (load("dtd", dtd), load("imagenetv2", dtd)) == expected
