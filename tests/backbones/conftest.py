@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coopt.backbones import names
+from coopt.backbones import names, suggestions
 from coopt.backbones.catalogue import model_configs
 
 from .small_models import CLIP, CUSTOM
@@ -32,8 +32,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "e16_v2": {"hf_hub": "org/small/"},
     }
     configs = {"small": CLIP, "small-custom": CUSTOM, "ViT-B-16": model_configs()["ViT-B-16"]}
-    monkeypatch.setattr(names, "model_configs", lambda: configs)
-    monkeypatch.setattr(names, "weight_tags", lambda: {"small": tags})
+    for module in (names, suggestions):
+        monkeypatch.setattr(module, "model_configs", lambda: configs)
+        monkeypatch.setattr(module, "weight_tags", lambda: {"small": tags})
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def scramble(model: Any) -> Any:
 def save_folder(model: Any, folder: Path, config: dict | None = None, preprocess: dict | None = None) -> Path:
     """A model folder in open_clip's layout."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"model_cfg": config or CLIP, "preprocess_cfg": preprocess or {}}
+    content = {"model_cfg": config or CLIP, "preprocess_cfg": {"mode": "RGB"} if preprocess is None else preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(content))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder

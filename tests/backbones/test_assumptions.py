@@ -11,7 +11,7 @@ import open_clip
 import pytest
 import torch
 
-from coopt.backbones import assumptions, from_state_dict, names, weights
+from coopt.backbones import assumptions, from_state_dict, names, suggestions, weights
 from coopt.backbones.catalogue import model_configs
 from coopt.backbones.openai_archive import infer_architecture, load_openai
 from coopt.backbones.openclip import load_openclip
@@ -76,8 +76,11 @@ def test_told_in_python(tmp_path: Path) -> None:
 
 def test_told_by_a_folder(tmp_path: Path) -> None:
     config = configuration(vision_cfg={"head_width": 32}, text_cfg={"heads": 2})
-    backbone = quietly(load_openclip, f"local-dir:{save_folder(two_heads(), tmp_path / 'mine', config)}")
-    assert_same_model(backbone, two_heads())
+    folder = save_folder(two_heads(), tmp_path / "mine", config, {"mean": [0.5, 0.5, 0.5]})
+    assert_same_model(quietly(load_openclip, f"local-dir:{folder}"), two_heads())
+    save_folder(two_heads(), folder, config, {})
+    with pytest.warns(WeightsWarning, match=r"its open_clip_config.json has no preprocess_cfg.*Assumed: as for CLIP"):
+        load_openclip(f"local-dir:{folder}")
 
 
 def test_openais_archives_are_certain(tmp_path: Path) -> None:
@@ -140,7 +143,10 @@ def shapes_of(model: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("model", "heads"), [("ViT-H-14", 16), ("ViT-g-14", 16), ("ViT-bigG-14", 16)])
 def test_shapes_of_models_with_other_heads_are_refused(model: str, heads: int) -> None:
     state = shapes_of(model)
-    message = rf"these are the shapes of open_clip's {model}, which has {heads} heads .*openclip:{model}/./big.pt\.$"
+    message = (
+        rf"these are the shapes of open_clip's {model}, whose towers \(image, text\) have \({heads}, \d+\) heads .*"
+        rf"openclip:{model}/./big.pt\.$"
+    )
     with pytest.raises(BackboneError, match=message):
         from_state_dict(state, "openai:big.pt")
     # another image size, as after training on larger images
@@ -154,6 +160,7 @@ def test_openais_resnets_are_recognised(model: str) -> None:
     inferred = infer_architecture(shapes_of(model), model)
     assert assumptions._shape(inferred) == assumptions._shape(model_configs()[model])
     assert assumptions._heads(inferred) == assumptions._heads(model_configs()[model])
+    assumptions._refuse_other_heads(inferred, model, "")
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"])
@@ -161,6 +168,7 @@ def test_openais_transformers_are_recognised(model: str) -> None:
     inferred = infer_architecture(shapes_of(model), model)
     assert assumptions._shape(inferred) == assumptions._shape(model_configs()[model])
     assert assumptions._heads(inferred) == assumptions._heads(model_configs()[model])
+    assumptions._refuse_other_heads(inferred, model, "")
 
 
 # ---- openclip:MODEL/FILE
@@ -181,7 +189,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
         "mixed": {"a": half, "b": {}},
         "plain": {"a": {}},
     }
-    for module in (names, assumptions):
+    for module in (names, suggestions, assumptions):
         monkeypatch.setattr(module, "model_configs", lambda: configs)
         monkeypatch.setattr(module, "weight_tags", lambda: tags)
     return tags

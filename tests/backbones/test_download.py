@@ -156,10 +156,21 @@ def test_another_endpoint(small: None, network: Network, monkeypatch: pytest.Mon
     assert network.asked == ["HEAD https://mirror.example.org/org/small/resolve/main/open_clip_model.safetensors"]
 
 
+def test_repositories_of_another_kind(network: Network) -> None:
+    message = message_of("openclip:hf-hub:org/mine")
+    assert message.startswith("The repository org/mine of the Hugging Face hub has no open_clip_config.json: it is no")
+    network.on_hub["open_clip_config.json"] = OSError("401 Client Error. Access to model org/mine is restricted.")
+    assert "could not be fetched: 401 Client Error. Access to model" in message_of("openclip:hf-hub:org/mine")
+    same = "The same weights are 'openclip:ViT-B-32/openai'."
+    assert same in message_of("openclip:hf-hub:openai/clip-vit-base-patch32")
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 def test_any_answer_means_that_there_is_a_network(small: None, network: Network, status: int) -> None:
     network.error["https://"] = urllib.error.HTTPError("https://x", status, "", Message(), None)
-    assert "could not be fetched: 404 Client Error. By hand: fetch" in message_of("openclip:small/quick")
+    assert "The repository org/small of the Hugging Face hub has no open_clip_model" in message_of(
+        "openclip:small/quick"
+    )
     assert len(network.fetched) == 3
 
 

@@ -92,11 +92,12 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_archive_under_a_model_name_is_quick_gelu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """openclip:MODEL/./archive.pt of OpenAI's weights must not fall back on GELU, as open_clip does."""
-    from coopt.backbones import names
+    from coopt.backbones import names, suggestions
 
     from .small_models import CLIP
 
-    monkeypatch.setattr(names, "model_configs", lambda: {"small": CLIP})
+    for module in (names, suggestions):
+        monkeypatch.setattr(module, "model_configs", lambda: {"small": CLIP})
     model = small_model(quick_gelu=True)
     path = save_archive(model, tmp_path / "small.pt")
     assert_same_model(load_openclip(f"small/{path}"), model)

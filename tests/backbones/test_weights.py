@@ -291,6 +291,13 @@ def test_files_without_usable_weights(tmp_path: Path, content: Any, message: str
         read_weights(saved(content, tmp_path / "odd.pt"))
 
 
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    """As integers without their scales they would load, as other numbers."""
+    quantized = {**STATE, "visual.conv1.weight": torch.ones(2, dtype=torch.int8)}
+    with pytest.raises(BackboneError, match=r"holds quantized weights \('visual.conv1.weight' is torch.int8\)"):
+        read_weights(saved(quantized, tmp_path / "int8.pt"))
+
+
 def test_the_format_is_told_by_the_content(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "a.pt")
     saved(STATE, tmp_path / "b.safetensors")

@@ -113,6 +113,17 @@ def settings_of_file(source: OpenClipSource, weights: Weights) -> dict:
     return settings
 
 
+def warn_of_missing_settings(source: OpenClipSource) -> None:
+    """Warns when a model folder's configuration does not say how images are prepared."""
+    if not source.settings:
+        warnings.warn(
+            f"{source.name}: its open_clip_config.json has no preprocess_cfg, and weights do not tell how images are "
+            "prepared. Assumed: as for CLIP (mean, std, bicubic, the shorter edge resized and the centre cropped).",
+            WeightsWarning,
+            stacklevel=2,
+        )
+
+
 def warn_of_resizing(model: Any, state: Mapping[str, Tensor], name: str) -> None:
     """Warns when position embeddings are about to be resized, because the weights are of another resolution or length.
 
@@ -136,11 +147,10 @@ def warn_of_resizing(model: Any, state: Mapping[str, Tensor], name: str) -> None
 def _refuse_other_heads(config: dict, name: str, path: str) -> None:
     """Refuses the shapes of published models whose heads are known, and not 64 wide."""
     for model, other in model_configs().items():
-        shape = _shape(other)
-        if shape is not None and shape[:-1] == _shape(config)[:-1] and _heads(other) != _heads(config):
+        if _shape(other)[:-1] == _shape(config)[:-1] and _heads(other) != _heads(config):
             raise BackboneError(
-                f"{name}: these are the shapes of open_clip's {model}, which has {_heads(other)[0]} heads in its image "
-                f"tower and not {_heads(config)[0]} as OpenAI's models would. Write openclip:{model}/{path}."
+                f"{name}: these are the shapes of open_clip's {model}, whose towers (image, text) have {_heads(other)} "
+                f"heads and not {_heads(config)} as OpenAI's models would. Write openclip:{model}/{path}."
             )
 
 

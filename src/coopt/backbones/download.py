@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, hub_cache, hub_repository, kept_by_clip
 from coopt.backbones.names import OpenClipSource
@@ -55,6 +54,8 @@ def fetch(source: OpenClipSource) -> None:
         if url and not _fault(url, faults):
             _from_address(url)
             return
+    except BackboneError:
+        raise
     except Exception as error:  # whatever the network or the disk does midway
         faults.append(str(error).strip().partition("\n")[0] or type(error).__name__)
     raise BackboneError(f"The weights of {source.name} could not be fetched: {'; '.join(faults)}. {by_hand}")
@@ -76,7 +77,7 @@ def _fault(address: str, faults: list[str]) -> bool:
         except urllib.error.HTTPError as error:  # an answer, whatever it says
             found[0] = "the proxy asks for a login" if error.code == 407 else ""
         except (OSError, ValueError, http.client.HTTPException) as error:
-            found[0] = _in_words(getattr(error, "reason", error))
+            found[0] = _in_words(error.reason if isinstance(error, urllib.error.URLError) else error)
 
     # In a thread, because no time limit holds for looking up a name.
     asking = threading.Thread(target=ask, daemon=True)
@@ -101,18 +102,21 @@ def _in_words(reason: object) -> str:
     return f"the proxy refused: {text}" if "Tunnel connection failed" in text else text or type(reason).__name__
 
 
-def _from_hub(repo: str, files: tuple[str, ...]) -> Path:
+def _from_hub(repo: str, files: tuple[str, ...]) -> None:
     """Fetches the first of these files that the repository has."""
     from huggingface_hub import hf_hub_download
 
     for file in files:
         try:
-            return Path(hf_hub_download(repo, file, cache_dir=hub_cache()))
+            hf_hub_download(repo, file, cache_dir=hub_cache())
+            return
         except Exception as error:
-            last = file == files[-1]
-            if last or type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
+            if type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
                 raise
-    raise AssertionError("no file was asked for")
+    raise BackboneError(
+        f"The repository {repo} of the Hugging Face hub has no {' or '.join(files)}: it is no model in open_clip's "
+        "layout. `coopt backbones` lists published models."
+    )
 
 
 def _from_address(url: str) -> None:

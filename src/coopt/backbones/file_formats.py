@@ -57,6 +57,8 @@ def weights_format(path: Path) -> Literal["safetensors", "torch"]:
         raise BackboneError(f"The weights file {path} cannot be read: {error.strerror or error}.") from error
     # A number of eight bytes, the length of the JSON that follows: its first byte may be any.
     if not what and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        if is_transformers(_safetensors_keys(path)):
+            raise BackboneError(transformers_message(path))
         return "safetensors"
     if what or _TEXT.match(start):
         raise BackboneError(f"The weights file {path} {what or 'is text (JSON). Name the file with the weights.'}")
@@ -119,12 +121,9 @@ def how_to_name(path: Path) -> str:
     Raises:
         BackboneError: it is no weights file; says what it is.
     """
-    if weights_format(path) == "safetensors":
-        if is_transformers(_safetensors_keys(path)):
-            return transformers_message(path)
-    elif _is_script(path):
+    if weights_format(path) == "torch" and _is_script(path):
         return f"It is an archive like OpenAI's: write 'openai:{path}'."
-    elif path.suffix not in WEIGHT_SUFFIXES:
+    if path.suffix not in WEIGHT_SUFFIXES:
         return (
             f"Expected weights ({', '.join(WEIGHT_SUFFIXES)}) and a name for them, such as 'openai:/path/ViT-B-16.pt'."
         )

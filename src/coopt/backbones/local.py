@@ -117,7 +117,9 @@ def local_backbones() -> tuple[LocalBackbone, ...]:
     return tuple(row for _, row in rows)
 
 
-def _add(found: dict[Path, tuple[float, LocalBackbone]], name: str, path: Path, order: float, known: float | None):
+def _add(
+    found: dict[Path, tuple[float, LocalBackbone]], name: str, path: Path, order: float, known: float | None
+) -> None:
     """Adds a model, unless its file was found before or is no whole weights file."""
     file = path.resolve()
     if file in found:

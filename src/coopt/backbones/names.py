@@ -10,7 +10,6 @@ Names are "bundled", "openai:/path/ViT-B-16.pt" and, after "openclip:",
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import dataclass, field
@@ -18,13 +17,17 @@ from pathlib import Path
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, find_tag, hub_cache, in_hub_cache
 from coopt.backbones.catalogue import model_configs, unsupported_reason, weight_tags
-from coopt.backbones.file_formats import (
-    OPENAI_ON_HUB,
-    WEIGHT_SUFFIXES,
-    foreign_content,
-    how_to_name,
-    in_folder,
-    weights_format,
+from coopt.backbones.file_formats import WEIGHT_SUFFIXES, foreign_content, how_to_name, in_folder, weights_format
+from coopt.backbones.suggestions import (
+    close_to,
+    did_you_mean,
+    looks_like_path,
+    meant,
+    of_openai,
+    on_hub,
+    published,
+    split_model,
+    with_tag,
 )
 from coopt.errors import BackboneError, ParameterError, UnsupportedBackboneError, WeightsNotFoundError
 from coopt.wording import on_command_line, setting
@@ -94,10 +97,10 @@ def find_openai(spec: str) -> Path:
         BackboneError: it holds something else than weights.
     """
     path = Path(spec).expanduser()
-    if not path.exists() and (meant := _published(spec)):
+    if not path.exists() and (near := published(spec)):
         raise WeightsNotFoundError(
-            f"The weights file {path.absolute()} does not exist. {_did_you_mean(meant)} Or give the path of a file "
-            "as openai:PATH."
+            f"The weights file {path.absolute()} does not exist. {did_you_mean(near)}Or give the path of a file as "
+            "openai:PATH."
         )
     weights_format(path)
     return path
@@ -121,12 +124,12 @@ def find_openclip(spec: str, download: bool = False, name: str | None = None) ->
         return _folder(Path(spec.removeprefix("local-dir:")).expanduser(), name)
     if spec.startswith("hf-hub:"):
         return _hub(spec.removeprefix("hf-hub:"), download, name)
-    model, rest = _split(spec)
+    model, rest = split_model(spec)
     if model not in model_configs():
         raise _unknown_model(spec)
     config = model_configs()[model]
     refuse_unsupported(config, name)
-    if rest and _looks_like_path(rest):
+    if rest and looks_like_path(rest):
         weights = Path(rest).expanduser()
         weights_format(weights)
         return OpenClipSource(name, config, weights=weights, model=model)
@@ -163,85 +166,30 @@ def unknown_name(name: str) -> BackboneError:
         return BackboneError(f"The backbone {name!r} is a folder. {in_folder(path)}")
     if name and path.is_file():
         return BackboneError(f"The backbone {name!r} is a file. {how_to_name(path)}")
-    if meant := _meant(name):
-        return BackboneError(f"There is no backbone {name!r}. {_did_you_mean(meant)} `coopt backbones` lists names.")
+    if near := meant(name):
+        return BackboneError(f"There is no backbone {name!r}. {did_you_mean(near)}`coopt backbones` lists names.")
     reason = unsupported_reason(model_configs().get(name.partition("/")[0], {}))
     if reason:
         return UnsupportedBackboneError(
             f"There is no backbone {name!r}, and as to open_clip's model: {reason}. {_KINDS}"
         )
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.endswith(WEIGHT_SUFFIXES):
-        return BackboneError(
-            f"There is no backbone {name!r}. For a model on the Hugging Face hub: {_hub_names(name)[0]!r}."
-        )
-    if _looks_like_path(name) and "://" not in name:
+        return BackboneError(f"There is no backbone {name!r}. For a model on the Hugging Face hub: {on_hub(name)!r}.")
+    if looks_like_path(name) and "://" not in name:
         return WeightsNotFoundError(f"The backbone {name!r} is neither a name nor a path that exists. {_KINDS}")
     return BackboneError(f"There is no backbone {name!r}. {_KINDS}")
-
-
-def _meant(name: str) -> list[str]:
-    """The names that an unknown one may have meant."""
-    kind, colon, spec = name.partition(":")
-    plain = re.sub(r"[^a-z]", "", kind.lower())
-    if plain == "https" and "huggingface.co/" in spec:
-        return _hub_names(spec.partition("huggingface.co/")[2])
-    if spec and plain in ("hfhub", "hf", "huggingface"):
-        return _hub_names(spec)
-    if spec and plain == "localdir":
-        return [f"openclip:local-dir:{spec}"]
-    close = difflib.get_close_matches(plain, ["openclip", "openai", "bundled"], n=1, cutoff=0.6)
-    if close == ["bundled"]:
-        return close
-    if close and colon and not spec:  # the kind alone says nothing
-        return []
-    return _published(spec or kind) or [f"{word}:{spec}" for word in close]
-
-
-def _hub_names(address: str) -> list[str]:
-    repo = "/".join(address.split("/")[:2])
-    return [_openai_on_hub(repo) or f"openclip:hf-hub:{repo}"]
-
-
-def _openai_on_hub(repo: str) -> str | None:
-    """open_clip's name of a model that OpenAI published in transformers' format."""
-    return OPENAI_ON_HUB.get(repo.rpartition("/")[2].lower())
-
-
-def _published(text: str) -> list[str]:
-    """The published models that a text without "openclip:" may have meant, as names with a tag."""
-    if same := _openai_on_hub(text):
-        return [same]
-    if text.startswith(("hf-hub:", "local-dir:")):
-        return []
-    model, rest = _split(re.sub(r"@(\d+)(px)?", r"-\1", text).strip("/ "))
-    by_lower = {name.lower(): name for name in model_configs()}
-    stem = model.lower().replace("_", "-").removesuffix(".pt").removesuffix("px")
-    models = [by_lower[stem]] if stem in by_lower else _close(stem, list(model_configs()))
-    return [name for model in models if (name := _with_tag(model, rest))]
-
-
-def _with_tag(model: str, rest: str) -> str:
-    """A model with the tag that was meant, or with its best known one; "" for a model without published weights."""
-    tags = list(weight_tags().get(model, {}))
-    if not tags or unsupported_reason(model_configs()[model]):
-        return ""
-    if rest and _looks_like_path(rest):
-        return f"openclip:{model}/{rest}"
-    wanted = rest.lower().replace("-", "_")
-    chosen = next(iter([tag for tag in tags if tag == wanted] or _close(wanted, tags)), tags[0])
-    return f"openclip:{model}/{chosen}"
 
 
 def _hub(repo: str, download: bool, name: str) -> OpenClipSource:
     found = []
     for files in ((HUB_CONFIG,), HUB_WEIGHTS):
         path = in_hub_cache(repo, files)
+        if path is None and (same := of_openai(repo)):
+            raise BackboneError(
+                f"The model hf-hub:{repo} is in the format of the package transformers, which coopt does not read "
+                f"yet. The same weights are {same!r}."
+            )
         if path is None and not download:
-            if same := _openai_on_hub(repo):
-                raise BackboneError(
-                    f"The model hf-hub:{repo} is in the format of the package transformers, which coopt does not read "
-                    f"yet. The same weights are {same!r}."
-                )
             looked = f"{' or '.join(files)} in the Hugging Face cache {hub_cache()}"
             raise _not_here(f"The model hf-hub:{repo}", [looked])
         found.append(path)
@@ -316,31 +264,14 @@ def _not_here(what: str, looked: list[str]) -> WeightsNotFoundError:
     )
 
 
-def _split(spec: str) -> tuple[str, str]:
-    model, _, rest = spec.partition("/")
-    if model not in model_configs() and rest:
-        # OpenAI writes ViT-B/16, open_clip ViT-B-16: take the longest beginning that is a model.
-        parts = spec.split("/")
-        for count in range(len(parts), 1, -1):
-            if "-".join(parts[:count]) in model_configs():
-                return "-".join(parts[:count]), "/".join(parts[count:])
-    return model, rest
-
-
-def _looks_like_path(rest: str) -> bool:
-    return rest.startswith((".", "/", "~")) or bool(re.search(r"[/\\]", rest)) or rest.endswith(WEIGHT_SUFFIXES)
-
-
 def _unknown_model(spec: str) -> BackboneError:
     path = Path(spec).expanduser()
     if path.is_dir():
         return BackboneError(f"openclip:{spec} names a folder. {in_folder(path)}")
     if path.is_file():
         return BackboneError(f"openclip:{spec} does not name the model of this file. {how_to_name(path)}")
-    model = _split(spec)[0]
-    meant = _did_you_mean(_published(spec))
     return BackboneError(
-        f"open_clip has no model {model!r}. {meant}{' ' if meant else ''}"
+        f"open_clip has no model {split_model(spec)[0]!r}. {did_you_mean(published(spec))}"
         f"`coopt backbones` lists all {len(model_configs())}."
     )
 
@@ -350,18 +281,7 @@ def _unknown_tag(model: str, tag: str) -> str:
     known = f"Its tags: {', '.join(tags)}." if tags else "It has no published weights."
     how = f"Write openclip:{model}/TAG, or openclip:{model}/./file.pt for weights of your own. {known}"
     if not tag:
-        meant = _did_you_mean([_with_tag(model, "")] if tags else [])
-        return f"openclip:{model} does not say which weights. {meant}{' ' if meant else ''}{how}"
-    meant = _did_you_mean([f"openclip:{model}/{close}" for close in _close(tag, tags)])
-    return f"The model {model} has no weights tagged {tag!r}. {meant}{' ' if meant else ''}{how}"
-
-
-def _did_you_mean(names: list[str]) -> str:
-    return f"Did you mean {' or '.join(map(repr, names))}?" if names else ""
-
-
-def _close(word: str, words: list[str]) -> list[str]:
-    lowered = {candidate.lower(): candidate for candidate in words}
-    if word and (longer := [candidate for candidate in words if candidate.lower().startswith(f"{word.lower()}_")]):
-        return longer[:3]  # laion2b for laion2b_s34b_b88k
-    return [lowered[match] for match in difflib.get_close_matches(word.lower(), list(lowered), n=3, cutoff=0.6)]
+        near = did_you_mean([with_tag(model)] if tags else [])
+        return f"openclip:{model} does not say which weights. {near}{how}"
+    near = did_you_mean([f"openclip:{model}/{close}" for close in close_to(tag, tags)])
+    return f"The model {model} has no weights tagged {tag!r}. {near}{how}"

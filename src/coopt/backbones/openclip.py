@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coopt.backbones.assumptions import settings_of_file, warn_of_resizing
+from coopt.backbones.assumptions import settings_of_file, warn_of_missing_settings, warn_of_resizing
 from coopt.backbones.clip_model import ClipBackbone
 from coopt.backbones.clip_towers import fitting_model
 from coopt.backbones.download import fetch
@@ -118,6 +118,8 @@ def _load(source: OpenClipSource, device: torch.device | str, download: bool) ->
     weights = read_weights(source.weights)
     if source.model and not source.tag:
         settings = settings_of_file(source, weights)
+    elif not source.tag:
+        warn_of_missing_settings(source)
     # OpenAI's archives are QuickGELU whatever the configuration says.
     quick_gelu = bool(settings.get("quick_gelu")) or weights.of_openai
     model: Any = fitting_model(config, weights.state, quick_gelu)

@@ -27,15 +27,18 @@ _MODEL_KEYS = ("state_dict", "model_state_dict", "model", "module")
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # What no honest file of weights asks for: running commands and code. Nothing else is ever run either.
 _ATTACKS = {
-    *("os", "posix", "nt", "subprocess", "commands", "pty", "shutil", "socket", "ctypes", "webbrowser", "sys", "runpy"),
+    "os", "posix", "nt", "subprocess", "commands", "pty", "shutil", "socket", "ctypes", "webbrowser", "sys", "runpy",
     "importlib",
-}
+}  # fmt: skip
 _ATTACKS_BUILT_IN = {"eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint", "globals"}
 # What torch.compile, FSDP and checkpointing put into names, wherever they wrap.
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # What stands before the image tower's name, or before the text tower's in transformers' format.
 _PREFIX = re.compile(r"((?:[^.]+\.)*?)(visual|text_model|vision_model)\.")
 _IS_EMA = re.compile(r"(^|[._])ema([._]|$)")
+
+
+_SAVE_ALONE = "Save the one to be used to a file of its own."
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ def read_weights(path: Path) -> Weights:
     state = _one_model(_state_dict(content, path), path)
     if is_transformers(list(state)):
         raise BackboneError(transformers_message(path))
+    for name, tensor in state.items():
+        if name.endswith((".weight", "proj")) and not tensor.is_floating_point():
+            raise BackboneError(
+                f"{path} holds quantized weights ({name!r} is {tensor.dtype}). Use the model's weights in 16 or 32 bits."
+            )
     return Weights(state, run)
 
 
@@ -108,19 +116,20 @@ def _harmless(module: str, name: str) -> bool:
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """The first set of weights within the content of a file, in the order of this file's head."""
+    what = content.origin if isinstance(content, Stub) else type(content).__name__
     if isinstance(content, Stub):
         content = _module_weights(content)
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
-        raise BackboneError(f"{path} holds no weights: expected a state dict, got {type(content).__name__}.")
+        raise BackboneError(f"{path} holds no weights: expected a state dict, got {what}.")
     sets = [key for key in (*_MODEL_KEYS, *_EMA_KEYS) if _holds_weights(content.get(key))]
     if not sets and not _is_state_dict(content):
         sets = [key for key, value in content.items() if _holds_weights(value)]
         if len(sets) > 1:
-            raise BackboneError(f"{path} holds several sets of weights: {_few(sets)}. {_save_alone(sets[0])}")
+            raise BackboneError(f"{path} holds several sets of weights: {_few(sets)}. {_SAVE_ALONE}")
     if len(sets) > 1:
         warnings.warn(
-            f"{path} holds several sets of weights: {_few(sets)}. {sets[0]!r} is used; for another one, save it "
-            "alone to a file.",
+            f"{path} holds several sets of weights: {_few(sets)}. {sets[0]!r} is used; for another one, save it to a "
+            "file of its own.",
             WeightsWarning,
             stacklevel=2,
         )
@@ -167,8 +176,9 @@ def _module_weights(root: Stub) -> dict[str, Tensor]:
         state = module.state if isinstance(module.state, dict) else {}
         parts = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
         entries = [part for part in parts if isinstance(part, dict)] if any(parts) else [state]
+        made_anew = {"attn_mask", *(state.get("_non_persistent_buffers_set") or ())}
         for key, value in (item for part in entries for item in part.items()):
-            if isinstance(value, Tensor) and key != "attn_mask":  # the model makes its own
+            if isinstance(value, Tensor) and key not in made_anew:
                 weights[f"{prefix}{key}"] = value
             elif isinstance(value, Stub) and id(value) not in above:
                 pending.append((f"{prefix}{key}.", value, above | {id(value)}))
@@ -180,9 +190,9 @@ def _one_model(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
     prefixes = sorted({match[1] for key in state if (match := _PREFIX.match(key))})
     if len(prefixes) > 1:
-        used = [prefix for prefix in prefixes if not _IS_EMA.search(prefix.removesuffix("."))]
+        used = [prefix for prefix in prefixes if not _IS_EMA.search(prefix)]
         if len(used) != 1:
-            raise BackboneError(f"{path} holds several models: {_few(prefixes)}. {_save_alone(prefixes[0])}")
+            raise BackboneError(f"{path} holds several models: {_few(prefixes)}. {_SAVE_ALONE}")
         warnings.warn(
             f"{path} holds several models: {_few(prefixes)}. {used[0]!r} is used, not its moving average.",
             WeightsWarning,
@@ -216,7 +226,3 @@ def _few(names: Iterable[str]) -> str:
     """The first of some names, as a list in words."""
     listed = [repr(name) for name in names]
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
-
-
-def _save_alone(key: str) -> str:
-    return f"Save the one to be used alone to a file, such as that of {key!r}."
