@@ -116,6 +116,8 @@ def test_other_methods_are_named(tmp_path: Path, name: str, learned: dict[str, T
             SavedFileError, match=rf"tar-10 is a checkpoint of {method}, not of CoOp or CoCoOp.*It has "
         ):
             read_state(path)
+        with pytest.raises(SavedFileError, match="not of CoOp or CoCoOp"):  # before its classes are asked for
+            load_reference_checkpoint(path, None, None)
 
 
 def test_tensors_of_an_unknown_method_are_named(tmp_path: Path) -> None:

@@ -205,8 +205,7 @@ def _one_model(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     others = [key for key in state if not key.startswith(prefix)]
     if others:
         warnings.warn(
-            f"{path} holds more than the model: {len(others)} weights are left out, because their names do not begin "
-            f"with {prefix!r}: {_few(others)}.",
+            f"{path} holds more than the model. Left out, because the names do not begin with {prefix!r}: {_few(others)}.",
             WeightsWarning,
             stacklevel=2,
         )

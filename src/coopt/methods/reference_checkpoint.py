@@ -172,6 +172,7 @@ def load_reference_checkpoint(
         ParameterError: `backbone` or `class_names` is missing, or CoCoOp's class name is not at the end.
         SavedFileError: the file is damaged, or does not fit the backbone or the classes.
     """
+    tensors = read_state(path)
     if backbone is None or class_names is None:
         both = (
             "--backbone and --classes (`coopt eval` takes the classes from the data)"
@@ -182,7 +183,6 @@ def load_reference_checkpoint(
             f"{path} is a checkpoint of the reference implementation, which names neither its backbone nor its classes. "
             f"Give both: {both}."
         )
-    tensors = read_state(path)
     context = tensors["ctx"].float()
     meta_net = {name: tensor.float() for name, tensor in tensors.items() if name.startswith(META_NET)}
     if meta_net and position != "end":
