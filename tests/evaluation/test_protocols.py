@@ -130,7 +130,7 @@ def test_domains_with_fewer_classes(dataset: ImageDataset, shifted: ImageDataset
     assert probe.scores["two"] is not None
 
     stranger = replace(shifted, class_names=("white", "black"))
-    with pytest.raises(DataError, match="'two' has 1 classes that '.*' does not have, such as 'black'"):
+    with pytest.raises(DataError, match="'two' has 1 class that '.*' does not have, such as 'black'"):
         domain_problem(dataset, {"two": stranger})
 
 

@@ -90,7 +90,7 @@ def test_new_classes_for_an_old_context(backbone: Backbone, features: Any, label
 
 def test_class_specific_context_takes_no_new_classes(backbone: Backbone, features: Any, labels: Any) -> None:
     model = CoOp(backbone, n_ctx=2, csc=True, recipe=FEW).fit(features, labels)
-    with pytest.raises(ParameterError, match="class-specific context .* belongs to its classes"):
+    with pytest.raises(ParameterError, match="class-specific context belongs to its classes"):
         model.with_classes(["cat", "dog"])
     words = model.nearest_words(1)
     assert isinstance(words, dict) and list(words) == sorted(NAMES)

@@ -49,7 +49,7 @@ def test_new_classes_for_an_old_bias(backbone: Backbone, features: Any, labels: 
     other = model.with_classes(["cat", "violin"])
     cat = model.class_names_.index("cat")
     assert np.allclose(other.logits(features)[:, 0], model.logits(features)[:, cat], atol=1e-4)
-    with pytest.raises(ParameterError, match=r"csc=True\) belongs to its classes"):
+    with pytest.raises(ParameterError, match=r"A bias for each class belongs to its classes"):
         TextBias(backbone, csc=True, recipe=FEW).fit(features, labels).with_classes(["cat", "violin"])
 
 

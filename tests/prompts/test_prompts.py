@@ -43,7 +43,7 @@ def test_a_context_begins_as_words_at_random_or_as_the_usual_words(backbone: Bac
     assert torch.equal(start(None, None), word_context(backbone, "a photo of a"))
     assert torch.equal(start(3, "some old cat"), word_context(backbone, "some old cat"))
     assert torch.equal(start(5, None), random_context(backbone, 5, None, seed=1))
-    with pytest.raises(ParameterError, match="'some cat' are 2 tokens, but 'n_ctx' is 5"):
+    with pytest.raises(ParameterError, match="words of init, 'some cat', are 2 tokens, but n_ctx is 5"):
         start(5, "some cat")
 
 
@@ -58,7 +58,7 @@ def test_a_word_context_encodes_as_its_words(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("words", ["", "_ "])
 def test_no_words_are_refused(backbone: Backbone, words: str) -> None:
-    with pytest.raises(ParameterError, match="'init' parameter must hold at least one word"):
+    with pytest.raises(ParameterError, match="'init' parameter of a context must hold at least one word"):
         word_context(backbone, words)
 
 

@@ -80,7 +80,9 @@ def test_templates_hold_one_name(backbone: Backbone, template: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_position_is_checked(backbone: Backbone) -> None:
-    with pytest.raises(ParameterError, match="'position' parameter must be one of end, middle, front. Got 'top'"):
+    with pytest.raises(
+        ParameterError, match="'position' parameter of a prompt must be one of end, middle, front. Got 'top'"
+    ):
         context_prompts(backbone, ["cat"], 4, "top")  # type: ignore[arg-type]
 
 

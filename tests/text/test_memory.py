@@ -170,7 +170,9 @@ def test_sizes(given: int | str, expected: int | None) -> None:
 @pytest.mark.parametrize("given", [0, -1, "", "much", "4X", "0G", True, 1.5])
 @pytest.mark.usefixtures("unchecked")
 def test_sizes_that_are_none(given: Any) -> None:
-    with pytest.raises(ParameterError, match="'memory' parameter must be 'auto', a number of bytes, or a text such as"):
+    with pytest.raises(
+        ParameterError, match="'memory' parameter of the method must be 'auto', a number of bytes, or a text such as"
+    ):
         bytes_of(given)
 
 

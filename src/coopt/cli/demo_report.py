@@ -89,8 +89,8 @@ def say_next(output: Output, out: Path, dataset: BundledDataset, figures: Sequen
         output.say(f"  {name:13} {what}")
     output.say()
     output.say("Now on your own images, a folder with one sub-folder per class:")
-    output.say("  coopt fit path/to/folder --out my-prompt")
-    output.say("  coopt predict my-prompt path/to/new/images")
+    output.command("coopt fit path/to/folder --out my-prompt")
+    output.command("coopt predict my-prompt path/to/new/images")
 
 
 def write_figures(

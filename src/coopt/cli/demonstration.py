@@ -144,7 +144,7 @@ def _seconds(
         backbone, n_ctx=max(settings.n_ctx, default=None), recipe=replace(settings.recipe, epochs=epochs), cache=cache
     )
     estimator.set_params(class_names=datasets[0].class_names)
-    images = torch.zeros(len(one_each), backbone.embed_dim) if settings.recipe.views else list(one_each.paths)
+    images = torch.ones(len(one_each), backbone.embed_dim) if settings.recipe.views else list(one_each.paths)
     for _ in range(2):  # the first time, libraries set themselves up
         began = time.perf_counter()
         estimator.fit(images, list(one_each.labels))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coopt.backbones import local_backbones
-from coopt.cli.output import percent
+from coopt.cli.output import Output, percent
 from coopt.cli.settings import FitSettings
 from coopt.data import display_name
 from coopt.evaluation import Evaluation
@@ -46,18 +46,19 @@ class Measured:
         return self.probe is not None and self.probe.accuracy > self.learned.interval[1]
 
 
-def toy_sentence(typed: Sequence[str]) -> str:
-    """What to say first to people who learn from their own images with the bundled model; `typed`: the command."""
-    return f"The bundled model is small and knows emoji and icons: for photographs it is a toy. {_better(typed)}"
+def say_toy(output: Output, typed: Sequence[str]) -> None:
+    """Says to people who learn from their own images with the bundled model what it is; `typed`: the command."""
+    sentence, command = _better(typed)
+    output.say(f"The bundled model is small and knows emoji and icons: for photographs it is a toy. {sentence}")
+    output.command(command)
 
 
-def _better(typed: Sequence[str]) -> str:
-    """A sentence that names a better backbone, in the command that was typed."""
+def _better(typed: Sequence[str]) -> tuple[str, str]:
+    """A sentence about a better backbone, and what was typed with that backbone."""
     local = local_backbones()
     more = ["--backbone", local[0].name] if local else ["--backbone", FETCHED, "--download"]
-    command = display_name(shlex.join([*typed, *more]))
     found = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
-    return f"{found}: {command}"
+    return f"{found}:", display_name(shlex.join([*typed, *more]))
 
 
 def chance_sentence(measured: Measured) -> str:
@@ -69,26 +70,27 @@ def chance_sentence(measured: Measured) -> str:
     )
 
 
-def what_to_change(settings: FitSettings, measured: Measured, typed: Sequence[str]) -> Sequence[str]:
+def say_what_to_change(output: Output, settings: FitSettings, measured: Measured, typed: Sequence[str]) -> None:
     """What to try where accuracy is at chance level, the likeliest first."""
-    advice = []
     if settings.toy:
-        advice.append(f"The backbone. {_better([*typed, '--overwrite'])}")
+        sentence, command = _better([*typed, "--overwrite"])
+        output.say(f"  - The backbone. {sentence}")
+        output.command(command, indent=4)
     if measured.learned.accuracy > measured.chance:
-        advice.append("The number of held-out images, which are too few to tell: --test-fraction 0.5 holds out half.")
+        output.say("  - The number of held-out images, which are too few to tell: --test-fraction 0.5 holds out half.")
     if measured.probe is not None and measured.probe.interval[0] > measured.chance:
-        advice.append(
-            "The class names: the features tell the classes apart, as the linear probe shows, and the names do not. "
-            "Are they words for what the images show?"
+        output.say(
+            "  - The class names: the features tell the classes apart, as the linear probe shows, and the names do not. "
+            "Are they words for what the images show? --class-names FILE gives others."
         )
     else:
-        advice.append(
-            "The labels: look at some images of each class. Are they labelled right, and can you tell them apart?"
+        output.say(
+            "  - The labels: look at some images of each class. Are they labelled right, and can you tell them apart?"
         )
-    return advice
 
 
-def probe_sentence(settings: FitSettings, folder: Path) -> str:
+def say_probe(output: Output, settings: FitSettings, folder: Path) -> None:
     """How to have the linear probe instead."""
     other = folder.with_name(f"{folder.name}-probe")
-    return f"The linear probe is clearly better here: {settings.probe_command(other)}"
+    output.say("The linear probe is clearly better here:")
+    output.command(settings.probe_command(other))

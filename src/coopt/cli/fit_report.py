@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coopt import __version__
-from coopt.cli.fit_advice import Measured, chance_sentence, probe_sentence, toy_sentence, what_to_change
+from coopt.cli.fit_advice import Measured, chance_sentence, say_probe, say_toy, say_what_to_change
 from coopt.cli.output import Output, percent, percent_interval, size_of
 from coopt.cli.settings import FitSettings
 from coopt.data import ImageDataset, display_name
@@ -49,8 +49,10 @@ def say_data(output: Output, settings: FitSettings, dataset: ImageDataset, typed
     lines = [f"{dataset.name}: {counted(len(dataset.class_names), 'class')}, {', '.join(parts)}."]
     if dataset.test is None:
         lines.append("No images are held out, so accuracy is not measured.")
-    for line in (*lines, *dataset.notes, *((toy_sentence(typed),) if settings.toy else ())):
+    for line in (*lines, *dataset.notes):
         output.say(line)
+    if settings.toy:
+        say_toy(output, typed)
 
 
 def result_of(
@@ -162,24 +164,23 @@ def report(
     if measured is not None and measured.at_chance:
         output.say(chance_sentence(measured))
         output.say(f"{saved} Before it is of use, change:")
-        for advice in what_to_change(settings, measured, typed):
-            output.say(f"  - {advice}")
+        say_what_to_change(output, settings, measured, typed)
     else:
         if measured is not None:
             _say_comparison(output, measured, settings, title)
         output.say(f"{saved} Next:")
         _say_next(output, folder, settings, bool(result["n_ctx"]))
     if measured is not None and measured.probe_is_better:
-        output.say(probe_sentence(settings, folder))
+        say_probe(output, settings, folder)
     output.result({**result, "out": display_name(folder)})
 
 
 def _say_next(output: Output, folder: Path, settings: FitSettings, has_words: bool) -> None:
     name = shlex.quote(display_name(folder))
-    output.say(f"  coopt predict {name} IMAGES...")
-    output.say(f"  coopt eval {name} {settings.data_typed}")
+    output.command(f"coopt predict {name} IMAGES...")
+    output.command(f"coopt eval {name} {settings.data_typed}")
     if has_words:
-        output.say(f"  coopt words {name}")
+        output.command(f"coopt words {name}")
 
 
 def _say_accuracy(output: Output, measured: Measured, title: str) -> None:

@@ -69,7 +69,7 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
         learning = time.monotonic() - learning
         measured = _measure_all(settings, estimator, dataset, zero_shot, held_out)
     except KeyboardInterrupt:
-        raise Interrupted(_how_to_go_on(folder, epochs, typed)) from None
+        raise Interrupted(_how_to_go_on(folder, epochs, typed, settings.cache)) from None
     finally:
         folder.abandon()
     result = result_of(settings, whole, dataset, estimator, measured, typed)
@@ -173,11 +173,12 @@ def _learn(
     return estimator
 
 
-def _how_to_go_on(folder: RunFolder, epochs: int, typed: Sequence[str]) -> str:
+def _how_to_go_on(folder: RunFolder, epochs: int, typed: Sequence[str], cache: bool) -> str:
     done = folder.saved_epochs()
+    kept = "; image features computed so far are kept in the cache" if cache else ""
     saved = (
         f"{done} of {counted(epochs, 'epoch')} saved in '{display_name(folder.path)}'."
         if done
-        else "No epoch was finished; image features computed so far are kept in the cache."
+        else f"No epoch was finished{kept}."
     )
     return f"Interrupted. {saved} Run the same command to go on:\n  {display_name(shlex.join(typed))}"

@@ -44,6 +44,11 @@ class Output:
 
         self._print(Text(text))
 
+    def command(self, text: str, indent: int = 2) -> None:
+        """A command for people to copy, on a line of its own that is never wrapped."""
+        if not self.json:
+            self.line(" " * indent + text)
+
     def line(self, text: str) -> None:
         """A line of data, as it is."""
         _write(sys.stdout, text)

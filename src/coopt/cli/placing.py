@@ -7,6 +7,7 @@ file is moved only as a whole: its old place is given up when the new one holds 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import os
@@ -118,6 +119,8 @@ class Placer:
             folder.mkdir(parents=True, exist_ok=True)
             self._place(row.path, folder)
         except OSError as error:
+            with contextlib.suppress(OSError):  # if it was made for nothing
+                folder.rmdir()
             raise self._refused(row.path, folder, error) from error
 
     def said(self) -> str:

@@ -239,7 +239,8 @@ class PredictionFile:
     def _close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk was reported when it was met
             self._file.close()
-            if not self.rows:
+        if not self.rows:
+            with contextlib.suppress(OSError):
                 self.part.unlink(missing_ok=True)
 
     def _forget(self) -> None:

@@ -73,6 +73,7 @@ class Request:
         if self.listed is None:
             yield from iter_images(list(self.images or ()))
             return
+        shown = "on standard input" if self.listed == "-" else f"'{display_name(self.listed)}'"
         empty = True
         try:
             folder = None if self.listed == "-" else Path(self.listed).parent
@@ -81,10 +82,9 @@ class Request:
                     empty = False
                     yield path
         except OSError as error:
-            name = display_name(self.listed)
-            raise DataError(f"The list of images '{name}' cannot be read: {error.strerror or error}.") from error
+            raise DataError(f"The list of images {shown} cannot be read: {error.strerror or error}.") from error
         if empty:
-            raise DataError(f"The list of images '{display_name(self.listed)}' names none. Expected one path per line.")
+            raise DataError(f"The list of images {shown} names none. Expected one path per line.")
 
     def count(self) -> int | None:
         """How many images there are; None when it can be told only by reading them all from standard input."""

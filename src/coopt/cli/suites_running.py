@@ -152,7 +152,8 @@ def _say_outcome(outcome: Outcome, settings: RunSettings, seconds: float, output
             "ClaimedRuns",
         )
     if not outcome.failed and not outcome.elsewhere:
-        output.say(f"Next:\n  coopt suite show {settings.name} --out {shlex.quote(display_name(settings.out))}")
+        output.say("Next:")
+        output.command(f"coopt suite show {settings.name} --out {shlex.quote(display_name(settings.out))}")
     output.result(
         {
             "suite": settings.name,
