@@ -274,6 +274,7 @@ class TestFiles:
         document = run_json("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
         assert document["out"] == str(tmp_path / "rows.csv")
         assert (document["images"], document["left_out"]) == (5, 1)
+        assert document["class_names"] == sorted(COLOURS)
         assert "predictions" not in document
 
     @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -404,6 +405,10 @@ class TestFiles:
         out = tmp_path / "new" / "rows.csv"
         failed = run("predict", learned[0], mixed, "--out", out, "--on-bad-image", "fail")
         assert failed.exit_code == 1 and not out.parent.exists()
+        run("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
+        failed = run("predict", learned[0], tmp_path / "gone.png", "--out", tmp_path / "rows.csv", "--overwrite")
+        assert failed.exit_code == 1
+        assert "is complete" in run("predict", learned[0], mixed, "--out", tmp_path / "rows.csv").stdout
 
     def test_many_bad_images_are_counted_and_not_all_named(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

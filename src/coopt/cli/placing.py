@@ -29,6 +29,9 @@ UNCERTAIN = "_uncertain"
 MOST_BYTES = 100
 """Of the name of a class's folder; file systems take 255, and whole paths must fit too."""
 
+MOST_NAMED = 20
+"""Images that are gone and named one by one."""
+
 _FORBIDDEN = '<>:"/\\|?*'  # on Windows, and on drives that are carried there
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}
 _PART = ".coopt-copy.part"
@@ -127,7 +130,8 @@ class Placer:
         """What was done, for people."""
         done = "copied" if self.placement.how == "copy" else "moved"
         there = f", {self.there} lay there already" if self.there else ""
-        return f"{self.placed} images {done} to '{display_name(self.placement.folder)}'{there}."
+        missing = f", {self.missing} are gone" if self.missing else ""
+        return f"{self.placed} images {done} to '{display_name(self.placement.folder)}'{there}{missing}."
 
     def _place(self, image: Path, folder: Path) -> None:
         moving = self.placement.how == "move"
@@ -136,7 +140,8 @@ class Placer:
                 self.there += 1
             else:
                 self.missing += 1
-                self.output.warn(f"'{display_name(image)}' is not there any more.", CooptWarning.__name__)
+                if self.missing <= MOST_NAMED:
+                    self.output.warn(f"'{display_name(image)}' is not there any more.", CooptWarning.__name__)
             return
         number, target = 1, folder / image.name
         while os.path.lexists(target):

@@ -63,6 +63,7 @@ def run_predict(request: Request, output: Output) -> None:
             output.result({**document, **_show(request, output)})
             return
         with PredictionFile(request.out, request.settings(), request.overwrite) as file:
+            document["class_names"] = list(request.names)
             document |= _complete(request, file, output) if file.finished else _write(request, file, output)
             document |= _use(request, file, output)
         output.result(document)

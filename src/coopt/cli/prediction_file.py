@@ -78,6 +78,8 @@ class PredictionFile:
             SavedFileError: it cannot be written.
         """
         try:
+            if not self.rows:
+                self.state.unlink(missing_ok=True)  # of what is begun anew
             self._file = self.part.open("r+b" if self.rows else "wb")
             self._stack.callback(self._close)
             self._file.truncate(self._size)  # rows after the last that was committed may be half there
@@ -184,7 +186,6 @@ class PredictionFile:
         if self.overwrite or state is None:
             if there and not self.overwrite:
                 raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
-            self._forget()
             return
         part = self.part.exists()
         whole = there and state["finished"] and not part
@@ -193,8 +194,7 @@ class PredictionFile:
         if there and not whole and not state["replaces"]:
             raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
         if not whole and not (part and self.part.stat().st_size >= state["bytes"]):
-            self._forget()  # its rows were removed
-            return
+            return  # its rows were removed
         if state["settings"] != self.settings:
             different = sorted(k for k in self.settings if state["settings"].get(k) != self.settings[k])
             was = "made" if whole else "begun"
@@ -242,10 +242,6 @@ class PredictionFile:
         if not self.rows:
             with contextlib.suppress(OSError):
                 self.part.unlink(missing_ok=True)
-
-    def _forget(self) -> None:
-        for file in (self.state, self.part):
-            file.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SavedFileError:
         return SavedFileError(
