@@ -40,12 +40,6 @@ class Estimator:
             setattr(self, name, value)
         return self
 
-    def score(self, images: Any, labels: Any, sample_weight: Any = None) -> float:
-        """Accuracy, from 0 to 1."""
-        from sklearn.metrics import accuracy_score
-
-        return float(accuracy_score(labels, self.predict(images), sample_weight=sample_weight))  # type: ignore[attr-defined]
-
     def __sklearn_tags__(self) -> Any:
         from sklearn.base import BaseEstimator, ClassifierMixin
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
+from coopt.methods.inputs import as_images
 from coopt.threads import threads_for
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import, and predicting needs none of it
@@ -75,7 +76,7 @@ class LinearProbe(ClipClassifier):
 
     def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> LinearProbe:
         """Learns from labelled images; `val_images` and `val_labels`, where given, choose C."""
-        self._validation = None if val_images is None else (val_images, val_labels)
+        self._validation = None if val_images is None else (as_images(val_images), val_labels)
         super().fit(images, labels)
         del self._validation
         return self
