@@ -22,6 +22,7 @@ from coopt.cli.output import Output
 from coopt.cli.prediction_rows import Row
 from coopt.data.images import display_name
 from coopt.errors import CooptWarning, SavedFileError
+from coopt.wording import counted
 
 UNCERTAIN = "_uncertain"
 """The folder of images below `--min-confidence`."""
@@ -130,8 +131,8 @@ class Placer:
         """What was done, for people."""
         done = "copied" if self.placement.how == "copy" else "moved"
         there = f", {self.there} lay there already" if self.there else ""
-        missing = f", {self.missing} are gone" if self.missing else ""
-        return f"{self.placed} images {done} to '{display_name(self.placement.folder)}'{there}{missing}."
+        missing = f", {self.missing} no longer there" if self.missing else ""
+        return f"{counted(self.placed, 'image')} {done} to '{display_name(self.placement.folder)}'{there}{missing}."
 
     def _place(self, image: Path, folder: Path) -> None:
         moving = self.placement.how == "move"
@@ -192,5 +193,5 @@ class Placer:
             hint = "Free space or choose another place"
         return SavedFileError(
             f"'{display_name(image)}' cannot be {verb} to '{display_name(folder)}': {error.strerror or error}. It is "
-            f"still where it was; {self.placed} images were {verb} before. {hint}, then give the same command again."
+            f"still where it was; {counted(self.placed, 'image')} {verb} before. {hint}, then give the same command again."
         )
