@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coopt import __version__
 from coopt.cli.fit_advice import Measured, chance_sentence, say_probe, say_toy, say_what_to_change
 from coopt.cli.output import Output, percent, percent_interval, size_of
@@ -74,7 +76,11 @@ def result_of(
         "settings": settings.identity(whole.hash),
         "recipe": estimator.parameters.get("recipe"),
         "versions": versions(),
-        "machine": {"device": str(backbone.device), "platform": platform.platform()},
+        "machine": {
+            "device": str(backbone.device),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+        },
         "backbone": {
             "name": backbone.name,
             "fingerprint": backbone.fingerprint,
