@@ -99,11 +99,11 @@ def test_sorting_a_folder_in_place(learned: tuple[Path, Path], inbox: Path) -> N
     placed = files(inbox)
     again = run("predict", learned[0], inbox, "--move-to", inbox)
     assert again.exit_code == 0
-    assert "All 4 images lie in the folders of classes" in again.stdout and "nothing to do" in again.stdout
+    assert "Nothing to do: 4 images in the folders of classes" in again.stdout
     save_image(inbox / "new.png", (200, 40, 40), 50)
     more = run("predict", learned[0], inbox, "--move-to", inbox)
-    assert "4 images lie in the folders of classes already and are left out." in more.stdout
-    assert "1 images moved" in more.stdout
+    assert "Left out, being in the folders of classes already: 4 images." in more.stdout
+    assert "1 image moved" in more.stdout
     assert len(files(inbox)) == len(placed) + 1
 
 

@@ -347,11 +347,11 @@ class TestFiles:
         assert "was made with other settings (topk)." in refused(*arguments, "--topk", 2)
         assert "(min-confidence)" in refused(*arguments, "--min-confidence", 0.5)
         assert "was made with other settings (classes)." in refused(*arguments, "--classes", "a,b,c")
-        assert "for 5 images; only 1 come now." in refused("predict", learned[0], images[0], "--out", out)
+        assert "for 5 images; now there are only 1." in refused("predict", learned[0], images[0], "--out", out)
         other = refused("predict", learned[0], *reversed(images), "--out", out)
         assert "is there already, for other images than those of now." in other
         save_image(mixed / "5.png", (1, 2, 3), 0)
-        assert "is complete for 5 images, and 1 more come after them now. Give these with another --out" in refused()
+        assert "is complete for 5 images, and 1 more follow now. Give these with another --out" in refused()
         (mixed / "5.png").unlink()
         os.utime(mixed / "3.png", ns=(1, 1))
         assert "but some of its images were changed since (size or date)." in refused()

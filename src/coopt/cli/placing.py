@@ -22,6 +22,7 @@ from coopt.cli.output import Output
 from coopt.cli.prediction_rows import Row
 from coopt.data.images import display_name
 from coopt.errors import CooptWarning, SavedFileError
+from coopt.wording import counted
 
 UNCERTAIN = "_uncertain"
 """The folder of images below `--min-confidence`."""
@@ -127,7 +128,7 @@ class Placer:
         """What was done, for people."""
         done = "copied" if self.placement.how == "copy" else "moved"
         there = f", {self.there} lay there already" if self.there else ""
-        return f"{self.placed} images {done} to '{display_name(self.placement.folder)}'{there}."
+        return f"{counted(self.placed, 'image')} {done} to '{display_name(self.placement.folder)}'{there}."
 
     def _place(self, image: Path, folder: Path) -> None:
         moving = self.placement.how == "move"

@@ -20,6 +20,7 @@ from coopt.data.images import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_json
 from coopt.locks import writing_file
+from coopt.wording import counted
 
 _CHOOSE = "Choose another --out, or add --overwrite to begin anew."
 
@@ -94,7 +95,7 @@ class PredictionFile:
         met, same, unchanged = self._compared(images)
         shown = f"'{display_name(self.path)}' was begun"
         if met < self.rows:
-            raise SavedFileError(f"{shown} and has {self.rows} images; only {met} come now. {_CHOOSE}")
+            raise SavedFileError(f"{shown} and has {counted(self.rows, 'image')}; now there are only {met}. {_CHOOSE}")
         if not same:
             raise SavedFileError(f"{shown} with other images than the {self.rows} that come first now. {_CHOOSE}")
         if not unchanged:
@@ -121,12 +122,14 @@ class PredictionFile:
             more = sum(1 for _ in images)
             if more:
                 raise SavedFileError(
-                    f"{shown} is complete for {self.rows} images, and {more} more come after them now. Give these with "
+                    f"{shown} is complete for {counted(self.rows, 'image')}, and {more} more follow now. Give these with "
                     "another --out, or add --overwrite to begin anew."
                 )
             return
         if met < self.rows:
-            raise SavedFileError(f"{shown} is there already, for {self.rows} images; only {met} come now. {_CHOOSE}")
+            raise SavedFileError(
+                f"{shown} is there already, for {counted(self.rows, 'image')}; now there are only {met}. {_CHOOSE}"
+            )
         what = "some of its images were changed since (size or date)" if same else "for other images than those of now"
         raise SavedFileError(f"{shown} is there already, {'but ' if same else ''}{what}. {_CHOOSE}")
 
