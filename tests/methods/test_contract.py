@@ -143,7 +143,7 @@ def test_features_of_any_layout_give_the_same_bits(estimator: ClipClassifier, fe
     shifted = np.empty(features.size + 1, np.float32)[1:].reshape(features.shape)
     shifted[:] = features
     seen: list[tuple[Any, ...]] = []
-    estimator._logits = lambda part: seen.append((part.stride(), part.data_ptr() % 64)) or part  # type: ignore
+    estimator._logits = lambda part: seen.append((part.stride(), part.data_ptr() % 64)) or part[:, :4]  # type: ignore
     clone(estimator).fit(features, labels)
     estimator.fit(features, labels)
     for given in (

@@ -64,6 +64,7 @@ def run_predict(request: Request, output: Output) -> None:
             output.result({**document, **_show(request, output)})
             return
         with PredictionFile(request.out, request.settings(), request.overwrite) as file:
+            document["class_names"] = list(request.names)
             document |= _complete(request, file, output) if file.finished else _write(request, file, output)
             document |= _use(request, file, output)
         output.result(document)
@@ -117,7 +118,7 @@ def _count(request: Request, output: Output) -> int | None:
     if total == 0:
         _nothing_to_place(request, output)
     if request.placed_before:
-        output.say(f"Left out, being in the folders of classes already: {counted(request.placed_before, 'image')}.")
+        output.say(f"Left out, since in the folders of classes already: {counted(request.placed_before, 'image')}.")
     return total
 
 
@@ -126,7 +127,8 @@ def _nothing_to_place(request: Request, output: Output) -> NoReturn:
     assert request.placement is not None
     folder = display_name(request.placement.folder)
     output.say(
-        f"Nothing to do: {counted(request.placed_before, 'image')} in the folders of classes in '{folder}' already."
+        f"Nothing to do: all that was found ({counted(request.placed_before, 'image')}) lies in the folders of classes "
+        f"in '{folder}' already."
     )
     output.result({"prompt": display_name(request.prompt), "class_names": list(request.names), "predictions": []})
     raise click.exceptions.Exit(0)

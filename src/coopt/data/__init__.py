@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from coopt.data.images import MAX_PIXELS as MAX_PIXELS
     from coopt.data.images import display_name as display_name
     from coopt.data.images import open_image as open_image
+    from coopt.data.labels import as_class_names as as_class_names
+    from coopt.data.labels import as_labels as as_labels
     from coopt.data.labels import encode_labels as encode_labels
     from coopt.data.leakage import find_leakage as find_leakage
     from coopt.data.reference_cache import read_reference_cache as read_reference_cache
@@ -50,7 +52,9 @@ _LAZY = {
     "Features": "features",
     "ImageDataset": "splits",
     "Split": "splits",
+    "as_class_names": "labels",
     "as_features": "features",
+    "as_labels": "labels",
     "base_and_new": "sampling",
     "base_to_new": "sampling",
     "default_cache_folder": "cache",

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from coopt.data import encode_labels
+from coopt.data import as_class_names, encode_labels
 from coopt.errors import DataError
 from coopt.methods.base import ClipClassifier
 
@@ -110,7 +110,8 @@ def scores_among(
     estimator: ClipClassifier, images: Any, labels: Any, class_names: Sequence[str] | None = None
 ) -> tuple[Float[np.ndarray, "n classes"], Int[np.ndarray, " n"], tuple[str, ...]]:
     """Scores before the softmax, the true classes, and the names of the classes chosen among; see `evaluate`."""
-    scores, names = _logits_among(estimator, images, estimator.class_names_ if class_names is None else class_names)
+    asked = estimator.class_names_ if class_names is None else as_class_names(class_names)
+    scores, names = _logits_among(estimator, images, asked)
     targets, names = encode_labels(labels, list(names), len(scores))
     return scores, targets, tuple(names)
 

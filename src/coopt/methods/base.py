@@ -15,16 +15,24 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.backbones.tensors import described, fault_of, settled, without_direction
-from coopt.data import FeatureCache, Features, as_features, encode_labels, extract_features
+from coopt.data import (
+    FeatureCache,
+    Features,
+    as_class_names,
+    as_features,
+    as_labels,
+    encode_labels,
+    extract_features,
+)
 from coopt.data.sources import View
 from coopt.errors import BackboneError, DataError, FewShotsWarning, ParameterError, TrainingError
+from coopt.methods.estimator import Estimator, check_fitted
+from coopt.methods.inputs import as_images, is_features, is_pixels
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
@@ -42,7 +50,7 @@ SCORES_TOGETHER = 1 << 26
 """Scores (images times classes) that prediction holds at once; bytes are four times as many."""
 
 
-class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
+class ClipClassifier(Estimator, ABC):
     """Base of all methods: image features against something learned or written.
 
     `images` is, everywhere: a list of paths, PIL images or arrays (H, W, 3) of uint8; one array (N, H, W, 3) of uint8;
@@ -132,13 +140,16 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
             BackboneError: the backbone is unknown, unsupported or not on this machine.
         """
         self._check_parameters()
+        images, labels = as_images(images), as_labels(labels)
+        if len(images) == 0:
+            raise DataError("Got no images to learn from. Expected at least one, with its label.")
+        targets, names = encode_labels(labels, self.class_names, len(images))
         backbone = load_backbone(self.backbone, self.device)
-        targets, names = encode_labels(labels, self.class_names, _length(images))
         with progress_shown(self.verbose):
-            self._set_classes(backbone, names, named=_are_names(labels))
+            self._set_classes(backbone, names, named=isinstance(labels[0], str))
             features, kept = self._training_features(images)
             targets = torch.from_numpy(targets[list(kept)]).to(backbone.device)
-            self._check_every_class(targets, lost=len(kept) < _length(images))
+            self._check_every_class(targets, lost=len(kept) < len(images))
             self._fit(features, targets)
         return self
 
@@ -167,6 +178,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         return found.features[0], found.kept
 
     def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
+        names = as_class_names(names)
         check_class_names(backbone, names)
         if not 0 < backbone.logit_scale < float("inf"):
             raise BackboneError(
@@ -174,7 +186,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
                 "again."
             )
         self.backbone_ = backbone
-        self.class_names_ = tuple(names)
+        self.class_names_ = names
         self.classes_ = np.array(names) if named else np.arange(len(names))
 
     def _features(self, images: Any, views: Sequence[View], on_bad_image: str | None = None) -> Features:
@@ -189,7 +201,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
                 )
             return Features(settled(given)[None].to(backbone.device), tuple(range(len(given))))
         views = ("test",) if is_pixels(images) else views
-        with tracked("image features", _length(images)) as progress:
+        with tracked("image features", len(images)) as progress:
             found = extract_features(
                 backbone,
                 images,
@@ -207,24 +219,28 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def image_features(self, images: Any, on_bad_image: Literal["fail", "skip"] = "fail") -> Features:
         """Test-view features of images, as `predict` makes them; to be given to it instead of images, as they are."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         with progress_shown(self.verbose):
-            return self._features(images, ("test",), on_bad_image)
+            return self._features(as_images(images), ("test",), on_bad_image)
 
     def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Scores before the softmax; a bad image is an error, as every image must have its row."""
-        check_is_fitted(self, "class_names_")
-        return np.concatenate(list(self._logits_in_parts(images)))
+        check_fitted(self, "class_names_")
+        return np.concatenate([np.zeros((0, len(self.class_names_)), np.float32), *self._logits_in_parts(images)])
 
     def _logits_in_parts(self, images: Any) -> Iterator[Float[np.ndarray, "part classes"]]:
         """Scores of some images after the other, so that many classes and many images never meet in one table."""
-        found = images if isinstance(images, Features) else self.image_features(images)
-        features = settled(found.features[0])
+        if not isinstance(images, Features):
+            images = as_images(images)
+            if len(images) == 0:
+                return
+            images = self.image_features(images)
+        features = settled(images.features[0])
         at_once = max(1, SCORES_TOGETHER // len(self.class_names_))
         with torch.no_grad():
             for i, part in enumerate(features.split(at_once)):
                 scores = self._logits(part)
-                self._check_scores(part, scores, found.kept[i * at_once :])
+                self._check_scores(part, scores, images.kept[i * at_once :])
                 yield scores.float().cpu().numpy()
 
     def _check_scores(
@@ -249,16 +265,42 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each image, in the form that labels had when fitting (names or integers)."""
-        check_is_fitted(self, "class_names_")
-        best = [scores.argmax(axis=1) for scores in self._logits_in_parts(images)]
-        return self.classes_[np.concatenate(best)]
+        check_fitted(self, "class_names_")
+        return self.classes_[self._best(images)]
+
+    def _best(self, images: Any) -> Int[np.ndarray, " n"]:
+        """The index of the most probable class of each image."""
+        none = np.zeros(0, np.int64)
+        return np.concatenate([none, *(scores.argmax(axis=1) for scores in self._logits_in_parts(images))])
+
+    def score(self, images: Any, labels: Any, sample_weight: Any = None) -> float:
+        """The share of the images that are recognised, from 0 to 1.
+
+        Args:
+            images: see the class.
+            labels: one per image: class names or integers, whichever was fitted with.
+            sample_weight: what each image counts; None: all alike.
+
+        Raises:
+            DataError: no images, or another number of labels.
+        """
+        check_fitted(self, "class_names_")
+        values, best = as_labels(labels), self._best(images)
+        if len(best) != len(values):
+            raise DataError(f"Got {len(values)} labels for {len(best)} images. Expected one label per image.")
+        if not values:
+            raise DataError("Got no images to score. Expected at least one, with its label.")
+        from sklearn.metrics import accuracy_score
+
+        names = np.array(self.class_names_) if isinstance(values[0], str) else np.arange(len(self.class_names_))
+        return float(accuracy_score(values, names[best], sample_weight=sample_weight))
 
     def with_classes(self, class_names: Sequence[str]) -> ClipClassifier:
         """The same learned prompt for other classes: a new fitted estimator; this one is unchanged.
 
         Raises:
             ParameterError: what was learned belongs to its classes (class-specific context, a linear probe).
-            DataError: fewer than two names, or blank ones.
+            DataError: fewer than two names, blank or repeated ones, a single text, or a set (which has no order).
         """
         raise ParameterError(f"A fitted {type(self).__name__} belongs to its classes; fit one for the new classes.")
 
@@ -270,11 +312,10 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _copy_with(self, names: Sequence[str]) -> ClipClassifier:
         """A fitted copy for other class names, with nothing yet computed from them."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         other = copy.copy(self)
-        other.class_names = list(names)
-        _, checked = encode_labels(list(names), list(names))
-        other._set_classes(self.backbone_, checked, named=True)
+        other.class_names = list(as_class_names(names))
+        other._set_classes(self.backbone_, other.class_names, named=True)
         return other
 
     def _check_parameters(self) -> None:
@@ -318,26 +359,3 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _require_seed(self) -> None:
         self._require_int("seed", 0, MAX_SEED)
-
-
-def is_features(images: Any) -> bool:
-    """True for a table (N, D), as an array or a tensor."""
-    return isinstance(images, np.ndarray | Tensor) and images.ndim == 2
-
-
-def is_pixels(images: Any) -> bool:
-    """True for preprocessed pixels (N, 3, H, W)."""
-    return isinstance(images, np.ndarray | Tensor) and images.ndim == 4 and "float" in str(images.dtype)
-
-
-def _length(images: Any) -> int:
-    try:
-        return len(images)
-    except TypeError:
-        raise DataError(
-            f"Expected a list of images, a tensor of pixels or a table of features. Got {type(images).__name__}."
-        ) from None
-
-
-def _are_names(labels: Any) -> bool:
-    return len(labels) > 0 and isinstance(labels[0] if isinstance(labels, list | tuple) else next(iter(labels)), str)

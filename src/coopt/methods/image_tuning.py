@@ -30,7 +30,7 @@ from coopt.data.sources import (
     read_content,
 )
 from coopt.errors import DataError, SavedFileError
-from coopt.methods.base import is_features
+from coopt.methods.inputs import is_features
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
 from coopt.training.batches import batch_order, generator_for

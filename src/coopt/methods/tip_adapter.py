@@ -23,6 +23,7 @@ from coopt.backbones import Backbone
 from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, encode_labels
 from coopt.errors import SavedFileError
+from coopt.methods.inputs import as_images
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
 from coopt.prompts.templates import DEFAULT_TEMPLATE
@@ -130,7 +131,7 @@ class TipAdapter(TemplatedMethod):
         Raises:
             CooptError: see `coopt.CoOp.fit`.
         """
-        self._validation = None if val_images is None else (val_images, val_labels)
+        self._validation = None if val_images is None else (as_images(val_images), val_labels)
         super().fit(images, labels)
         del self._validation
         return self

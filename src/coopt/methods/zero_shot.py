@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.protocol import Precision
-from coopt.data import FeatureCache, encode_labels
+from coopt.data import FeatureCache, as_class_names
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.encode import Path as TextPath
@@ -63,7 +63,7 @@ class ZeroShot(ClipClassifier):
     def fit_classes(self, class_names: Sequence[str]) -> ZeroShot:
         """Makes the classifier from class names alone: no image is needed."""
         self._check_parameters()
-        _, names = encode_labels(list(class_names), list(class_names))
+        names = as_class_names(class_names)
         self._set_classes(load_backbone(self.backbone, self.device), names, named=True)
         self._set_state({})
         return self
