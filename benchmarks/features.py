@@ -45,7 +45,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
-from benchmarks.measuring import forget_peak, peak_bytes
+from benchmarks.measuring import forget_peak, peak_bytes, precisions_here, say
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import random_backbone
 from coopt.backbones import Backbone, Preprocessing
@@ -115,7 +115,9 @@ def clip_benchmark_loop(backbone: Backbone, paths: list[Path], amp: bool) -> Ten
     return features
 
 
-def contenders(backbone: Backbone, paths: list[Path], caches: Path) -> dict[str, Callable[[], Tensor]]:
+def contenders(
+    backbone: Backbone, paths: list[Path], caches: Path, precisions: Sequence[str]
+) -> dict[str, Callable[[], Tensor]]:
     """All ways from files to features."""
 
     def ours(**options: Any) -> Tensor:
@@ -127,8 +129,7 @@ def contenders(backbone: Backbone, paths: list[Path], caches: Path) -> dict[str,
 
     full = FeatureCache(caches / "full")
     ways = {
-        "coopt fp32": ours,
-        "coopt bf16": lambda: ours(precision="bf16"),
+        **{f"coopt {name}": lambda name=name: ours(precision=name) for name in precisions},
         "open_clip fp32": lambda: usual_loop(backbone, paths),
         "coopt cold": cold,
         "coopt warm": lambda: ours(cache=full),
@@ -197,7 +198,9 @@ def peak_memory(name: str, folder: Path, arguments: argparse.Namespace) -> float
     if arguments.clip_benchmark:
         options.append(f"--clip-benchmark={arguments.clip_benchmark}")
     command = [sys.executable, __file__, "--memory-of", name, *options]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    say(f"{name}: at most {found:.2f} GB")
+    return found
 
 
 def spread(rates: Sequence[float]) -> dict[str, float]:
@@ -216,6 +219,7 @@ def in_turn(
             start, spent = time.perf_counter(), processor_seconds()
             run()
             walls[name].append(arguments.images / (time.perf_counter() - start))
+            say(f"{name}: {walls[name][-1]:,.1f} images / s")
             processor[name].append(arguments.images / (processor_seconds() - spent))
     medians = {name: statistics.median(values) for name, values in processor.items()}
     return {name: spread(values) for name, values in walls.items()}, medians
@@ -223,7 +227,8 @@ def in_turn(
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything, in one run."""
-    with prepared(arguments) as (backbone, folder, paths, ways):
+    precisions, left_out = precisions_here(("fp32", "bf16"))
+    with prepared(arguments, precisions) as (backbone, folder, paths, ways):
         # First calls allocate, choose kernels and fill the cache.
         features = {name: run() for name, run in ways.items()}
         rates, per_processor = in_turn(ways, arguments)
@@ -234,6 +239,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         peaks = {name: peak_memory(name, folder, arguments) for name in ways} if arguments.memory else {}
     return {
         "what": f"{arguments.model}, {arguments.images} JPEGs of 500x375, batch {BATCH}, {backbone.device.type}",
+        "left_out": left_out,
         "threads": torch.get_num_threads(),
         "images_per_s": rates,
         "images_per_processor_s": per_processor,
@@ -245,14 +251,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def prepared(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, precisions: Sequence[str]
 ) -> Iterator[tuple[Backbone, Path, list[Path], dict[str, Callable[[], Tensor]]]]:
     """The model, and a folder with images in it and the ways over them; a new folder exists for as long as this lasts."""
     given = arguments.folder
     with contextlib.nullcontext(given) if given else tempfile.TemporaryDirectory() as folder:
         backbone = random_backbone(arguments.model)
         paths = make_images(Path(folder) / "images", arguments.images)
-        yield backbone, Path(folder), paths, contenders(backbone, paths, Path(folder))
+        yield backbone, Path(folder), paths, contenders(backbone, paths, Path(folder), precisions)
 
 
 def main() -> None:
@@ -269,7 +275,7 @@ def main() -> None:
     if arguments.clip_benchmark:
         sys.path.append(arguments.clip_benchmark)
     if arguments.memory_of:
-        with prepared(arguments) as (_, _, _, ways):
+        with prepared(arguments, ("fp32", "bf16")) as (_, _, _, ways):
             forget_peak()
             ways[arguments.memory_of]()
             print(peak_bytes() / 1e9)

@@ -12,6 +12,25 @@ from typing import Any
 
 import torch
 
+from coopt.backbones.precision import cost_described, is_slow
+
+
+def say(line: str) -> None:
+    """A line about the work at hand, at once, on standard error: standard output is for what comes of it."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def precisions_here(asked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The precisions that this machine is not slow in, and why others are left out, which is said; one alone is kept."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    slow = [name for name in asked if is_slow(name, device)]
+    if not slow or len(asked) == 1:
+        return list(asked), []
+    reasons = [f"{name}, which {cost_described(device)}" for name in slow]
+    for reason in reasons:
+        say(f"Left out: {reason}.")
+    return [name for name in asked if name not in slow], reasons
+
 
 def seconds(run: Callable[[], Any]) -> float:
     """How long one call takes, work in flight on a GPU included."""

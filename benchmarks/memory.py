@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
+from benchmarks.measuring import precisions_here
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.scale import add_options, in_own_process
 from benchmarks.steps import UNBOUNDED
 from coopt.text.memory import bytes_of
 
 
-def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(arguments: argparse.Namespace, precisions: Sequence[str]) -> list[dict[str, Any]]:
     """A row for every precision and promise, each behind a step without a bound."""
     rows = []
-    for precision in arguments.precisions.split(","):
+    for precision in precisions:
         unbounded = None
         for memory in (UNBOUNDED, *arguments.memory.split(",")):
             given = argparse.Namespace(**{**vars(arguments), "memory": memory})
@@ -54,8 +56,10 @@ def main() -> int:
     parser.add_argument("--precisions", default="fp32")
     parser.add_argument("--repeats", type=int, default=2, help="measured steps")
     arguments = parser.parse_args()
-    rows = measure(arguments)
-    result = {"method": arguments.method, "model": arguments.model, "classes": arguments.classes, "rows": rows}
+    precisions, left_out = precisions_here(arguments.precisions.split(","))
+    rows = measure(arguments, precisions)
+    what = {"method": arguments.method, "model": arguments.model, "classes": arguments.classes}
+    result = {**what, "left_out": left_out, "rows": rows}
     report(result, on_screen(sections.memory(result)), arguments)
     return 0 if all(row["kept"] for row in rows) else 1
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
+from benchmarks.report import left_out
 from benchmarks.sections import Paragraphs, Result, Table
 
 RESULTS = Path(__file__).parent / "results"
@@ -106,6 +107,8 @@ def origin(result: Result) -> Iterator[str]:
     yield "    " + result["command"].replace(" --set ", " \\\n        --set ")
     if "machine" in result:
         yield machine(result["machine"])
+    if result.get("left_out"):
+        yield left_out(result)
 
 
 def machine(found: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ from torch.nn.functional import normalize
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.golden import pixels, small_clip
+from benchmarks.measuring import say
 from benchmarks.report import add_json_option, report
 from coopt.backbones import Backbone, Preprocessing
 from coopt.backbones.tokenizers import ClipTokenizer
@@ -281,9 +282,11 @@ def run(folder: Path) -> dict[str, Any]:
     cases: dict[str, dict[str, Errors]] = {}
     for file in sorted([*folder.glob("coop_*.json"), *folder.glob("cocoop_*.json")]):
         cases[file.stem] = training(backbone, folder, file.stem)
+        say(f"{file.stem}: done")
     for name, case in SINGLE.items():
         if any(folder.glob(f"{name}.*")):
             cases[name] = case(backbone, folder)
+            say(f"{name}: done")
     flat = [
         (f"{name}.{path}.{what}", what, value)
         for name, paths in cases.items()

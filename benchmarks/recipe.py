@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,6 +25,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
+from benchmarks.measuring import say
 from benchmarks.report import add_json_option, on_screen, report
 from coopt import CoOp, Recipe, ZeroShot, load_backbone
 from coopt.backbones import Backbone
@@ -104,7 +104,9 @@ class Task:
         model.fit(list(sample.paths), list(sample.labels))
         epochs = model.recipe_.epochs_for(shots)
         passes = epochs * len(batch_order(len(sample), 0, model.recipe_, seed))
-        return Row(name, self.described.name, shots, seed, 100 * model.score(self.features, self.labels), passes)
+        found = Row(name, self.described.name, shots, seed, 100 * model.score(self.features, self.labels), passes)
+        say(f"{name}, {found.dataset}, {shots} shots, seed {seed}: {found.accuracy:.1f}")
+        return found
 
 
 def summary(rows: Sequence[Row], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -167,7 +169,6 @@ def main() -> None:
 def fits(candidates: Mapping[str, dict[str, Any]], arguments: argparse.Namespace) -> Iterator[Row]:
     """Every candidate on every data set, after the prompts written by hand."""
     backbone, cache = load_backbone("bundled"), FeatureCache()
-    began = time.monotonic()
     for described in bundled_datasets():
         if arguments.only and described.name not in arguments.only:
             continue
@@ -176,7 +177,6 @@ def fits(candidates: Mapping[str, dict[str, Any]], arguments: argparse.Namespace
         for name, parameters in candidates.items():
             for shots in arguments.shots:
                 yield from (task.row(name, parameters, shots, seed) for seed in arguments.seeds)
-        print(f"{described.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.sections import Table, prose
+from benchmarks.sections import Table, listed, prose
 from coopt.files import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +39,15 @@ def report(result: dict[str, Any], table: str, arguments: argparse.Namespace) ->
         SavedFileError: the file cannot be written.
     """
     print(table)
+    if result.get("left_out"):
+        print(f"\n{left_out(result)}")
     if arguments.json:
         write_json(arguments.json, {"command": command(sys.argv), "machine": machine(), **result})
+
+
+def left_out(result: Mapping[str, Any]) -> str:
+    """What this machine was not asked for, in a sentence."""
+    return f"Left out: {listed(result['left_out'])}."
 
 
 def command(argv: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
-from benchmarks.measuring import forget_peak, peak_bytes, seconds
+from benchmarks.measuring import forget_peak, peak_bytes, precisions_here, say, seconds
 from benchmarks.names import class_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import ConditionalStep, Step, random_backbone
@@ -74,7 +74,9 @@ def in_own_process(classes: int, precision: str, arguments: argparse.Namespace) 
     given = {name: getattr(arguments, name) for name in PASSED_ON}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
     command = [sys.executable, __file__, f"--one={classes}", f"--precisions={precision}", *options]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    say(f"{precision}, {classes} classes, {given['memory']}: {row['step_s']:.3f} s, {row['above_model_mb']:,.0f} MB")
+    return row
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -101,8 +103,9 @@ def main() -> None:
         print(json.dumps(measure(arguments.one, arguments.precisions, arguments)))
         return
     numbers = [int(n) for n in (arguments.classes or DEFAULTS[arguments.method]["classes"]).split(",")]
-    rows = [in_own_process(n, precision, arguments) for precision in arguments.precisions.split(",") for n in numbers]
-    result = {**{name: getattr(arguments, name) for name in PASSED_ON}, "rows": rows}
+    precisions, left_out = precisions_here(arguments.precisions.split(","))
+    rows = [in_own_process(n, precision, arguments) for precision in precisions for n in numbers]
+    result = {**{name: getattr(arguments, name) for name in PASSED_ON}, "left_out": left_out, "rows": rows}
     report(result, on_screen(sections.scale(result)), arguments)
 
 

@@ -226,7 +226,8 @@ def features(result: Result) -> Paragraphs:
     ]
     decoding = [[name, *_rates(rate)] for name, rate in result["decoded_images_per_s"].items()]
     usual = rates["open_clip fp32"]["median"]
-    fp32, bf16 = (rates[f"coopt {name}"]["median"] / usual for name in ("fp32", "bf16"))
+    fp32 = rates["coopt fp32"]["median"] / usual
+    bf16 = f", and {rates['coopt bf16']['median'] / usual:.2f} times in bf16" if "coopt bf16" in rates else ""
     about = (
         f"{result['what']}, random weights. open_clip is its own usual loop: its transform in a DataLoader with a worker for each "
         "core. `cold` and `warm` are coopt with its feature cache, empty and full. CLIP_benchmark takes part after "
@@ -235,7 +236,7 @@ def features(result: Result) -> Paragraphs:
     return [
         about,
         Table(header, rows),
-        f"By the medians coopt makes {fp32:.2f} times as many features as open_clip in fp32, and {bf16:.2f} times in bf16.",
+        f"By the medians coopt makes {fp32:.2f} times as many features as open_clip in fp32{bf16}.",
         "Decoding and transforming alone, without a model:",
         Table(["", "images / s, slowest", "median", "fastest"], decoding),
     ]

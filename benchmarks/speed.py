@@ -10,6 +10,7 @@ with random weights (nothing is downloaded). Seconds are the fastest of the repe
 adds time), and ratios are theirs; median and slowest say how much the machine moved. Peak memory is measured in a process of its
 own for each way: the most that the whole process holds, model and libraries included. CoCoOp's reference way takes one
 image in a step; ours takes several batch sizes, and ratios are those of the time per image.
+A line per measured step goes to standard error as it is taken; where bf16 is slower than fp32, it is left out.
 `matmul_peak_share` is the text pass's matrix products per second, as a share of what this machine reaches on one large
 product in the same precision.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
-from benchmarks.measuring import matmul_peak, peak_bytes, seconds, spread
+from benchmarks.measuring import matmul_peak, peak_bytes, precisions_here, say, seconds, spread
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.sections import LONGER
 from benchmarks.steps import UNBOUNDED, ConditionalStep, Step, device, random_backbone
 from coopt.text.encode import TextEncoder
 from coopt.training.heap import kept_heap
-
-OURS = ("fp32", "bf16")
 
 PRODUCTS_PER_LAYER = 2
 """Of a linear layer in a step: forward and backward; frozen weights need no gradient."""
@@ -55,7 +54,9 @@ def peak_memory(name: str, batch: int, arguments: argparse.Namespace) -> float:
         f"--{key.replace('_', '-')}={getattr(arguments, key)}" for key in ("method", "model", "classes", "n_ctx")
     ]
     command = [sys.executable, __file__, "--memory-of", name, f"--batch={batch}", *options]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    say(f"{name}: at most {found:.2f} GB")
+    return found
 
 
 def timed(ways: dict[str, Callable[[], Any]], repeats: int, ours: int) -> dict[str, list[float]]:
@@ -64,29 +65,37 @@ def timed(ways: dict[str, Callable[[], Any]], repeats: int, ours: int) -> dict[s
     for run in ways.values():
         run()  # first calls allocate and choose kernels
     times: dict[str, list[float]] = {name: [] for name in ways}
+
+    def measured(name: str) -> None:
+        times[name].append(seconds(ways[name]))
+        say(f"{name}: {times[name][-1]:.3f} s")
+
     for _ in range(repeats):
-        times[first].append(seconds(ways[first]))
+        measured(first)
         for name in others:
             with kept_heap():  # as in training
-                times[name] += [seconds(ways[name]) for _ in range(ours)]
+                for _ in range(ours):
+                    measured(name)
     return times
 
 
-def peaks() -> dict[str, float]:
+def peaks(precisions: Sequence[str]) -> dict[str, float]:
     """Operations per second of one large matrix product in each of our precisions."""
-    return {"fp32": matmul_peak(torch.float32), "bf16": matmul_peak(torch.bfloat16)}
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return {name: matmul_peak(dtypes[name]) for name in precisions}
 
 
 def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
     """CoCoOp: the reference way with one image, ours with several."""
+    precisions, left_out = precisions_here(("fp32", "bf16"))
     backbone, names = random_backbone(arguments.model), class_names(arguments.classes)
     batches = [int(batch) for batch in arguments.batches.split(",")]
     steps = {batch: ConditionalStep(backbone, names, arguments.n_ctx, batch) for batch in {1, *batches}}
-    cases = [(name, batch) for name in OURS for batch in batches]
+    cases = [(name, batch) for name in precisions for batch in batches]
     ways = {"reference": steps[1].way("reference")}
     ways |= {f"{name}, batch {batch}": steps[batch].way(name) for name, batch in cases}
     times = timed(ways, arguments.repeats, 2)
-    reference, reached = min(times["reference"]), peaks()
+    reference, reached = min(times["reference"]), peaks(precisions)
     encoder = TextEncoder(backbone, steps[1].prompts)
     rows = []
     for name, batch in cases:
@@ -104,6 +113,7 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "what": f"CoCoOp, {arguments.model}, {arguments.classes} classes, M={arguments.n_ctx}, {device()}",
+        "left_out": left_out,
         "threads": torch.get_num_threads(),
         "reference": {"step_s": reference, "peak_memory_gb": peak_memory("reference", 1, arguments)},
         "ours": rows,
@@ -116,34 +126,36 @@ def measure_cocoop(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
     """CoOp: everything, in one run."""
+    ours, left_out = precisions_here(("fp32", "bf16"))
     step = Step(random_backbone(arguments.model), class_names(arguments.classes), arguments.n_ctx, arguments.batch)
-    ways = {name: step.way(name) for name in ("reference", *OURS)}
+    ways = {name: step.way(name) for name in ("reference", *ours)}
     longer = Step(step.backbone, imagenet_names(arguments.classes), arguments.n_ctx, arguments.batch)
-    ways |= {name + LONGER: longer.way(name) for name in OURS}
+    ways |= {name + LONGER: longer.way(name) for name in ours}
     times = timed(ways, arguments.repeats, 5)
     best = {name: min(values) for name, values in times.items()}
-    reached = peaks()
+    reached = peaks(ours)
     encoder, its = (TextEncoder(one.backbone, one.prompts) for one in (step, longer))
     share, longer_share = (
-        {name: PRODUCTS_PER_LAYER * one.operations / best[name + names] / reached[name] for name in OURS}
+        {name: PRODUCTS_PER_LAYER * one.operations / best[name + names] / reached[name] for name in ours}
         for one, names in ((encoder, ""), (its, LONGER))
     )
     return {
         "what": f"{arguments.model}, {arguments.classes} classes, M={arguments.n_ctx}, batch {arguments.batch}, {device()}",
+        "left_out": left_out,
         "threads": torch.get_num_threads(),
         "reference_s": best["reference"],
-        "ours_s": {name: best[name] for name in OURS},
-        "ratio": {name: best["reference"] / best[name] for name in OURS},
+        "ours_s": {name: best[name] for name in ours},
+        "ratio": {name: best["reference"] / best[name] for name in ours},
         "tokens": {"reference": 77 * arguments.classes, "ours": encoder.rows},
         "with_imagenet_names": {
             "tokens": its.rows,
-            "ours_s": {name: best[name + LONGER] for name in OURS},
-            "ratio": {name: best["reference"] / best[name + LONGER] for name in OURS},
+            "ours_s": {name: best[name + LONGER] for name in ours},
+            "ratio": {name: best["reference"] / best[name + LONGER] for name in ours},
             "matmul_peak_shares": longer_share,
         },
         "spread": {name: spread(values) for name, values in times.items()},
         "gradient_rel_err": gradient_error(step),
-        "peak_memory_gb": {name: peak_memory(name, arguments.batch, arguments) for name in ("reference", *OURS)},
+        "peak_memory_gb": {name: peak_memory(name, arguments.batch, arguments) for name in ("reference", *ours)},
         "matmul_peak_gflops": {name: peak / 1e9 for name, peak in reached.items()},
         "matmul_peak_share": share["fp32"],
         "matmul_peak_shares": share,

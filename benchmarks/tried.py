@@ -19,7 +19,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
-from benchmarks.measuring import seconds, spread
+from benchmarks.measuring import precisions_here, say, seconds, spread
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import Step, device, random_backbone
@@ -58,6 +58,8 @@ def in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[
         for _ in range(repeats):
             for name, run in ways.items():
                 times[name].append(seconds(run))
+        for name, found in times.items():
+            say(f"{name}: {1e3 * min(found):.2f} ms")
     return {name: spread(values) for name, values in times.items()}
 
 
@@ -87,14 +89,14 @@ def second_half(
     return x + F.linear(hidden * torch.sigmoid(QUICK_GELU * hidden), proj, proj_bias)
 
 
-def compiled(step: Step, repeats: int) -> list[Row]:
+def compiled(step: Step, precisions: Sequence[str], repeats: int) -> list[Row]:
     """Steps with the second half of blocks compiled."""
     compiler = os.environ.get("CXX", "g++")
     if device() == "cpu" and not shutil.which(compiler):
         reason = f"there is no C++ compiler ({compiler})"
-        return [{"precision": name, "way": "torch.compile", "skipped": reason} for name in DTYPES]
+        return [{"precision": name, "way": "torch.compile", "skipped": reason} for name in precisions]
     rows = []
-    for precision in DTYPES:
+    for precision in precisions:
         torch.compiler.reset()
         run, compile_half = step.way(precision), torch.compile(second_half, dynamic=False)
 
@@ -120,20 +122,22 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b.float()).norm() / b.float().norm())
 
 
-def attention(prompts: Prompts, heads: int, depth: int, repeats: int) -> list[Row]:
+def attention(prompts: Prompts, heads: int, depth: int, precisions: Sequence[str], repeats: int) -> list[Row]:
     """Tails that attend to the prefix and themselves, one layer, forward and backward.
 
     Args:
         prompts: whose bins are used.
         heads: H.
         depth: of a head.
+        precisions: names of `DTYPES`.
         repeats: measured calls.
     """
     tails = (prompts.lengths - prompts.shared).sort().values
     where = torch.device(device())
     generator = torch.Generator().manual_seed(0)
     rows = []
-    for precision, dtype in DTYPES.items():
+    for precision in precisions:
+        dtype = DTYPES[precision]
         layout = Layout.of(tails, prompts.shared, 1, heads, where, dtype)
         bins, length, _ = layout.bins.shape
         sizes = (length, *[prompts.shared + length] * 2, length)
@@ -242,14 +246,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The chosen comparisons."""
     backbone, names = random_backbone(arguments.model), class_names(arguments.classes)
     step, n_ctx, only = Step(backbone, names, arguments.n_ctx, 32), arguments.n_ctx, arguments.only
-    tower, result = backbone.text, {}
+    precisions, left_out = precisions_here(tuple(DTYPES))
+    tower, result = backbone.text, {"left_out": left_out}
     if "compile" in only:
-        result["compile"] = compiled(step, arguments.repeats)
+        result["compile"] = compiled(step, precisions, arguments.repeats)
     if "attention" in only:
         depth = tower.width // tower.heads
-        result["attention"] = attention(step.prompts, tower.heads, depth, 10 * arguments.repeats)
+        result["attention"] = attention(step.prompts, tower.heads, depth, precisions, 10 * arguments.repeats)
     if "packed" in only:
-        encoders = {name: TextEncoder(backbone, step.prompts, precision=name) for name in DTYPES}  # type: ignore[arg-type]
+        encoders = {name: TextEncoder(backbone, step.prompts, precision=name) for name in precisions}  # type: ignore[arg-type]
         result["packed"] = [
             row
             for name, encoder in encoders.items()

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
-from benchmarks.measuring import forget_peak, peak_bytes, seconds
+from benchmarks.measuring import forget_peak, peak_bytes, precisions_here, say, seconds
 from benchmarks.names import imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import device, random_backbone
@@ -38,6 +38,7 @@ def measure(backbone: Backbone, precision: Any, arguments: argparse.Namespace) -
     before = peak_bytes()
     taken = seconds(lambda: model.fit(features, targets))
     steps = model.recipe_.epochs_for(arguments.shots)
+    say(f"{precision}: {steps} steps in {taken:.1f} s")
     return {
         "precision": precision,
         "seconds": taken,
@@ -56,9 +57,10 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32,bf16")
     arguments = parser.parse_args()
     backbone = random_backbone(arguments.model)
-    rows = [measure(backbone, precision, arguments) for precision in arguments.precisions.split(",")]
+    precisions, left_out = precisions_here(arguments.precisions.split(","))
+    rows = [measure(backbone, precision, arguments) for precision in precisions]
     what = f"{arguments.model}, {arguments.classes} classes, {arguments.shots} shots, M=16, {device()}"
-    result = {"what": what, "rows": rows}
+    result = {"what": what, "left_out": left_out, "rows": rows}
     report(result, on_screen(sections.whole(result)), arguments)
 
 

@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and thread
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and so would those of a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jaxtyping
 from jaxtyping import install_import_hook
@@ -29,6 +29,19 @@ GOLDEN = Path(__file__).parent / "golden"
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's feature cache."""
     monkeypatch.setenv("COOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def cost_of_bf16(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """No test depends on what bf16 costs on the machine it runs on: it costs as much as fp32, or what a test says."""
+    from coopt.backbones import precision
+
+    def costs(times: float) -> None:
+        precision.warn_of_slow_bf16.cache_clear()
+        monkeypatch.setattr(precision, "cost_of_bf16", lambda device: times)
+
+    costs(1.0)
+    return costs
 
 
 @pytest.fixture(scope="session")

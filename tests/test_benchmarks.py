@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import memory, page, report, scale, sections
+from benchmarks import measuring, memory, page, report, scale, sections, speed
 from benchmarks.recipe import Row, rows_of_runs, summary
 from benchmarks.report import aligned, command
+from tests.models import small_open_clip
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +64,46 @@ def test_table_and_file_both(
     assert written["answer"] == 42 and written["command"] == "python benchmarks/some.py"
     assert set(written["machine"]) == {"cores", "instructions", "memory_gb", "gpu", "torch", "threads"}
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_what_this_machine_is_slow_in_is_left_out_and_named(
+    cost_of_bf16: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert measuring.precisions_here(["fp32", "bf16"]) == (["fp32", "bf16"], [])
+    cost_of_bf16(27.0)
+    kept, left_out = measuring.precisions_here(["fp32", "bf16"])
+    assert (
+        kept == ["fp32"] and "Left out: bf16, which takes about 27 times as long as fp32 on" in capsys.readouterr().err
+    )
+    assert measuring.precisions_here(["bf16"]) == (["bf16"], [])  # somebody wants to know
+    monkeypatch.setattr("sys.argv", ["benchmarks/some.py"])
+    report.report({"left_out": left_out}, "a table", argparse.Namespace(json=None))
+    assert capsys.readouterr().out.startswith("a table\n\nLeft out: bf16, which takes about 27 times as long")
+    (tmp_path / "scale.json").write_text(
+        json.dumps({**json.loads((page.RESULTS / "scale.json").read_text()), "left_out": left_out})
+    )
+    assert "\n\nLeft out: bf16, which takes about 27 times" in page.page(tmp_path)
+
+
+@pytest.mark.parametrize(("cost", "ways"), [(1.0, ["fp32", "bf16"]), (27.0, ["fp32"])])
+def test_a_training_step_is_measured_where_it_is_not_slow_and_each_at_once(
+    cost: float, ways: list[str], cost_of_bf16: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small tower, nothing of it compared with anything; memory, which takes processes, is made up."""
+    cost_of_bf16(cost)
+    monkeypatch.setattr(speed, "random_backbone", lambda model: small_open_clip())
+    monkeypatch.setattr(speed, "peak_memory", lambda *_: 1.0)
+    monkeypatch.setattr(speed, "matmul_peak", lambda dtype: 1e9)
+    given = argparse.Namespace(model="small", classes=3, n_ctx=2, batch=2, batches="1,2", repeats=1)
+    result = speed.measure_coop(given)
+    assert list(result["ours_s"]) == list(result["matmul_peak_gflops"]) == ways
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("fp32: ") for line in lines) == 5 and lines[-1].endswith(" s")
+    assert any(line.startswith("Left out: bf16") for line in lines) == (cost > 1)
+    assert len(report.on_screen(sections.coop_step(result))) > 0
+    conditional = speed.measure_cocoop(given)
+    assert {row["precision"] for row in conditional["ours"]} == set(ways)
+    assert len(report.on_screen(sections.cocoop_step(conditional))) > 0
 
 
 def test_columns_are_aligned() -> None:

@@ -111,6 +111,10 @@ class ClassNameWarning(CooptWarning):
     """Class names that the text tower cannot tell apart, or that say nothing of what images show."""
 
 
+class PrecisionWarning(CooptWarning):
+    """bf16 was asked for where fp32 is faster, or was not used for that reason."""
+
+
 class CacheWarning(CooptWarning):
     """The feature cache could not be read or written; work goes on without it."""
 

@@ -195,6 +195,35 @@ def test_every_method_is_fitted_saved_and_used(method: str, photos: Path, clip: 
     assert again["metrics"]["learned"] == document["metrics"]["learned"]
 
 
+@pytest.mark.parametrize(("cost", "used"), [(0.25, "bf16"), (27.0, "fp32")])
+def test_auto_precision_says_what_it_is(
+    cost: float, used: str, cost_of_bf16: Any, photos: Path, clip: str, short: Path, tmp_path: Path
+) -> None:
+    cost_of_bf16(cost)
+    given = ("fit", photos, "--backbone", clip, "--config", short, "--precision", "auto", "--out", tmp_path / "prompt")
+    result = run(*given)
+    assert f"--precision auto is {used} on this machine." in result.stdout and "Warning: bf16" not in result.stderr
+    written = json.loads((tmp_path / "prompt" / "result.json").read_text())
+    assert written["precision"] == used and written["settings"]["precision"] == "auto"
+    assert run_json("info", tmp_path / "prompt")["parameters"]["precision"] == used
+    assert run_json("eval", tmp_path / "prompt", photos)["precision"] == used
+
+
+def test_slow_bf16_is_said_with_the_options_that_help(
+    cost_of_bf16: Any, photos: Path, clip: str, short: Path, tmp_path: Path
+) -> None:
+    cost_of_bf16(27.0)
+    out = tmp_path / "prompt"
+    fitted = run("fit", photos, "--backbone", clip, "--config", short, "--precision", "bf16", "--out", out)
+    assert fitted.stderr.count("bf16 takes about 27 times as long as fp32 on this processor") == 1
+    assert "Use --precision fp32, or --precision auto for the faster of the two." in fitted.stderr
+    loaded = run("predict", out, photos)
+    assert "learned in bf16, which takes about 27 times as long" in loaded.stderr
+    assert "With --precision bf16 it predicts as it was learned." in loaded.stderr
+    assert run_json("eval", out, photos)["precision"] == "fp32"
+    assert run_json("eval", out, photos, "--precision", "bf16")["precision"] == "bf16"
+
+
 @pytest.mark.parametrize("method", ["coop", "tip_adapter"])
 def test_precision_is_of_every_image(
     method: str, photos: Path, short: Path, clip: str, tmp_path: Path, arithmetics: set[str]

@@ -399,7 +399,7 @@ def test_other_things_are_no_images(backbone: TinyBackbone, images: Any, message
         ((["test"], "ignore", None, None, "fp32"), r"'on_bad_image' .* must be 'fail' or 'skip'\. Got 'ignore'"),
         ((["test"], "fail", 0, None, "fp32"), r"'batch_size' .* must be None or an int >= 1\. Got 0"),
         ((["test"], "fail", None, -1, "fp32"), r"'workers' .* must be None or an int >= 0\. Got -1"),
-        ((["test"], "fail", None, None, "fp16"), r"'precision' .* must be 'fp32' or 'bf16'\. Got 'fp16'"),
+        ((["test"], "fail", None, None, "fp16"), r"'precision' .* must be 'auto', 'fp32' or 'bf16'\. Got 'fp16'"),
     ],
 )
 def test_parameters_are_checked(arguments: tuple[Any, ...], message: str) -> None:
@@ -464,7 +464,7 @@ class TestAsFeatures:
                 np.where(np.arange(12).reshape(6, 2) % 3 == 0, np.nan, 1.0),
                 r"finite and not zero\. 4 of 6 rows are not: 0, 1, 3, 4\. The first is not .* compute their features again\.$",
             ),
-            (np.full((2, 3), 1e5).astype(np.float16), r"2 of 2 rows .* infinite\)\. .* again in float32\.$"),
+            (np.full((2, 3), np.inf, np.float16), r"2 of 2 rows .* infinite\)\. .* again in float32\.$"),
             (np.full((2, 3), 1e30), r"2 of 2 rows are not: 0, 1\. The first is too large for float32"),
             (np.zeros((2, 3)), r"2 of 2 rows are not: 0, 1\. The first is zero"),
         ],

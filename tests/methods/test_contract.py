@@ -287,7 +287,7 @@ def test_grid_search_over_paths(backbone: Backbone, pictures: Any) -> None:
         ("CoCoOp", {"init": " _"}, "must be words such as 'a photo of a', or be left out. Got ' _' instead."),
         ("CoOp", {"csc": "yes"}, "The 'csc' parameter of CoOp must be True or False. Got 'yes' instead."),
         ("CoOp", {"position": "top"}, "must be one of end, middle, front. Got 'top'"),
-        ("CoOp", {"precision": "fp16"}, "must be one of fp32, bf16. Got 'fp16'"),
+        ("CoOp", {"precision": "fp16"}, "must be one of auto, fp32, bf16. Got 'fp16'"),
         ("CoOp", {"text_path": "slow"}, "must be one of auto, fast, reference. Got 'slow'"),
         ("CoOp", {"on_bad_image": "ignore"}, "must be 'fail' or 'skip'. Got 'ignore'"),
         ("CoOp", {"cache": 3}, "The 'cache' parameter of CoOp must be True, False or a FeatureCache. Got 3"),

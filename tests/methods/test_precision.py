@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sklearn.base import clone
 
 import coopt
-from coopt.backbones import Backbone
+from coopt.backbones import Backbone, precision
+from coopt.backbones.precision import resolved
 from coopt.data import FeatureCache, extract_features
-from coopt.errors import ParameterError
+from coopt.errors import ParameterError, PrecisionWarning
 from coopt.methods.saving import METHODS
+from coopt.prompts.templates import template_features
 
 QUICK = {"epochs": 2, "views": 2}
 SEEN = {"fp32": {"cpu"}, "bf16": {"cpu+bf16"}}
@@ -101,12 +105,123 @@ def test_a_loaded_prompt_keeps_its_precision_unless_told_otherwise(
     assert not (exact.logits(paths) == model.logits(paths)).all()
 
 
+AUTO = [(0.25, "bf16"), (0.69, "bf16"), (0.71, "fp32"), (1.0, "fp32"), (40.0, "fp32"), (float("inf"), "fp32")]
+
+
+@pytest.mark.parametrize("method", BOTH)
+@pytest.mark.parametrize(("cost", "used"), [AUTO[0], AUTO[4]])
+def test_auto_is_the_faster_and_says_which(
+    method: str,
+    cost: float,
+    used: str,
+    cost_of_bf16: Any,
+    backbone: Backbone,
+    pictures: Any,
+    arithmetics: set[str],
+    tmp_path: Path,
+) -> None:
+    cost_of_bf16(cost)
+    paths, labels = pictures
+    model = make(method, backbone, "auto", cache=FeatureCache(tmp_path / "cache")).fit(paths, labels)
+    assert (model.precision, model.precision_) == ("auto", used) == (clone(model).precision, model.image_precision)
+    same = make(method, backbone, used).fit(paths, labels)
+    assert (model.logits(paths) == same.logits(paths)).all()
+    assert arithmetics == SEEN[used]
+    folder = model.save(tmp_path / "prompt")
+    assert coopt.describe(folder)["parameters"]["precision"] == used == coopt.load(folder, backbone).precision_
+    assert coopt.load(folder, backbone, precision="auto").precision_ == used
+
+
+@pytest.mark.parametrize(("cost", "used"), AUTO)
+def test_auto_everywhere(cost: float, used: Any, cost_of_bf16: Any, backbone: Backbone, pixels: Any) -> None:
+    cost_of_bf16(cost)
+    assert resolved("auto", torch.device("cpu")) == used
+    expected = extract_features(backbone, pixels, precision=used).features
+    assert torch.equal(extract_features(backbone, pixels, precision="auto").features, expected)
+    prompts = template_features(backbone, ["red", "blue"], ["a {}."], precision=used)
+    assert torch.equal(template_features(backbone, ["red", "blue"], ["a {}."], precision="auto"), prompts)
+
+
+@pytest.mark.parametrize("cost", [1.5, 27.0])
+def test_slow_bf16_is_warned_of_and_done_where_it_was_asked_for(
+    cost: float, cost_of_bf16: Any, backbone: Backbone, recwarn: pytest.WarningsRecorder
+) -> None:
+    cost_of_bf16(cost)
+    model = coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+    assert model.precision_ == "bf16" and [str(one.message) for one in recwarn] == [
+        f"bf16 takes about {cost:.2g} times as long as fp32 on this processor, or longer in large models. Use "
+        "precision='fp32', or precision='auto' for the faster of the two."
+    ]
+    model.with_classes(["red", "green"])
+    coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+    assert len(recwarn) == 1  # once is enough
+    assert isinstance(recwarn[0].message, PrecisionWarning)
+
+
+@pytest.mark.parametrize("cost", [0.25, 1.0, 1.3])
+def test_bf16_that_is_not_slow_is_no_matter(
+    cost: float, cost_of_bf16: Any, backbone: Backbone, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    cost_of_bf16(cost)
+    model = coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+    assert coopt.load(model.save(tmp_path / "prompt"), backbone).precision_ == "bf16" and not list(recwarn)
+
+
+def test_bf16_that_the_device_does_not_know_is_refused(cost_of_bf16: Any, backbone: Backbone) -> None:
+    cost_of_bf16(float("inf"))
+    with pytest.raises(ParameterError, match=r"The device 'cpu' has no bf16\. Use precision='fp32'\."):
+        coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+
+
+@pytest.mark.parametrize("method", BOTH)
+def test_a_prompt_learned_in_bf16_predicts_in_fp32_where_bf16_is_slow(
+    method: str, cost_of_bf16: Any, backbone: Backbone, pictures: Any, tmp_path: Path
+) -> None:
+    paths, labels = pictures
+    model = make(method, backbone, "bf16").fit(paths, labels)
+    folder = model.save(tmp_path / "prompt")
+    cost_of_bf16(27.0)
+    said = (
+        r"^The prompt was learned in bf16, which takes about 27 times as long as fp32 on this processor, so it predicts in "
+        r"fp32: features differ by less than one percent, and about one answer in 400 with them\. With precision='bf16' it "
+        r"predicts as it was learned\.$"
+    )
+    with pytest.warns(PrecisionWarning, match=said):
+        loaded = coopt.load(folder, backbone)
+    exact = coopt.load(folder, backbone, precision="fp32")
+    assert loaded.precision_ == "fp32" and (loaded.logits(paths) == exact.logits(paths)).all()
+    names = ["blue", "red"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PrecisionWarning)
+        other = loaded.with_classes(names) if method != "tip_adapter" else loaded
+    assert other.precision_ == "fp32"
+    again = loaded.save(tmp_path / "again")  # what it was learned with is kept
+    assert (again / "prompt.json").read_bytes() == (folder / "prompt.json").read_bytes()
+    with pytest.warns(PrecisionWarning, match=r"^bf16 takes about 27 times as long"):
+        asked = coopt.load(folder, backbone, precision="bf16")
+    assert asked.precision_ == "bf16" and (asked.logits(paths) == model.logits(paths)).all()
+
+
+def test_what_bf16_costs_is_measured_once_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much it is depends on the machine."""
+    monkeypatch.undo()
+    precision.cost_of_bf16.cache_clear()
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    cost = precision.cost_of_bf16("cpu")
+    assert 0 < cost < float("inf") and precision.cost_of_bf16("cpu") == cost
+    assert precision.cost_of_bf16.cache_info().misses == 1
+    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
+    assert precision.cost_of_bf16("meta") == float("inf")  # a device that computes nothing
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_precision_that_cannot_be(backbone: Backbone, pictures: Any, tmp_path: Path) -> None:
     paths, labels = pictures
     probe = coopt.LinearProbe(backbone, C=1.0).fit(paths, labels).save(tmp_path / "probe")
     with pytest.raises(ParameterError, match=r"The method 'linear_probe' has no precision: it predicts in fp32\."):
         coopt.load(probe, backbone, precision="bf16")
+    for asked in ("fp32", "auto"):  # as it does
+        assert coopt.load(probe, backbone, precision=asked).precision_ == "fp32"  # type: ignore[arg-type]
     prompt = coopt.ZeroShot(backbone).fit_classes(["red", "blue"]).save(tmp_path / "prompt")
-    with pytest.raises(ParameterError, match="must be one of fp32, bf16. Got 'fp16'"):
+    with pytest.raises(ParameterError, match="must be one of auto, fp32, bf16. Got 'fp16'"):
         coopt.load(prompt, backbone, precision="fp16")  # type: ignore[arg-type]

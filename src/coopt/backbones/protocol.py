@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from coopt.backbones.preprocessing import Preprocessing, ValueRange
 from coopt.errors import UnsupportedBackboneError
 
-Precision = Literal["fp32", "bf16"]
-"""Of a tower's matrix products; what is between them stays in float32."""
+Precision = Literal["auto", "fp32", "bf16"]
+"""Of a tower's matrix products; what is between them stays in float32. "auto": see `coopt.backbones.precision`."""
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
 
 
 @runtime_checkable

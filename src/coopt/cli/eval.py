@@ -61,7 +61,7 @@ def eval(
     reading: DataReading,
     on_bad_image: str,
     cache: bool,
-    precision: Literal["fp32", "bf16"] | None,
+    precision: Literal["auto", "fp32", "bf16"] | None,
 ) -> None:
     """Measure a learned prompt on labelled images.
 

@@ -100,6 +100,7 @@ def result_of(
         "class_names": list(estimator.class_names_),
         "seed": settings.seed,
         "shots": settings.shots,
+        "precision": estimator.precision_,
         "n_ctx": None if context is None else int(context.shape[-2]),
         "epochs": len(losses),
         "loss": losses[-1] if losses else None,

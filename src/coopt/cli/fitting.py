@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.precision import resolved
 from coopt.cli.fit_advice import Measured
 from coopt.cli.fit_report import report, result_of, saved_extra, say_data, title_of
 from coopt.cli.group import Interrupted
@@ -58,6 +59,8 @@ def run_fit(settings: FitSettings, output: Output, typed: Sequence[str]) -> None
     value_range = settings.reading.value_range
     leaks = find_leakage(dataset, value_range=value_range)
     backbone = load_backbone(settings.backbone, settings.device, settings.download, value_range)
+    if settings.precision == "auto":
+        output.say(f"--precision auto is {resolved('auto', backbone.device)} on this machine.")
     folder.identity["fingerprint"] = backbone.fingerprint
     folder.check()
     epochs = 0 if recipe is None else recipe.epochs_for(max(dataset.train.counts.values()))

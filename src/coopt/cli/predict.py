@@ -68,7 +68,7 @@ def predict(
     value_range: tuple[float | int, float | int] | None,
     on_bad_image: str,
     cache: bool,
-    precision: Literal["fp32", "bf16"] | None,
+    precision: Literal["auto", "fp32", "bf16"] | None,
 ) -> None:
     """Classify images with a learned prompt.
 

@@ -53,7 +53,7 @@ def zero_shot(
     reading: DataReading,
     on_bad_image: str,
     cache: bool,
-    precision: Literal["fp32", "bf16"],
+    precision: Literal["auto", "fp32", "bf16"],
 ) -> None:
     """Measure hand-made prompts on labelled images.
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coopt.backbones import Backbone
+from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Precision
 
 SMALL_MODEL = 1 << 24
@@ -30,7 +31,7 @@ class ImageEncoder:
 
     Args:
         backbone: whose image tower is used.
-        precision: "fp32", or "bf16" for the tower's matrix products and convolutions.
+        precision: "fp32", or "bf16" for the tower's matrix products and convolutions; "auto": the faster.
         batch_size: images at a time; None: 32 on a CPU, 128 on a GPU. It does not follow from the memory that happens
             to be free, which would let features differ in their last bits from day to day; where a GPU's memory does
             not suffice, it is halved until it does.
@@ -38,7 +39,7 @@ class ImageEncoder:
 
     def __init__(self, backbone: Backbone, precision: Precision = "fp32", batch_size: int | None = None) -> None:
         self.backbone = backbone
-        self.precision = precision
+        self.precision = resolved(precision, backbone.device)
         self.batch_size = batch_size or (32 if backbone.device.type == "cpu" else 128)
         model = getattr(backbone, "model", None)
         self._small = model is not None and sum(one.numel() for one in model.parameters()) <= SMALL_MODEL

@@ -60,7 +60,8 @@ def extract_features(
             does not suffice.
         workers: threads that read and decode; 0: this thread does it; None: one per usable core, at most 8.
         precision: "fp32", or "bf16" for the products of the image tower: several times as fast where the hardware
-            knows it, with features that differ by about half a percent; the cache keeps the two apart.
+            knows it, with features that differ by about half a percent; "auto": the faster on this machine. The cache
+            keeps the two apart.
         progress: called with (done, total) images, while it works and at the end.
 
     Raises:
@@ -105,7 +106,7 @@ def _check_parameters(
     if workers is not None and (not _is_int(workers) or workers < 0):
         refuse("workers", "None or an int >= 0", workers)
     if precision not in PRECISIONS:
-        refuse("precision", "'fp32' or 'bf16'", precision)
+        refuse("precision", "'auto', 'fp32' or 'bf16'", precision)
 
 
 def _is_int(value: object) -> bool:

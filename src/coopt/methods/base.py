@@ -18,8 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.precision import UsedPrecision, is_slow, resolved, warn_of_slow_bf16
 from coopt.backbones.protocol import PRECISIONS, Precision
-from coopt.backbones.tensors import described, fault_of, settled, without_direction
+from coopt.backbones.tensors import settled
 from coopt.data import (
     FeatureCache,
     Features,
@@ -30,15 +31,16 @@ from coopt.data import (
     extract_features,
 )
 from coopt.data.sources import View
-from coopt.errors import BackboneError, DataError, FewShotsWarning, ParameterError, TrainingError
+from coopt.errors import DataError, FewShotsWarning, ParameterError
 from coopt.methods.estimator import Estimator, check_fitted
+from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
 from coopt.progress import progress_shown, tracked
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names, clean_name
 from coopt.text.memory import Memory, bytes_of
-from coopt.wording import called, subject
+from coopt.wording import subject
 
 LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
@@ -78,6 +80,7 @@ class ClipClassifier(Estimator, ABC):
     backbone_: Backbone
     classes_: np.ndarray
     class_names_: tuple[str, ...]
+    precision_: UsedPrecision
 
     @abstractmethod
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
@@ -101,12 +104,7 @@ class ClipClassifier(Estimator, ABC):
         Raises:
             TrainingError: a tensor is not finite.
         """
-        for name, tensor in state.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise TrainingError(
-                    f"What {type(self).__name__} learned is of no use: the tensor {name!r} holds values that are not finite "
-                    f"(NaN or infinite). Lower the learning rate ({called('recipe.lr')})."
-                )
+        check_learned(state, type(self).__name__)
         self._take_state({name: settled(tensor.detach()) for name, tensor in state.items()})
 
     def _check_state(self, state: dict[str, Tensor]) -> None:
@@ -119,13 +117,16 @@ class ClipClassifier(Estimator, ABC):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters that decide what is learned, ready for JSON."""
-        return {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        """The parameters that decide what is learned, ready for JSON; once fitted, with what "auto" came to."""
+        found = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        if found.get("precision") == "auto":
+            found["precision"] = getattr(self, "precision_", "auto")
+        return found
 
     @property
     def image_precision(self) -> Precision:
-        """Of the image tower's matrix products: `precision`; "fp32" for a method without such a parameter."""
-        return self.precision
+        """Of the image tower's matrix products: `precision_`; "fp32" for a method without such a parameter."""
+        return getattr(self, "precision_", self.precision)
 
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.
@@ -177,14 +178,16 @@ class ClipClassifier(Estimator, ABC):
         found = self._features(images, ("test",))
         return found.features[0], found.kept
 
-    def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
+    def _set_classes(
+        self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
+    ) -> None:
+        """What there is to know before learning, or loading; `precision`: another than the parameter says."""
         names = as_class_names(names)
         check_class_names(backbone, names)
-        if not 0 < backbone.logit_scale < float("inf"):
-            raise BackboneError(
-                f"The logit scale of {backbone.name} is {backbone.logit_scale}. Expected a number above 0; get its weights "
-                "again."
-            )
+        check_logit_scale(backbone)
+        if precision is None and is_slow(self.precision, backbone.device):
+            warn_of_slow_bf16(backbone.device)
+        self.precision_ = precision or resolved(self.precision, backbone.device)
         self.backbone_ = backbone
         self.class_names_ = names
         self.classes_ = np.array(names) if named else np.arange(len(names))
@@ -240,24 +243,9 @@ class ClipClassifier(Estimator, ABC):
         with torch.no_grad():
             for i, part in enumerate(features.split(at_once)):
                 scores = self._logits(part)
-                self._check_scores(part, scores, images.kept[i * at_once :])
+                which = images.kept[i * at_once :]
+                check_scores(scores, part, which, self.class_names_, self.backbone_, self.precision_)
                 yield scores.float().cpu().numpy()
-
-    def _check_scores(
-        self, features: Float[Tensor, "n dim"], scores: Float[Tensor, "n classes"], images: Sequence[int]
-    ) -> None:
-        """Refuses what would look like any other prediction, though it comes from no numbers."""
-        if bool((wrong := without_direction(features)).any()):
-            row = int(wrong.nonzero()[0])
-            raise DataError(
-                f"The feature of image {images[row]} {described(features[row])}. Compute it again, or leave the image out."
-            )
-        if not bool((finite := torch.isfinite(scores)).all()):
-            row, column = (~finite).nonzero()[0].tolist()
-            cause = fault_of(self.backbone_, self.precision) or "what was learned is too large; learn it again"
-            raise BackboneError(
-                f"The score of the class {self.class_names_[column]!r} for image {images[row]} is not finite: {cause}."
-            )
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Probabilities of the classes in the order of `classes_`."""
@@ -315,7 +303,7 @@ class ClipClassifier(Estimator, ABC):
         check_fitted(self, "class_names_")
         other = copy.copy(self)
         other.class_names = list(as_class_names(names))
-        other._set_classes(self.backbone_, other.class_names, named=True)
+        other._set_classes(self.backbone_, other.class_names, named=True, precision=self.precision_)
         return other
 
     def _check_parameters(self) -> None:
@@ -325,7 +313,7 @@ class ClipClassifier(Estimator, ABC):
     @property
     def _text_options(self) -> dict[str, Any]:
         """How prompts are encoded, as `TextEncoder` and `template_features` take it."""
-        return {"path": self.text_path, "precision": self.precision, "memory": self.memory}
+        return {"path": self.text_path, "precision": self.precision_, "memory": self.memory}
 
     def _check_text_parameters(self) -> None:
         self._require("text_path", self.text_path in PATHS, f"one of {', '.join(PATHS)}")

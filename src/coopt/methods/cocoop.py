@@ -54,7 +54,7 @@ class CoCoOp(LearnedMethod):
         seed: of the initial context and meta-net, the order of images and their augmentation.
         class_names: the classes in order; needed when labels are integers.
         text_path: "auto" (the fast path where it is exact), "fast" or "reference".
-        precision: of both towers' matrix products: "fp32" or "bf16"; see `coopt.CoOp`.
+        precision: of both towers' matrix products: "fp32", "bf16" or "auto"; see `coopt.CoOp`.
         memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
             the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
         device: "auto", "cpu", "cuda" ...

@@ -47,8 +47,9 @@ class CoOp(LearnedMethod):
         class_names: the classes in order; needed when labels are integers.
         text_path: "auto" (the fast path where it is exact), "fast" or "reference".
         precision: of both towers' matrix products, in learning and in prediction: "fp32" or "bf16", which is several
-            times as fast where the hardware knows it, with features that differ by about half a percent. Features given
-            instead of images are taken as they are.
+            times as fast where the hardware knows it and many times as slow where it does not, with features that differ
+            by about half a percent; or "auto", the faster of the two on this machine (`precision_` says which). Features
+            given instead of images are taken as they are.
         memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
             the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
         device: "auto", "cpu", "cuda" ...
@@ -60,6 +61,7 @@ class CoOp(LearnedMethod):
     Attributes:
         context_: the learned vectors, (M, W), or (C, M, W) with `csc`.
         classes_, class_names_: labels as given, and their names.
+        precision_: "fp32" or "bf16", what `precision` came to.
         losses_, recipe_: see `LearnedMethod`.
     """
 
@@ -165,7 +167,7 @@ class CoOp(LearnedMethod):
         self.context_ = state["context"].float().cpu()
         with torch.no_grad():
             encoded = self._encoder(self.context_.shape[-2], 0)(self.context_.to(self.backbone_.device))
-        self.text_features_ = text_directions(encoded, self.backbone_, self.class_names_, self.precision)
+        self.text_features_ = text_directions(encoded, self.backbone_, self.class_names_, self.precision_)
 
     def with_classes(self, class_names: Sequence[str]) -> CoOp:
         """The same learned context for other class names: a new fitted estimator; this one is unchanged.

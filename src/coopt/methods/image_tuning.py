@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone, Preprocessing
-from coopt.backbones.protocol import Precision
+from coopt.backbones.precision import UsedPrecision
 from coopt.data import FeatureCache, Features
 from coopt.data.sources import (
     BadContent,
@@ -98,7 +98,7 @@ class ImageEncoderTuning(TemplatedMethod):
         return Objective(loss_of, 6 * size * self.recipe_.batch_size)  # at least: most weights meet many positions
 
     @property
-    def image_precision(self) -> Precision:
+    def image_precision(self) -> UsedPrecision:
         """Always "fp32": the encoder predicts as it learned."""
         return "fp32"
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
+from coopt.backbones.precision import UsedPrecision
 from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import SavedFileError
@@ -77,8 +78,10 @@ class TemplatedMethod(LearnedMethod):
         self._check_text_parameters()
         template_list(self.templates)
 
-    def _set_classes(self, backbone: Backbone, names: Sequence[str], named: bool) -> None:
-        super()._set_classes(backbone, names, named)
+    def _set_classes(
+        self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
+    ) -> None:
+        super()._set_classes(backbone, names, named, precision)
         templates = template_list(self.templates)
         self.template_features_ = template_features(backbone, names, templates, **self._text_options)
 
@@ -124,7 +127,7 @@ class TextAdapter(TemplatedMethod):
         self.learned_ = {name: tensor.float().cpu() for name, tensor in state.items()}
         on_device = {name: tensor.to(self.backbone_.device) for name, tensor in self.learned_.items()}
         changed = self._changed(on_device)
-        self.text_features_ = text_directions(changed, self.backbone_, self.class_names_, self.precision)
+        self.text_features_ = text_directions(changed, self.backbone_, self.class_names_, self.precision_)
 
     def with_classes(self, class_names: Sequence[str]) -> TextAdapter:
         """The same change to the text features of other class names: a new fitted estimator; this one is unchanged.

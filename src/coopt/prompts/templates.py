@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Backbone, Precision
 from coopt.errors import ParameterError
 from coopt.text.directions import text_directions
@@ -81,7 +82,7 @@ def template_features(
     def encoded(template: str) -> Tensor:
         prompts = template_prompts(backbone, class_names, template)
         encoder = TextEncoder(backbone, prompts, path=path, precision=precision, memory=memory, learning=False)
-        return text_directions(encoder(), backbone, class_names, precision)
+        return text_directions(encoder(), backbone, class_names, resolved(precision, backbone.device))
 
     with torch.no_grad():
         total = encoded(templates[0])

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import PRECISIONS, Backbone, Block, Precision, TextTower
 from coopt.errors import ParameterError
 from coopt.text.attention import Layout
@@ -51,7 +52,8 @@ class TextEncoder:
         backbone: whose text tower is used.
         prompts: C prompts.
         path: "fast" (causal towers), "reference" (any), "auto" (fast where it is exact).
-        precision: "fp32", or "bf16" for the matrix products only (LayerNorm, softmax and the result stay in fp32).
+        precision: "fp32", or "bf16" for the matrix products only (LayerNorm, softmax and the result stay in fp32); "auto":
+            the faster.
         memory: bytes (or a text such as "4G") that a training step may hold above the model; "auto" bounds the
             activations alone (see `automatic_memory`). When all classes together need more, they run in chunks, and
             each chunk's activations are computed a second time for the gradient instead of being kept. The features
@@ -89,7 +91,7 @@ class TextEncoder:
         self.tower = tower
         self.prompts = prompts
         self.fast = path != "reference" and fast_path_is_exact(tower)
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.dtype = torch.bfloat16 if resolved(precision, backbone.device) == "bf16" else torch.float32
         self.batch = batch
         self.memory = bytes_of(memory)
         self._automatic = automatic_memory(backbone.device)
