@@ -353,3 +353,55 @@ def _tried(row: Result) -> list[str]:
     extra = {"first_s": ".1f", "extra_mb": ".0f", "difference": ".0e"}
     found = next((format(row[name], how) for name, how in extra.items() if name in row), "")
     return [*(f"{1e3 * row[name]:.2f}" for name in TIMES), f"{row['ratio']:.2f}", found]
+
+
+def startup(result: Result) -> Paragraphs:
+    """From a command's start to its answer."""
+    versions = [version for version in ("before", "now") if version in result["rows"][0]]
+    parts: Paragraphs = [
+        "Seconds from the start of a process to its end, on the bundled model, as median (fastest to slowest); nothing is kept "
+        "from one to the next but what the system keeps of files. "
+        + ("*Before* is an earlier version of the package." if "before" in versions else "")
+    ]
+    for cold, what in (
+        (False, "Files in memory, as from the second start on."),
+        (True, "Every file read from the disk."),
+    ):
+        rows = [
+            [row["task"], *(_seconds_spread(row[version]) for version in versions)]
+            for row in result["rows"]
+            if row["cold"] == cold
+        ]
+        if rows:
+            parts += [what, Table(["", *versions], rows)]
+    return parts
+
+
+def _seconds_spread(times: Mapping[str, float]) -> str:
+    return f"{times['median']:.2f} ({times['fastest']:.2f} to {times['slowest']:.2f})"
+
+
+def beside(result: Result) -> Paragraphs:
+    """One fit alone and beside busy processes."""
+    others = f"{result['busy']} busy process{'es' * (result['busy'] > 1)}"
+    rows = [
+        [
+            row["way"],
+            " or ".join(map(str, row["threads"])),
+            _seconds_spread(row["alone"]),
+            _seconds_spread(row["beside"]),
+            f"{row['beside']['median'] / row['alone']['median']:.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    about = (
+        f"{result['what']}, random weights and features, fp32: seconds of the steps as median (fastest to slowest), alone and "
+        f"beside {others} (counting in Python). Ways take turns."
+    )
+    header = ["", "threads", "alone", f"beside {others}", "times as long"]
+    best, usual = rows[-1], rows[0]
+    conclusion = (
+        f"Beside {others} a fit with torch's default takes {usual[-1]} times as long as alone, as the command line runs it "
+        f"{rows[1][-1]} times, and with as many threads as there are idle cores {best[-1]} times."
+    )
+    return [about, Table(header, rows), conclusion]

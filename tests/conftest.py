@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and threads would fight over the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and so would those of a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from collections.abc import Callable, Iterator

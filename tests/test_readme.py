@@ -38,18 +38,21 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_images_on_the_command_line(photos: Path) -> None:
-    fit, predict = next(block for block in blocks("console") if "my-prompt" in block).strip().splitlines()
-    for line in (fit, predict):
-        result = CliRunner().invoke(main, shlex.split(line)[1:])
+    printed = []
+    for line in next(block for block in blocks("console") if "my-prompt" in block).strip().splitlines():
+        result = CliRunner().invoke(main, shlex.split(line, comments=True)[1:])
         assert result.exit_code == 0, result.output
-    assert result.output.count("new/") == 12
+        printed.append(result.output)
+    assert printed[1].count("new/") == 12
+    assert len(list(Path("sorted").rglob("*.jpg"))) == 12 and Path("sorted.html").exists()
+    assert Path("mistakes", "confusion.png").exists()
     size = sum(file.stat().st_size for file in Path("my-prompt").glob("prompt.*"))
     assert size < 20_000
 
 
 def test_own_images_in_python(photos: Path) -> None:
     paths = sorted(Path("photos").rglob("*.jpg"))
-    scope = {"paths": paths, "labels": [path.parent.name for path in paths]}
+    scope = {"images": paths, "labels": [path.parent.name for path in paths]}
     exec(blocks("python")[0], scope)
     assert scope["model"].class_names_ == ("cat", "dog", "axolotl")  # type: ignore[attr-defined]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coopt.methods.text_transformation import TextTransformation
     from coopt.methods.tip_adapter import TipAdapter
     from coopt.methods.zero_shot import ZeroShot
+    from coopt.threads import Runtime
     from coopt.training.recipe import Recipe
 
 try:
@@ -43,6 +44,7 @@ _HOMES = {
     "KgCoOp": "coopt.methods.kgcoop",
     "LinearProbe": "coopt.methods.linear_probe",
     "Recipe": "coopt.training.recipe",
+    "Runtime": "coopt.threads",
     "TextBias": "coopt.methods.text_bias",
     "TextTransformation": "coopt.methods.text_transformation",
     "TipAdapter": "coopt.methods.tip_adapter",
@@ -65,6 +67,7 @@ __all__ = [
     "KgCoOp",
     "LinearProbe",
     "Recipe",
+    "Runtime",
     "TextBias",
     "TextTransformation",
     "TipAdapter",

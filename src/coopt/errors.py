@@ -121,3 +121,7 @@ class CacheWarning(CooptWarning):
 
 class UnlockedWarning(CooptWarning):
     """A file system knows no locks, so two processes could write to one place."""
+
+
+class BusyMachineWarning(CooptWarning):
+    """Other programs slow the computation down more than they need."""

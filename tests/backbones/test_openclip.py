@@ -228,7 +228,7 @@ def test_tags_read_from_source_are_open_clips() -> None:
 
     from coopt.backbones import catalogue
 
-    assert catalogue._tags_from_source(catalogue._open_clip_folder()) == _PRETRAINED
+    assert catalogue._tags_from_source(catalogue.open_clip_folder()) == _PRETRAINED
     assert model_configs() == _MODEL_CONFIGS
     assert list(model_configs()) == list(_MODEL_CONFIGS)
 

@@ -81,7 +81,7 @@ class TestList:
         (tmp_path / "fgvc_aircraft/images/0034311.jpg").unlink()
         (tmp_path / "dtd/split_zhou_DescribableTextures.json").write_text('{"train": [')
         found = {one["name"]: one for one in run_json("datasets", "--root", tmp_path)["datasets"]}
-        assert "1 images of the split, the first: 0034311.jpg" in found["fgvc_aircraft"]["missing"]
+        assert "1 image of the split, the first: 0034311.jpg" in found["fgvc_aircraft"]["missing"]
         (message,) = found["dtd"]["missing"]
         assert found["dtd"]["state"] == "incomplete" and "is cut short or not JSON" in message
 

@@ -43,7 +43,7 @@ def test_bad_data(as_json: bool, clip: str, tmp_path: Path) -> None:
         ("lost", "does not exist. Expected a folder with one sub-folder of images per class"),
         ("empty", "is empty (or holds hidden files only)"),
         ("one", "has only one class: 'red car'"),
-        ("flat", "has 1 images ('0.png') but no sub-folder"),
+        ("flat", "has 1 image ('0.png') but no sub-folder"),
         ("labels.csv", "names 2 of 2 images that do not exist: line 2 ('gone.png')"),
     ):
         message, kind = refused(as_json, "fit", tmp_path / data, "--backbone", clip)

@@ -27,7 +27,7 @@ class TestEval:
         assert {key: document[key] for key in fitted} == fitted
         assert document["classes_of"] == "prompt"
         shown = run("eval", out, data).stdout
-        assert "photos: the 3 images that were held out when the prompt was learned from this data." in shown
+        assert "photos: the 3 images held out when the prompt was learned from this data." in shown
 
     def test_other_data_is_used_whole(self, learned: tuple[Path, Path], tmp_path: Path) -> None:
         other = make_photos(tmp_path / "other", 4, seed=5)

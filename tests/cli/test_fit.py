@@ -12,7 +12,8 @@ import yaml
 import coopt
 from coopt.backbones import LocalBackbone, check_backbone_name
 from coopt.cli.fit import METHODS
-from coopt.cli.fit_advice import FETCHED
+from coopt.cli.fit_advice import FETCHED, Measured
+from coopt.evaluation import Evaluation
 
 from .conftest import COLOURS, make_photos, run, run_json, save_image
 
@@ -451,3 +452,15 @@ class TestOtherRunsInTheFolder:
         monkeypatch.chdir(photos)
         assert run_json("fit", ".", "--backbone", clip, "--config", short)["out"] == str(tmp_path / "coopt-photos")
         assert sorted(one.name for one in photos.iterdir()) == sorted(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("learned", "probe", "n", "better"),
+    [(91.7, 100.0, 12, False), (17.6, 58.8, 17, True), (60.0, 62.0, 1000, False), (26.0, 69.7, 2000, True)],
+)
+def test_the_probe_is_called_better_beyond_the_noise_of_both(
+    learned: float, probe: float, n: int, better: bool
+) -> None:
+    found = [Evaluation(n, accuracy, 0.0, 0.0, (), ()) for accuracy in (learned, probe)]
+    assert Measured(found[0], found[0], found[1], 10.0).probe_is_better is better
+    assert not Measured(found[0], found[0], None, 10.0).probe_is_better

@@ -99,11 +99,11 @@ def test_sorting_a_folder_in_place(learned: tuple[Path, Path], inbox: Path) -> N
     placed = files(inbox)
     again = run("predict", learned[0], inbox, "--move-to", inbox)
     assert again.exit_code == 0
-    assert "All 4 images lie in the folders of classes" in again.stdout and "nothing to do" in again.stdout
+    assert "Nothing to do: all that was found (4 images) lies in the folders of classes" in again.stdout
     save_image(inbox / "new.png", (200, 40, 40), 50)
     more = run("predict", learned[0], inbox, "--move-to", inbox)
-    assert "4 images lie in the folders of classes already and are left out." in more.stdout
-    assert "1 images moved" in more.stdout
+    assert "Left out, since in the folders of classes already: 4 images." in more.stdout
+    assert "1 image moved" in more.stdout
     assert len(files(inbox)) == len(placed) + 1
 
 
@@ -139,7 +139,7 @@ def test_another_drive(
         result = run("predict", learned[0], inbox, "--move-to", tmp_path / "sorted")
         assert result.exit_code == 1
         assert f"'{inbox / 'a' / '0.png'}' cannot be moved to" in result.stderr
-        assert "Read-only file system. It is still where it was; 0 images were moved before." in result.stderr
+        assert "Read-only file system. It is still where it was; 0 images moved before." in result.stderr
         assert not (tmp_path / "sorted").exists() and len(files(inbox)) == 5
     assert "4 images moved" in run("predict", learned[0], inbox, "--move-to", tmp_path / "sorted").stdout
     assert len(files(tmp_path / "sorted")) == 4 and len(files(inbox)) == 1
@@ -164,7 +164,7 @@ class TestWithRowsInAFile:
             patch.setattr(Path, "rename", full)
             stopped = run(*arguments)
         assert stopped.exit_code == 1
-        assert "No space left on device. It is still where it was; 2 images were moved before." in stopped.stderr
+        assert "No space left on device. It is still where it was; 2 images moved before." in stopped.stderr
         written = rows.read_bytes()
         other = run(*arguments[:-1], tmp_path / "elsewhere")
         assert "moving its images was stopped before the end" in other.stderr

@@ -274,6 +274,7 @@ class TestFiles:
         document = run_json("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
         assert document["out"] == str(tmp_path / "rows.csv")
         assert (document["images"], document["left_out"]) == (5, 1)
+        assert document["class_names"] == sorted(COLOURS)
         assert "predictions" not in document
 
     @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -347,11 +348,11 @@ class TestFiles:
         assert "was made with other settings (topk)." in refused(*arguments, "--topk", 2)
         assert "(min-confidence)" in refused(*arguments, "--min-confidence", 0.5)
         assert "was made with other settings (classes)." in refused(*arguments, "--classes", "a,b,c")
-        assert "for 5 images; only 1 come now." in refused("predict", learned[0], images[0], "--out", out)
+        assert "for 5 images; only 1 now." in refused("predict", learned[0], images[0], "--out", out)
         other = refused("predict", learned[0], *reversed(images), "--out", out)
         assert "is there already, for other images than those of now." in other
         save_image(mixed / "5.png", (1, 2, 3), 0)
-        assert "is complete for 5 images, and 1 more come after them now. Give these with another --out" in refused()
+        assert "is complete for 5 images, and more follow them now (1). Give these with another --out" in refused()
         (mixed / "5.png").unlink()
         os.utime(mixed / "3.png", ns=(1, 1))
         assert "but some of its images were changed since (size or date)." in refused()
@@ -404,6 +405,10 @@ class TestFiles:
         out = tmp_path / "new" / "rows.csv"
         failed = run("predict", learned[0], mixed, "--out", out, "--on-bad-image", "fail")
         assert failed.exit_code == 1 and not out.parent.exists()
+        run("predict", learned[0], mixed, "--out", tmp_path / "rows.csv")
+        failed = run("predict", learned[0], tmp_path / "gone.png", "--out", tmp_path / "rows.csv", "--overwrite")
+        assert failed.exit_code == 1
+        assert "is complete" in run("predict", learned[0], mixed, "--out", tmp_path / "rows.csv").stdout
 
     def test_many_bad_images_are_counted_and_not_all_named(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,8 @@ WRONG = [
     ("fit", "{photos}", "--method", "tip_adapter", "--set", "alpha=-1"),
     ("fit", "{photos}", "--method", "tip_adapter", "--set", "finetune=maybe"),
     ("fit", "{photos}", "--method", "kgcoop", "--set", "templates=no braces"),
+    ("fit", "{photos}", "--method", "kgcoop", "--set", "templates=5"),
+    ("fit", "{photos}", "--method", "tip_adapter", "--set", "templates=[no, 3]"),
     ("fit", "{photos}", "--method", "kgcoop", "--set", "guide_weight=much"),
     ("fit", "{photos}", "--method", "linear_probe", "--set", "C=0"),
     ("fit", "{photos}", "--memory", "much"),

@@ -167,7 +167,9 @@ def test_a_column_called_subset_is_a_split_when_it_says_so(folder: Path) -> None
 def test_an_image_named_twice_counts_once(folder: Path) -> None:
     again = ["./a/000.png,red panda", "b/../a/001.png,red panda", f"{folder}/b/000.png,dog", "b\\001.png,dog"]
     file = _write(folder, "\n".join(["path,label", *ROWS, *again]))
-    with pytest.warns(CooptWarning, match=r"4 rows that name an image again: line 8 \('\./a/000\.png', as in line 2\)"):
+    with pytest.warns(
+        CooptWarning, match=r"4 rows that name an image again \(line 8 \('\./a/000\.png', as in line 2\)"
+    ):
         assert load_dataset(file, test_fraction=0).train.counts == {"red panda": 3, "dog": 3}
 
 

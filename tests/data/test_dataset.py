@@ -45,7 +45,7 @@ class TestFolder:
         assert dataset.val is None
         assert dataset.test is not None
         assert {path.parent.parent.name for path in dataset.test.paths} == {"val"}
-        assert "4 images of the val part serve as held-out images" in dataset.notes[0]
+        assert "so the val part serves as one (4 images)." in dataset.notes[0]
 
     def test_a_class_may_be_called_train(self, tmp_path: Path) -> None:
         assert load_dataset(make_folder(tmp_path, {"train": 2, "car": 2})).class_names == ("car", "train")
@@ -166,8 +166,8 @@ class TestFolder:
         with pytest.warns(CooptWarning) as caught:
             load_dataset(tmp_path)
         messages = " ".join(str(warning.message) for warning in caught)
-        assert "1 images lie directly in" in messages
-        assert "'loose.png'. They are left out; move them into the folder of their class" in messages
+        assert "of no class: 1 image (" in messages
+        assert "('loose.png'). Move images into the folder of their class" in messages
         assert "without images are left out: 'empty'" in messages
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
@@ -178,12 +178,12 @@ class TestFolder:
 
     def test_images_but_no_classes(self, tmp_path: Path) -> None:
         save_picture(tmp_path / "1.png")
-        with pytest.raises(DataError, match=r"has 1 images \('1\.png'\) but no sub-folder with images"):
+        with pytest.raises(DataError, match=r"has 1 image \('1\.png'\) but no sub-folder with images"):
             load_dataset(tmp_path)
 
     def test_classes_but_no_images(self, tmp_path: Path) -> None:
         make_folder(tmp_path, {"a": 0, "b": 0})
-        with pytest.raises(DataError, match=r"has 2 sub-folders \('a', 'b'\), all without images"):
+        with pytest.raises(DataError, match=r"has 2 sub-folders \('a', 'b'\) and no images"):
             load_dataset(tmp_path)
 
     def test_a_single_class(self, tmp_path: Path) -> None:

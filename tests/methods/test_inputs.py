@@ -213,7 +213,7 @@ def test_integers_of_every_form(as_given: Any, backbone: Backbone, features: Any
         ("cat", r"one label per image\. Got the single string 'cat'"),
         (1, r"one label per image\. Got 1\."),
         (None, r"one label per image\. Got None\."),
-        ([0], r"Got 1 labels for 2 images"),
+        ([0], r"Got 1 label for 2 images"),
     ],
 )
 def test_what_are_no_labels(labels: Any, message: str, backbone: Backbone, features: Any) -> None:

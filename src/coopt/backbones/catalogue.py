@@ -72,7 +72,7 @@ def unsupported_reason(config: dict) -> str | None:
 def model_configs() -> dict[str, dict]:
     """Name to open_clip configuration, in natural order of names. Read only: copy before changing one."""
     configs = {}
-    for path in (_open_clip_folder() / "model_configs").glob("*.json"):
+    for path in (open_clip_folder() / "model_configs").glob("*.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
         if all(part in config for part in ("embed_dim", "vision_cfg", "text_cfg")):
             configs[path.stem] = config
@@ -84,7 +84,7 @@ def weight_tags() -> dict[str, dict[str, dict]]:
     """Model to tag to where the tag's weights are ("hf_hub", "url") and how its images are prepared."""
     if "open_clip" not in sys.modules:
         try:
-            return _tags_from_source(_open_clip_folder())
+            return _tags_from_source(open_clip_folder())
         except Exception:  # another version of open_clip may write its table in a way that we do not read
             pass
     return import_open_clip("open_clip.pretrained")._PRETRAINED
@@ -95,7 +95,12 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
 
 
-def _open_clip_folder() -> Path:
+def open_clip_folder() -> Path:
+    """Where the installed open_clip lies, which is not imported.
+
+    Raises:
+        BackboneError: it is not installed.
+    """
     spec = importlib.util.find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
         raise BackboneError("The package open_clip_torch is not installed: pip install open_clip_torch.")

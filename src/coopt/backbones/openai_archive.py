@@ -15,11 +15,11 @@ from torch import Tensor
 
 from coopt.backbones.assumptions import check_like_openai
 from coopt.backbones.clip_model import ClipBackbone
+from coopt.backbones.clip_towers import filled_model
 from coopt.backbones.names import find_openai
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.backbones.tokenizers import clip_tokenizer
 from coopt.backbones.weights import NOT_WEIGHTS, Weights, read_weights
-from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
 
 # Both of OpenAI's towers use heads of this width.
@@ -72,9 +72,8 @@ def _backbone(
     state = {key: value for key, value in weights.state.items() if key not in NOT_WEIGHTS}
     config = infer_architecture(state, name, head_width or _HEAD_WIDTH)
     check_like_openai(config, weights, name, {"head_width": head_width, "quick_gelu": quick_gelu})
-    model = import_open_clip().CLIP(**config, quick_gelu=quick_gelu is not False)
     try:
-        model.load_state_dict({key: value.float() for key, value in state.items()})
+        model = filled_model(config, state, quick_gelu is not False)
     except RuntimeError as error:
         raise BackboneError(f"{name}: the weights are not those of an OpenAI CLIP. {first_lines(error)}") from error
     size = config["vision_cfg"]["image_size"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coopt.backbones.assumptions import settings_of_file, warn_of_missing_settings, warn_of_resizing
 from coopt.backbones.clip_model import ClipBackbone
+from coopt.backbones.clip_towers import fitting_model
 from coopt.backbones.download import fetch
 from coopt.backbones.names import OpenClipSource, find_openclip
 from coopt.backbones.openai_archive import first_lines
@@ -120,9 +121,12 @@ def _load(source: OpenClipSource, device: torch.device | str, download: bool) ->
     elif not source.tag:
         warn_of_missing_settings(source)
     # OpenAI's archives are QuickGELU whatever the configuration says.
-    model = build_model(config, quick_gelu=bool(settings.get("quick_gelu")) or weights.of_openai)
-    if not source.tag:
-        warn_of_resizing(model, weights.state, source.name)
-    load_weights(model, weights.state, str(source.weights))
+    quick_gelu = bool(settings.get("quick_gelu")) or weights.of_openai
+    model: Any = fitting_model(config, weights.state, quick_gelu)
+    if model is None:
+        model = build_model(config, quick_gelu)
+        if not source.tag:
+            warn_of_resizing(model, weights.state, source.name)
+        load_weights(model, weights.state, str(source.weights))
     size = getattr(model.visual, "image_size", None) or config["vision_cfg"].get("image_size", 224)
     return ClipBackbone(model, source.name, tokenizer, preprocessing_from(settings, size), device)

@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from coopt.backbones.bpe import CLEANERS, MERGES_FILE, BytePairEncoding
+from coopt.backbones.catalogue import open_clip_folder
 from coopt.backbones.names import how_to_get
-from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 
@@ -21,20 +22,19 @@ class ClipTokenizer:
     pad_id = 0
 
     def __init__(self, clean: str = "lower") -> None:
-        import regex
-
-        self._bpe = import_open_clip("open_clip.tokenizer").SimpleTokenizer(clean=clean)
-        self.start_id: int | None = self._bpe.sot_token_id
-        self.end_id: int = self._bpe.eot_token_id
+        self.clean = clean
+        self._bpe = BytePairEncoding(open_clip_folder() / MERGES_FILE)
+        self.start_id: int | None = self._bpe.start_id
+        self.end_id: int = self._bpe.end_id
         self.vocab_size: int = self._bpe.vocab_size
-        # "<end_of_text>" inside a class name would become the end token itself and hide the rest of the prompt:
-        # without its special words the pattern takes it for the characters that it is written with.
-        special = "<start_of_text>|<end_of_text>|"
-        self._bpe.pat = regex.compile(self._bpe.pat.pattern.removeprefix(special), regex.IGNORECASE)
+
+    def __reduce__(self) -> tuple:
+        # Worker processes take the one of their own process: the table of merges is large and the same everywhere.
+        return clip_tokenizer, (self.clean,)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the cleaned text. No id is a start or end token, whatever the text says."""
-        return self._bpe.encode(text)
+        return self._bpe.encode(CLEANERS[self.clean](text))
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids (lower case, one blank between words)."""
@@ -107,7 +107,7 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
         raise BackboneError(
             f"The tokenizer {name!r} needs the package transformers, which is not installed: pip install 'coopt[hub]'."
         ) from error
-    clean = import_open_clip("open_clip.tokenizer").get_clean_fn(settings.pop("clean", "whitespace"))
+    clean = CLEANERS[settings.pop("clean", "whitespace")]
     settings.pop("strip_sep_token", None)
     settings.pop("language", None)
     try:

@@ -10,6 +10,9 @@ import click
 
 from coopt import __version__
 from coopt.cli.group import LazyGroup
+from coopt.threads import set_up_threads
+
+set_up_threads()  # torch, which no command has imported yet, reads these settings once
 
 # name: (module that defines a command of that name, what it does)
 COMMANDS = {

@@ -15,6 +15,7 @@ from coopt.cli.prediction_rows import Row
 from coopt.data.images import display_name, open_image
 from coopt.errors import BadImageError, SavedFileError
 from coopt.files import write_bytes
+from coopt.wording import counted
 
 MOST_IN_CLASS, MOST = 60, 1500
 """Pictures of a class, and of the whole page; of about four kilobytes each."""
@@ -109,7 +110,7 @@ class ContactSheet:
             if self._shown < total
             else ""
         )
-        return f"{total} images{left_out}.{bound} The percentage is the probability of the class."
+        return f"{counted(total, 'image')}{left_out}.{bound} The percentage is the probability of the class."
 
     def _section(self, place: str | None) -> str:
         least = "" if self.least is None else f": no class reached {100 * self.least:g}%"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from coopt.cli.options import CACHE
+from coopt.cli.options import CACHE, threads
 from coopt.cli.output import Output, command
 from coopt.cli.recipe_options import recipe_options
 
@@ -65,6 +65,7 @@ class IntList(click.ParamType):
     help='Context vectors that begin at random, a curve each.  [default: those of "a photo of a"]',
 )
 @CACHE
+@threads
 @click.pass_context
 def demo(
     ctx: click.Context,

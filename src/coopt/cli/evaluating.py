@@ -12,7 +12,7 @@ from coopt.backbones import load_backbone
 from coopt.cli.evaluation_files import EVALUATION, write_evaluation
 from coopt.cli.loading import Where, load_prompt, load_split, preprocessed
 from coopt.cli.options import AS_USUAL, DataReading
-from coopt.cli.output import Output, percent
+from coopt.cli.output import MEASURES, Output, measures, percent
 from coopt.cli.run_folder import PROMPT, refuse_foreign
 from coopt.data import ImageDataset, display_name
 from coopt.errors import ParameterError, SavedFileError
@@ -23,6 +23,7 @@ from coopt.methods.reference_checkpoint import is_reference_checkpoint
 from coopt.methods.saving import describe, save
 from coopt.methods.zero_shot import ZeroShot
 from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_list
+from coopt.wording import counted
 
 SHOWN_CONFUSIONS = 5
 OWN_TEMPLATE = "dataset"
@@ -60,9 +61,9 @@ def run_eval(
     found = compare(targets, scores.argmax(axis=1), names)
     output.say()
     output.table(
-        [f"On {found.n} images, %", "accuracy", "macro-F1", "class mean"],
-        [[display_name(prompt), percent(found.accuracy), percent(found.macro_f1), percent(found.mean_class_accuracy)]],
-        right=(1, 2, 3),
+        [f"On {counted(found.n, 'image')}, %", *MEASURES],
+        [[display_name(prompt), *measures(found)]],
+        right=(1, 2, 3, 4),
     )
     _say_mistakes(output, found)
     document = {
@@ -169,12 +170,9 @@ def run_zero_shot(
         rows.append((f"all {len(singles)} together", whole))
     output.say()
     output.table(
-        [f"On {whole.n} images, %", "accuracy", "macro-F1", "class mean"],
-        [
-            [display_name(name), percent(one.accuracy), percent(one.macro_f1), percent(one.mean_class_accuracy)]
-            for name, one in rows
-        ],
-        right=(1, 2, 3),
+        [f"On {counted(whole.n, 'image')}, %", *MEASURES],
+        [[display_name(name), *measures(one)] for name, one in rows],
+        right=(1, 2, 3, 4),
     )
     _say_mistakes(output, whole)
     if out is not None:

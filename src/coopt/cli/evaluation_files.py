@@ -14,6 +14,7 @@ from coopt.cli.output import Output
 from coopt.cli.prediction_rows import csv_line
 from coopt.data import display_name
 from coopt.files import write_bytes, write_json
+from coopt.wording import counted
 
 EVALUATION, CONFUSION, PICTURE, MISTAKES = "evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv"
 MOST_CLASSES = 1000
@@ -56,7 +57,7 @@ def write_evaluation(
     write_json(folder / EVALUATION, document)
     output.say()
     output.say(
-        f"In '{display_name(folder)}': {MISTAKES} ({int((predicted != targets).sum())} mistakes, the surest first), "
+        f"In '{display_name(folder)}': {MISTAKES} ({counted(int((predicted != targets).sum()), 'mistake')}, the surest first), "
         f"{CONFUSION}, {PICTURE}, {EVALUATION}."
     )
 

@@ -42,8 +42,10 @@ class Measured:
 
     @property
     def probe_is_better(self) -> bool:
-        """Whether the probe is better by more than so few images may err."""
-        return self.probe is not None and self.probe.accuracy > self.learned.interval[1]
+        """Whether the probe is better by more than so few images may err: each accuracy is outside the other's interval."""
+        if self.probe is None:
+            return False
+        return self.probe.accuracy > self.learned.interval[1] and self.learned.accuracy < self.probe.interval[0]
 
 
 def say_toy(output: Output, typed: Sequence[str]) -> None:

@@ -10,9 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coopt import __version__
 from coopt.cli.fit_advice import Measured, chance_sentence, say_probe, say_toy, say_what_to_change
-from coopt.cli.output import Output, percent, percent_interval, size_of
+from coopt.cli.output import MEASURES, Output, measures, percent, size_of
 from coopt.cli.settings import FitSettings
 from coopt.data import ImageDataset, display_name
 from coopt.methods.base import ClipClassifier
@@ -74,7 +76,11 @@ def result_of(
         "settings": settings.identity(whole.hash),
         "recipe": estimator.parameters.get("recipe"),
         "versions": versions(),
-        "machine": {"device": str(backbone.device), "platform": platform.platform()},
+        "machine": {
+            "device": str(backbone.device),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+        },
         "backbone": {
             "name": backbone.name,
             "fingerprint": backbone.fingerprint,
@@ -190,17 +196,8 @@ def _say_accuracy(output: Output, measured: Measured, title: str) -> None:
     found += [] if probe is None else [("linear probe (same features)", probe)]
     output.say()
     output.table(
-        ["On held-out images, %", "accuracy", "95% interval", "macro-F1", "class mean"],
-        [
-            [
-                name,
-                percent(one.accuracy),
-                percent_interval(one.interval),
-                percent(one.macro_f1),
-                percent(one.mean_class_accuracy),
-            ]
-            for name, one in found
-        ],
+        ["On held-out images, %", *MEASURES],
+        [[name, *measures(one)] for name, one in found],
         right=(1, 2, 3, 4),
     )
     before = {one.name: one.accuracy for one in zero_shot.classes}

@@ -17,6 +17,7 @@ from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 from coopt.methods.saving import describe, load
+from coopt.wording import counted
 
 
 def load_prompt(prompt: Path, where: Where, class_names: Sequence[str] | None = None) -> ClipClassifier:
@@ -70,7 +71,7 @@ def load_split(
     held_out = _held_out_then(data, prompt, on_bad_image, reading) if split == "test" else None
     if held_out is not None and held_out.test is not None:
         output.say(
-            f"{held_out.name}: the {len(held_out.test)} images that were held out when the prompt was learned from "
+            f"{held_out.name}: the {counted(len(held_out.test), 'image')} held out when the prompt was learned from "
             "this data. (--split all takes all of them.)"
         )
         return held_out, held_out.test
@@ -84,10 +85,10 @@ def load_split(
             tuple(path for part in there.values() for path in part.paths),
             tuple(label for part in there.values() for label in part.labels),
         )
-        output.say(f"{dataset.name}: all {len(chosen)} images.")
+        output.say(f"{dataset.name}: all {counted(len(chosen), 'image')}.")
     elif split in there:
         chosen = there[split]
-        output.say(f"{dataset.name}: the {len(chosen)} images of the {split} part.")
+        output.say(f"{dataset.name}: the {counted(len(chosen), 'image')} of the {split} part.")
     else:
         raise DataError(
             f"'{display_name(data)}' has no {split} part; it has {' and '.join(there)}. Choose another --split."

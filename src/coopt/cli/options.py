@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import wraps
 from math import isfinite
@@ -12,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 import click
 
 from coopt.errors import BadImageError
+from coopt.threads import Runtime
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Decorator = Callable[[_Function], _Function]
@@ -175,8 +177,41 @@ def precision(default: str | None) -> Callable[[_Function], _Function]:
     )
 
 
+class Threads(click.ParamType):
+    """A number of threads, or "auto"."""
+
+    name = "threads"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `coopt.Runtime` takes it."""
+        if value == "auto":
+            return value
+        try:
+            return Runtime(int(value)).threads
+        except ValueError:
+            self.fail(f"{value!r} is neither 'auto' nor a number from 1.", param, ctx)
+
+
+def threads(command: _Function) -> _Function:
+    """`--threads`, which holds while the command runs."""
+    option = click.option(
+        "--threads",
+        type=Threads(),
+        metavar="N|auto",
+        help="How many threads compute; auto: as many as other processes leave cores idle.  [default: all cores]",
+    )
+
+    @wraps(command)
+    def run(*arguments: Any, threads: Any, **options: Any) -> Any:
+        with nullcontext() if threads is None else Runtime(threads):
+            return command(*arguments, **options)
+
+    return cast(_Function, option(run))
+
+
 def backbone_options(default: str | None) -> Callable[[_Function], _Function]:
-    """`--backbone`, `--device` and `--download`; without a default the backbone is the one that the prompt names."""
+    """`--backbone`, `--device`, `--download` and `--threads`, which holds while the command runs; without a default the
+    backbone is the one that the prompt names."""
     help_text = (
         "The frozen model; `coopt backbones` lists names."
         if default
@@ -189,7 +224,9 @@ def backbone_options(default: str | None) -> Callable[[_Function], _Function]:
             _check_backbone(options["backbone"], options["device"], options["download"])
             return function(*arguments, **options)
 
-        decorated = click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")(run)
+        decorated = click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")(
+            threads(run)
+        )
         decorated = click.option(
             "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps."
         )(decorated)

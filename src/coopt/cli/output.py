@@ -8,12 +8,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from coopt.errors import CooptWarning
 from coopt.wording import spoken
+
+if TYPE_CHECKING:
+    from coopt.evaluation import Evaluation
 
 PIPED_WIDTH = 120
 """Columns of a table that is not shown on a terminal."""
@@ -172,6 +175,16 @@ def percent(value: float) -> str:
 def percent_interval(interval: tuple[float, float]) -> str:
     """An interval in percent, as tables show it."""
     return f"{percent(interval[0])} to {percent(interval[1])}"
+
+
+MEASURES = ("accuracy", "95% interval", "macro-F1", "class mean")
+"""The columns of a table of evaluations."""
+
+
+def measures(found: Evaluation) -> list[str]:
+    """The cells of an evaluation under `MEASURES`."""
+    shares = (percent(found.macro_f1), percent(found.mean_class_accuracy))
+    return [percent(found.accuracy), percent_interval(found.interval), *shares]
 
 
 def size_of(n_bytes: int | float) -> str:

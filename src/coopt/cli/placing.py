@@ -22,12 +22,16 @@ from coopt.cli.output import Output
 from coopt.cli.prediction_rows import Row
 from coopt.data.images import display_name
 from coopt.errors import CooptWarning, SavedFileError
+from coopt.wording import counted
 
 UNCERTAIN = "_uncertain"
 """The folder of images below `--min-confidence`."""
 
 MOST_BYTES = 100
 """Of the name of a class's folder; file systems take 255, and whole paths must fit too."""
+
+MOST_NAMED = 20
+"""Images that are gone and named one by one."""
 
 _FORBIDDEN = '<>:"/\\|?*'  # on Windows, and on drives that are carried there
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{name}{i}" for name in ("com", "lpt") for i in range(1, 10))}
@@ -127,7 +131,8 @@ class Placer:
         """What was done, for people."""
         done = "copied" if self.placement.how == "copy" else "moved"
         there = f", {self.there} lay there already" if self.there else ""
-        return f"{self.placed} images {done} to '{display_name(self.placement.folder)}'{there}."
+        missing = f", {self.missing} no longer there" if self.missing else ""
+        return f"{counted(self.placed, 'image')} {done} to '{display_name(self.placement.folder)}'{there}{missing}."
 
     def _place(self, image: Path, folder: Path) -> None:
         moving = self.placement.how == "move"
@@ -136,7 +141,8 @@ class Placer:
                 self.there += 1
             else:
                 self.missing += 1
-                self.output.warn(f"'{display_name(image)}' is not there any more.", CooptWarning.__name__)
+                if self.missing <= MOST_NAMED:
+                    self.output.warn(f"'{display_name(image)}' is not there any more.", CooptWarning.__name__)
             return
         number, target = 1, folder / image.name
         while os.path.lexists(target):
@@ -187,5 +193,5 @@ class Placer:
             hint = "Free space or choose another place"
         return SavedFileError(
             f"'{display_name(image)}' cannot be {verb} to '{display_name(folder)}': {error.strerror or error}. It is "
-            f"still where it was; {self.placed} images were {verb} before. {hint}, then give the same command again."
+            f"still where it was; {counted(self.placed, 'image')} {verb} before. {hint}, then give the same command again."
         )

@@ -35,6 +35,7 @@ from coopt.data.images import display_name, open_image
 from coopt.errors import BadImageError, DataError, SavedFileError, SkippedImageWarning
 from coopt.locks import writing_file, writing_folder
 from coopt.progress import tracked
+from coopt.wording import counted
 
 if TYPE_CHECKING:
     from coopt.methods.base import ClipClassifier
@@ -63,6 +64,7 @@ def run_predict(request: Request, output: Output) -> None:
             output.result({**document, **_show(request, output)})
             return
         with PredictionFile(request.out, request.settings(), request.overwrite) as file:
+            document["class_names"] = list(request.names)
             document |= _complete(request, file, output) if file.finished else _write(request, file, output)
             document |= _use(request, file, output)
         output.result(document)
@@ -116,7 +118,7 @@ def _count(request: Request, output: Output) -> int | None:
     if total == 0:
         _nothing_to_place(request, output)
     if request.placed_before:
-        output.say(f"{request.placed_before} images lie in the folders of classes already and are left out.")
+        output.say(f"Left out, since in the folders of classes already: {counted(request.placed_before, 'image')}.")
     return total
 
 
@@ -125,7 +127,8 @@ def _nothing_to_place(request: Request, output: Output) -> NoReturn:
     assert request.placement is not None
     folder = display_name(request.placement.folder)
     output.say(
-        f"All {request.placed_before} images lie in the folders of classes in '{folder}' already: nothing to do."
+        f"Nothing to do: all that was found ({counted(request.placed_before, 'image')}) lies in the folders of classes "
+        f"in '{folder}' already."
     )
     output.result({"prompt": display_name(request.prompt), "class_names": list(request.names), "predictions": []})
     raise click.exceptions.Exit(0)
@@ -139,7 +142,7 @@ def _write(request: Request, file: PredictionFile, output: Output) -> dict[str, 
     try:
         if file.rows:
             file.pass_over(paths)
-            output.say(f"Going on after {file.rows} images, where an earlier run stopped.")
+            output.say(f"Going on after {counted(file.rows, 'image')}, where an earlier run stopped.")
         file.begin()
         if not file.rows and request.form == "csv":
             file.write(csv_line(csv_header(shape)))
@@ -152,7 +155,7 @@ def _write(request: Request, file: PredictionFile, output: Output) -> dict[str, 
     except KeyboardInterrupt:
         same = "the same command without --overwrite" if request.overwrite else "the same command"
         raise Interrupted(
-            f"Interrupted after {file.rows} images, whose rows are kept: {same} goes on from there."
+            f"Interrupted after {counted(file.rows, 'image')}, whose rows are kept: {same} goes on from there."
         ) from None
     if not file.rows and request.placed_before:
         _nothing_to_place(request, output)
@@ -191,9 +194,9 @@ def _said(file: PredictionFile, how: str, output: Output) -> dict[str, Any]:
     _check_some_were_read(read, file.rows)
     name = display_name(file.path)
     if how:
-        output.say(f"'{name}' {how}{read} images classified, {file.left_out} left out.")
+        output.say(f"'{name}' {how}{counted(read, 'image')} classified, {file.left_out} left out.")
     else:
-        output.say(f"{read} images classified, {file.left_out} left out: '{name}'.")
+        output.say(f"{counted(read, 'image')} classified, {file.left_out} left out: '{name}'.")
     return {"out": name, "images": file.rows, "left_out": file.left_out}
 
 

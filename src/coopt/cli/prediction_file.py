@@ -20,6 +20,7 @@ from coopt.data.images import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_json
 from coopt.locks import writing_file
+from coopt.wording import counted
 
 _CHOOSE = "Choose another --out, or add --overwrite to begin anew."
 
@@ -78,6 +79,8 @@ class PredictionFile:
             SavedFileError: it cannot be written.
         """
         try:
+            if not self.rows:
+                self.state.unlink(missing_ok=True)  # of what is begun anew
             self._file = self.part.open("r+b" if self.rows else "wb")
             self._stack.callback(self._close)
             self._file.truncate(self._size)  # rows after the last that was committed may be half there
@@ -94,7 +97,7 @@ class PredictionFile:
         met, same, unchanged = self._compared(images)
         shown = f"'{display_name(self.path)}' was begun"
         if met < self.rows:
-            raise SavedFileError(f"{shown} and has {self.rows} images; only {met} come now. {_CHOOSE}")
+            raise SavedFileError(f"{shown} and has {counted(self.rows, 'image')}; only {met} come now. {_CHOOSE}")
         if not same:
             raise SavedFileError(f"{shown} with other images than the {self.rows} that come first now. {_CHOOSE}")
         if not unchanged:
@@ -121,12 +124,14 @@ class PredictionFile:
             more = sum(1 for _ in images)
             if more:
                 raise SavedFileError(
-                    f"{shown} is complete for {self.rows} images, and {more} more come after them now. Give these with "
+                    f"{shown} is complete for {counted(self.rows, 'image')}, and more follow them now ({more}). Give these with "
                     "another --out, or add --overwrite to begin anew."
                 )
             return
         if met < self.rows:
-            raise SavedFileError(f"{shown} is there already, for {self.rows} images; only {met} come now. {_CHOOSE}")
+            raise SavedFileError(
+                f"{shown} is there already, for {counted(self.rows, 'image')}; only {met} now. {_CHOOSE}"
+            )
         what = "some of its images were changed since (size or date)" if same else "for other images than those of now"
         raise SavedFileError(f"{shown} is there already, {'but ' if same else ''}{what}. {_CHOOSE}")
 
@@ -184,7 +189,6 @@ class PredictionFile:
         if self.overwrite or state is None:
             if there and not self.overwrite:
                 raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
-            self._forget()
             return
         part = self.part.exists()
         whole = there and state["finished"] and not part
@@ -193,8 +197,7 @@ class PredictionFile:
         if there and not whole and not state["replaces"]:
             raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
         if not whole and not (part and self.part.stat().st_size >= state["bytes"]):
-            self._forget()  # its rows were removed
-            return
+            return  # its rows were removed
         if state["settings"] != self.settings:
             different = sorted(k for k in self.settings if state["settings"].get(k) != self.settings[k])
             was = "made" if whole else "begun"
@@ -242,10 +245,6 @@ class PredictionFile:
         if not self.rows:
             with contextlib.suppress(OSError):
                 self.part.unlink(missing_ok=True)
-
-    def _forget(self) -> None:
-        for file in (self.state, self.part):
-            file.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SavedFileError:
         return SavedFileError(

@@ -41,7 +41,12 @@ def recipe_options(set_help: str) -> Callable[[_Function], _Function]:
             metavar="[fast|paper]",
             help="How to train.",
         ),
-        click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Instead of the recipe's."),
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Rounds through the images, instead of the recipe's.",
+        ),
         click.option(
             "--lr", type=click.FloatRange(min=0), metavar="RATE", help="Learning rate, instead of the recipe's."
         ),

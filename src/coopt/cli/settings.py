@@ -104,14 +104,15 @@ class FitSettings:
     def _others(self, known: dict[str, Any]) -> dict[str, Any]:
         """The parameters of `--set`, those of the recipe left out."""
         given = assignments(self.set)
-        free = [name for name in known if name not in LOCAL_PARAMETERS and not hasattr(self, name)]
+        own = {one.name for one in fields(self)}
+        free = [name for name in known if name not in LOCAL_PARAMETERS and name not in own]
         for name, value in given.items():
             if name not in free and not (name.startswith(f"{RECIPE}.") and RECIPE in known):
                 self._refuse(name, value, free, RECIPE in known)
         return {name: value for name, value in given.items() if name in free}
 
     def _refuse(self, name: str, value: Any, free: list[str], has_recipe: bool) -> None:
-        if hasattr(self, name) and called(name).removeprefix("--").replace("-", "_") == name:
+        if called(name).removeprefix("--").replace("-", "_") == name:
             raise ParameterError(f"{name} has an option of its own: write {setting(name, value)}.")
         recipe_fields = [f"{RECIPE}.{one.name}" for one in fields(Recipe) if one.name != "name"] if has_recipe else []
         there = [*free, *recipe_fields]

@@ -9,7 +9,7 @@ import click
 
 from coopt.cli.demo import IntList
 from coopt.cli.group import Group
-from coopt.cli.options import CACHE
+from coopt.cli.options import CACHE, threads
 from coopt.cli.output import Output, command
 
 OUT = click.option(
@@ -77,6 +77,7 @@ def list_(output: Output) -> None:
 )
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")
+@threads
 @CACHE
 @click.option(
     "--take-over",

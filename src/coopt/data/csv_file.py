@@ -151,7 +151,7 @@ def _each_once(name: str, folder: Path, rows: list[_Row]) -> list[_Row]:
             again.append(f"line {row.line} ('{display_name(row.path)}', as in line {first.line})")
     if again:
         warnings.warn(
-            f"The CSV '{name}' has {len(again)} rows that name an image again: {_first(again)}. Each image counts once.",
+            f"The CSV '{name}' has {len(again)} rows that name an image again ({_first(again)}). Each image counts once.",
             CooptWarning,
             stacklevel=4,
         )

@@ -25,7 +25,7 @@ from coopt.data.images import IMAGE_EXTENSIONS, display_name
 from coopt.data.reference_cache import read_reference_cache
 from coopt.data.splits import ImageDataset, Split, hold_out
 from coopt.errors import DataError, ParameterError
-from coopt.wording import subject
+from coopt.wording import counted, subject
 
 DEFAULT_TEST_FRACTION = 0.2
 
@@ -192,7 +192,7 @@ def _assemble(
     if test is not None:
         return dataset
     if val is not None:
-        note = f"There is no test part, so the {len(val)} images of the val part serve as held-out images."
+        note = f"There is no test part, so the val part serves as one ({counted(len(val), 'image')})."
         return replace(dataset, val=None, test=val, notes=(note,))
     return hold_out(dataset, test_fraction, seed) if train.paths and test_fraction > 0 else dataset
 

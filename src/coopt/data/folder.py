@@ -13,7 +13,7 @@ from coopt.data.images import IMAGE_EXTENSIONS, display_name
 from coopt.data.splits import Split
 from coopt.data.text_files import visible
 from coopt.errors import CooptWarning, DataError
-from coopt.wording import setting
+from coopt.wording import counted, setting
 
 ClassFrom = Literal["top", "parent", "path"]
 """Which folder names the class of "animals/cats/1.jpg": the top one ("animals"), the image's own ("cats"), or all of its
@@ -105,8 +105,8 @@ def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: Passe
         raise _nothing_found(folder, loose, empty, passed_over)
     if loose:
         _warn(
-            f"{len(loose)} images lie directly in '{display_name(folder)}' and belong to no class: {_shown(loose)}. "
-            "They are left out; move them into the folder of their class."
+            f"Left out, being directly in '{display_name(folder)}' and so of no class: {counted(len(loose), 'image')} "
+            f"({_shown(loose)}). Move images into the folder of their class."
         )
     if empty:
         _warn(f"Folders in '{display_name(folder)}' without images are left out: {_shown(empty)}.")
@@ -180,9 +180,9 @@ def _say_nested(folder: Path, found: dict[Path, list[Path]]) -> None:
 
 def _nothing_found(folder: Path, loose: list[str], empty: list[str], passed_over: PassedOver) -> DataError:
     if loose:
-        what = f"has {len(loose)} images ({_shown(loose)}) but no sub-folder with images"
+        what = f"has {counted(len(loose), 'image')} ({_shown(loose)}) but no sub-folder with images"
     elif empty:
-        what = f"has {len(empty)} sub-folders ({_shown(empty)}), all without images"
+        what = f"has {counted(len(empty), 'sub-folder')} ({_shown(empty)}) and no images"
     else:
         what = "is empty (or holds hidden files only)"
     return DataError(

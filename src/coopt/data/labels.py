@@ -13,6 +13,7 @@ from jaxtyping import Int
 from coopt.data.class_names import warn_of_codes
 from coopt.data.text_files import visible
 from coopt.errors import DataError
+from coopt.wording import counted
 
 
 def encode_labels(
@@ -33,7 +34,9 @@ def encode_labels(
     """
     values = as_labels(labels)
     if n_images is not None and len(values) != n_images:
-        raise DataError(f"Got {len(values)} labels for {n_images} images. Expected one label per image.")
+        raise DataError(
+            f"Got {counted(len(values), 'label')} for {counted(n_images, 'image')}. Expected one label per image."
+        )
     if not values:
         raise DataError("Got no labels. Expected one label per image.")
     names = None if class_names is None else as_class_names(class_names)

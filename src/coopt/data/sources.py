@@ -34,6 +34,7 @@ from coopt.data.images import (
 )
 from coopt.data.value_range import DoubtfulRange, file_is_deep
 from coopt.errors import BadImageError, DataError
+from coopt.threads import usable_cores
 
 View = str | int
 """How an image is looked at: "test" (the test transform), or the seed of an augmented training view."""
@@ -162,8 +163,7 @@ def view_seed(digest: str, view: View) -> int:
 
 def default_workers() -> int:
     """As many threads as this process may use cores, at most 8: more do not help Pillow."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, usable)
+    return min(8, usable_cores())
 
 
 def ordered_map(

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from coopt.errors import CooptWarning, DataError
+from coopt.wording import counted
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if len(self.paths) != len(self.labels):
-            raise DataError(f"Got {len(self.labels)} labels for {len(self.paths)} images. Expected one per image.")
+            raise DataError(
+                f"Got {counted(len(self.labels), 'label')} for {counted(len(self.paths), 'image')}. Expected one per image."
+            )
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -15,9 +15,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
@@ -35,6 +32,7 @@ from coopt.data import (
 )
 from coopt.data.sources import View
 from coopt.errors import DataError, FewShotsWarning, ParameterError
+from coopt.methods.estimator import Estimator, check_fitted
 from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
 from coopt.progress import progress_shown, tracked
@@ -54,7 +52,7 @@ SCORES_TOGETHER = 1 << 26
 """Scores (images times classes) that prediction holds at once; bytes are four times as many."""
 
 
-class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
+class ClipClassifier(Estimator, ABC):
     """Base of all methods: image features against something learned or written.
 
     `images` is, everywhere: a list of paths, PIL images or arrays (H, W, 3) of uint8; one array (N, H, W, 3) of uint8;
@@ -224,13 +222,13 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def image_features(self, images: Any, on_bad_image: Literal["fail", "skip"] = "fail") -> Features:
         """Test-view features of images, as `predict` makes them; to be given to it instead of images, as they are."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         with progress_shown(self.verbose):
             return self._features(as_images(images), ("test",), on_bad_image)
 
     def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Scores before the softmax; a bad image is an error, as every image must have its row."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         return np.concatenate([np.zeros((0, len(self.class_names_)), np.float32), *self._logits_in_parts(images)])
 
     def _logits_in_parts(self, images: Any) -> Iterator[Float[np.ndarray, "part classes"]]:
@@ -255,7 +253,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each image, in the form that labels had when fitting (names or integers)."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         return self.classes_[self._best(images)]
 
     def _best(self, images: Any) -> Int[np.ndarray, " n"]:
@@ -274,12 +272,14 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
         Raises:
             DataError: no images, or another number of labels.
         """
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         values, best = as_labels(labels), self._best(images)
         if len(best) != len(values):
             raise DataError(f"Got {len(values)} labels for {len(best)} images. Expected one label per image.")
         if not values:
             raise DataError("Got no images to score. Expected at least one, with its label.")
+        from sklearn.metrics import accuracy_score
+
         names = np.array(self.class_names_) if isinstance(values[0], str) else np.arange(len(self.class_names_))
         return float(accuracy_score(values, names[best], sample_weight=sample_weight))
 
@@ -300,7 +300,7 @@ class ClipClassifier(ClassifierMixin, BaseEstimator, ABC):
 
     def _copy_with(self, names: Sequence[str]) -> ClipClassifier:
         """A fitted copy for other class names, with nothing yet computed from them."""
-        check_is_fitted(self, "class_names_")
+        check_fitted(self, "class_names_")
         other = copy.copy(self)
         other.class_names = list(as_class_names(names))
         other._set_classes(self.backbone_, other.class_names, named=True, precision=self.precision_)

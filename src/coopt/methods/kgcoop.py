@@ -90,6 +90,7 @@ class KgCoOp(CoOp):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._require_number("guide_weight", 0.0)
+        template_list(self.templates)
 
     def _penalty(self) -> Callable[[Float[Tensor, "classes dim"]], Tensor | float]:
         templates = template_list(self.templates)

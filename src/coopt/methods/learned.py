@@ -25,11 +25,11 @@ from coopt.data import extract_features
 from coopt.locks import writing_file
 from coopt.methods.base import ClipClassifier
 from coopt.methods.inputs import is_features, is_pixels
+from coopt.threads import threads_for
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
 from coopt.training.heap import kept_heap
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import RECIPES, Recipe
-from coopt.training.threads import threads_for
 
 FRESH_VIEWS_TOGETHER = 512
 """Freshly augmented views that are encoded in one go."""

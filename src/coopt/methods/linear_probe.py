@@ -7,22 +7,23 @@ images. Published, ImageNet, 16 shots: 55.87 (RN50), 59.75 (RN101), 59.58 (ViT-B
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, encode_labels
 from coopt.methods.base import ClipClassifier
 from coopt.methods.inputs import as_images
-from coopt.training.threads import threads_for
+from coopt.threads import threads_for
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import, and predicting needs none of it
+    from sklearn.linear_model import LogisticRegression
 
 SEARCH = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 BISECTIONS = 8
@@ -102,14 +103,15 @@ class LinearProbe(ClipClassifier):
         self._set_state({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
 
     def _cross_validated(self, x: Float[np.ndarray, "n dim"], y: Int[np.ndarray, " n"]) -> float:
+        from sklearn.model_selection import StratifiedKFold, cross_val_score
+
         folds = min(4, int(np.bincount(y).min()))
         if folds < 2:
             return 1.0
         splits = StratifiedKFold(folds, shuffle=True, random_state=self.seed)
 
         def accuracy(c: float) -> float:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with _unconverged():
                 return float(cross_val_score(_regression(c), x, y, cv=splits).mean())
 
         return _search(accuracy)
@@ -149,12 +151,22 @@ def _search(accuracy: Callable[[float], float]) -> float:
 
 
 def _regression(c: float) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(solver="lbfgs", max_iter=1000, C=c)
 
 
 def logistic_regression(c: float, x: np.ndarray, y: np.ndarray) -> LogisticRegression:
     """scikit-learn's logistic regression as the protocol wants it, fitted."""
-    with warnings.catch_warnings():
-        # The protocol stops after 1000 iterations, converged or not.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with _unconverged():
         return _regression(c).fit(x, y)
+
+
+@contextmanager
+def _unconverged() -> Iterator[None]:
+    """Within this context nothing is said of regressions that stop early: the protocol stops after 1000 iterations."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield

@@ -20,7 +20,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
@@ -32,6 +31,7 @@ from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
+from coopt.methods.estimator import check_fitted
 from coopt.methods.image_tuning import ImageEncoderTuning
 from coopt.methods.kgcoop import KgCoOp
 from coopt.methods.learned import LearnedMethod
@@ -73,7 +73,7 @@ def save(estimator: ClipClassifier, folder: Path, extra: dict[str, Any] | None =
     """Writes a fitted estimator; `extra` (metrics, how it was made) goes into the JSON beside it."""
     from coopt import __version__
 
-    check_is_fitted(estimator, "class_names_")
+    check_fitted(estimator, "class_names_")
     backbone = estimator.backbone_
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in estimator._state().items()}
     data = dump_tensors(tensors)

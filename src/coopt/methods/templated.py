@@ -76,6 +76,7 @@ class TemplatedMethod(LearnedMethod):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._check_text_parameters()
+        template_list(self.templates)
 
     def _set_classes(
         self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None

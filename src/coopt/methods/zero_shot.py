@@ -74,6 +74,7 @@ class ZeroShot(ClipClassifier):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         self._check_text_parameters()
+        template_list(self.templates)
 
     def _fit(self, features: None, targets: Int[Tensor, " n"]) -> None:
         self._set_state({})

@@ -40,12 +40,22 @@ def imagenet_templates() -> tuple[str, ...]:
 
 
 def template_list(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """The templates that are meant by one template, several, "ensemble" (seven) or "ensemble-80" (all of CLIP's)."""
+    """The templates that are meant by one template, several, "ensemble" (seven) or "ensemble-80" (all of CLIP's).
+
+    Raises:
+        ParameterError: it is neither text nor a list of texts.
+    """
     if templates == "ensemble":
         return ENSEMBLE
     if templates == "ensemble-80":
         return imagenet_templates()
-    return (templates,) if isinstance(templates, str) else tuple(templates)
+    found = (templates,) if isinstance(templates, str) else templates
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+        raise ParameterError(
+            f"{subject('templates', 'the method')} must be one template such as 'a photo of a {{}}.', or a list of them. "
+            f"Got {templates!r} instead."
+        )
+    return tuple(found)
 
 
 def template_features(

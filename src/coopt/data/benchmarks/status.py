@@ -10,6 +10,7 @@ from coopt.data.benchmarks.catalogue import Benchmark
 from coopt.data.benchmarks.loading import read_benchmark
 from coopt.data.images import display_name
 from coopt.errors import DataError
+from coopt.wording import counted
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def benchmark_status(benchmark: Benchmark, root: Path) -> BenchmarkStatus:
     if len(found.class_names) < benchmark.classes:
         missing.append(f"{benchmark.classes - len(found.class_names)} of {benchmark.classes} classes")
     if found.missing:
-        missing.append(f"{len(found.missing)} images of the split, the first: {display_name(found.missing[0])}")
+        missing.append(
+            f"{counted(len(found.missing), 'image')} of the split, the first: {display_name(found.missing[0])}"
+        )
     elif found.n_images < benchmark.size:
         missing.append(f"{benchmark.size - found.n_images} of {benchmark.size} images")
     split = "made" if not found.published else "official" if benchmark.published_split is None else "published"
