@@ -40,7 +40,7 @@ from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names, clean_name
 from coopt.text.memory import Memory, bytes_of
-from coopt.wording import subject
+from coopt.wording import counted, subject
 
 LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
 """Parameters that belong to the machine or the moment, not to what is learned."""
@@ -275,7 +275,8 @@ class ClipClassifier(Estimator, ABC):
         check_fitted(self, "class_names_")
         values, best = as_labels(labels), self._best(images)
         if len(best) != len(values):
-            raise DataError(f"Got {len(values)} labels for {len(best)} images. Expected one label per image.")
+            got = f"{counted(len(values), 'label')} for {counted(len(best), 'image')}"
+            raise DataError(f"Got {got}. Expected one label per image.")
         if not values:
             raise DataError("Got no images to score. Expected at least one, with its label.")
         from sklearn.metrics import accuracy_score
