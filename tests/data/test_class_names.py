@@ -78,6 +78,8 @@ class TestFiles:
             ("names.txt", "0 = tench\n1 = gold fish\n"),
             ("names.txt", "0\ttench\r1\tgold fish\r"),
             ("names", "tench\ngold fish\n"),
+            ("mixed.txt", "0 tench\n1\tgold fish\n"),
+            ("mixed.txt", "1: gold fish\n0,tench\n"),
         ],
     )
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

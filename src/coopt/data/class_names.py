@@ -189,7 +189,8 @@ def _read(file: Path, keys: list[str]) -> Mapping[Any, Any] | Sequence[Any]:
         raise DataError(f"The file of class names '{name}' is empty. Expected lines such as 'n01440764 tench'.")
     if file.suffix.lower() in (".csv", ".tsv"):
         return _from_rows(text, name)
-    pairs = max((_pairs(lines, separator) for separator in _SEPARATORS), key=lambda some: _named(keys, some))
+    ways = [_pairs(lines, separator) for separator in _SEPARATORS]
+    pairs = max(*ways, _mixed_pairs(lines, keys), key=lambda some: _named(keys, some))
     named = _named(keys, pairs)
     if named == len(keys) or (named and len(lines) != len(keys)):
         _refuse_two_names(pairs, name)
@@ -206,6 +207,15 @@ def _pairs(lines: Sequence[str], separator: str) -> list[tuple[str, str]]:
     """Lines such as "n01440764 tench" as (class, name)."""
     split = [re.split(separator, line, maxsplit=1) for line in lines]
     return [(_text(pair[0]), pair[1]) for pair in split if len(pair) == 2]
+
+
+def _mixed_pairs(lines: Sequence[str], keys: Sequence[str]) -> list[tuple[str, str]]:
+    """The same where some take a blank here and a comma there: whatever follows a class that is known."""
+    found: list[tuple[str, str]] = []
+    for line in lines:
+        ways = [pair for separator in _SEPARATORS for pair in _pairs([line], separator)]
+        found += [pair for pair in ways if pair[0] in keys][:1]
+    return found
 
 
 def _named(keys: Sequence[str], pairs: Sequence[tuple[str, str]]) -> int:
