@@ -232,6 +232,35 @@ def test_scores_count_what_is_asked(backbone: Backbone, features: Any) -> None:
         model.score(features, said[1:])
 
 
+@pytest.mark.parametrize(
+    ("cls", "parameters", "saved"),
+    [
+        ("CoOp", {"n_ctx": np.int64(2), "seed": np.int32(3)}, {"n_ctx": 2, "seed": 3}),
+        ("KgCoOp", {"guide_weight": np.float32(0.5)}, {"guide_weight": 0.5}),
+        ("TipAdapter", {"alpha": np.float32(0.5), "beta": np.int64(3)}, {"alpha": 0.5, "beta": 3}),
+        ("LinearProbe", {"C": np.float32(0.5), "seed": np.int64(3)}, {"C": 0.5, "seed": 3}),
+        ("ZeroShot", {"templates": np.array(["a {}.", "the {}."])}, {"templates": ["a {}.", "the {}."]}),
+    ],
+)
+def test_parameters_may_be_numpys(
+    cls: str, parameters: dict, saved: dict, backbone: Backbone, features: Any, labels: Any, tmp_path: Path
+) -> None:
+    """As a search over np.arange gives them."""
+    recipe = {} if cls in ("LinearProbe", "ZeroShot") else {"recipe": {"epochs": 1}}
+    model = getattr(coopt, cls)(backbone, cache=False, **recipe, **parameters).fit(features, labels)
+    loaded = coopt.load(model.save(tmp_path / "prompt"), backbone)
+    assert saved.items() <= loaded.get_params().items() and (loaded.logits(features) == model.logits(features)).all()
+    plain = getattr(coopt, cls)(backbone, cache=False, **recipe, **saved).fit(features, labels)
+    assert (plain.logits(features) == model.logits(features)).all()
+
+
+def test_labels_of_validation_images_are_counted(backbone: Backbone, features: Any, labels: Any) -> None:
+    for model in (coopt.LinearProbe(backbone), coopt.TipAdapter(backbone)):
+        with pytest.raises(DataError, match="Got 23 labels for 24 images"):
+            model.fit(features, labels, features, labels[1:])
+        model.fit(features, labels, features, iter(labels))
+
+
 def test_integers_are_images_and_not_pixels() -> None:
     for shape in ((2, 8, 8, 3), (2, 3, 8, 8)):
         assert not is_pixels(np.zeros(shape, np.uint8)) and not is_pixels(torch.zeros(shape, dtype=torch.uint8))

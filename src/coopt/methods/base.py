@@ -118,10 +118,10 @@ class ClipClassifier(Estimator, ABC):
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide what is learned, ready for JSON; once fitted, with what "auto" came to."""
-        found = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
-        if found.get("precision") == "auto":
-            found["precision"] = getattr(self, "precision_", "auto")
-        return found
+        given = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        if given.get("precision") == "auto":
+            given["precision"] = getattr(self, "precision_", "auto")
+        return {k: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for k, v in given.items()}
 
     @property
     def image_precision(self) -> Precision:
@@ -335,16 +335,15 @@ class ClipClassifier(Estimator, ABC):
 
     def _require_number(self, name: str, low: float) -> None:
         value = getattr(self, name)
-        holds = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < float("inf")
-        self._require(name, holds, f"a number >= {low:g}")
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        self._require(name, bool(number and low <= value < float("inf")), f"a number >= {low:g}")
 
     def _require_int(self, name: str, low: int, high: int | None = None) -> None:
         value = getattr(self, name)
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         most = "" if high is None else f" and <= {high}"
-        self._require(
-            name, whole and low <= int(value) and (high is None or int(value) <= high), f"an int >= {low}{most}"
-        )
+        holds = whole and low <= value <= (value if high is None else high)
+        self._require(name, bool(holds), f"an int >= {low}{most}")
 
     def _require_seed(self) -> None:
         self._require_int("seed", 0, MAX_SEED)

@@ -70,8 +70,8 @@ class LinearProbe(ClipClassifier):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        holds = self.C is None or (isinstance(self.C, int | float) and not isinstance(self.C, bool) and self.C > 0)
-        self._require("C", holds, "None or a number > 0")
+        number = isinstance(self.C, int | float | np.integer | np.floating) and not isinstance(self.C, bool)
+        self._require("C", self.C is None or bool(number and self.C > 0), "None or a number > 0")
         self._require_seed()
 
     def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> LinearProbe:
@@ -91,8 +91,7 @@ class LinearProbe(ClipClassifier):
             self.C_ = float(self.C)
         elif self._validation is not None:
             found = self._features(self._validation[0], ("test",))
-            names = self.class_names_ if self.classes_.dtype.kind == "U" else self.class_names
-            val_y, _ = encode_labels(self._validation[1], names)
+            val_y, _ = encode_labels(self._validation[1], self.class_names_, len(self._validation[0]))
             self.C_ = search_c(x, y, found.features[0].cpu().numpy(), val_y[list(found.kept)])
         else:
             self.C_ = self._cross_validated(x, y)

@@ -24,7 +24,7 @@ def random_context(
 ) -> Float[Tensor, "*classes n_ctx width"]:
     """Context vectors drawn from N(0, 0.02): (M, W) for all classes, or (C, M, W) when `n_classes` is given."""
     shape = (n_ctx, backbone.text.width) if n_classes is None else (n_classes, n_ctx, backbone.text.width)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * INIT_STD
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) * INIT_STD
 
 
 def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -> Float[Tensor, "*classes n_ctx width"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,17 +46,17 @@ def template_list(templates: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ParameterError: it is neither text nor a list of texts.
     """
-    if templates == "ensemble":
+    if isinstance(templates, str) and templates == "ensemble":
         return ENSEMBLE
-    if templates == "ensemble-80":
+    if isinstance(templates, str) and templates == "ensemble-80":
         return imagenet_templates()
     found = (templates,) if isinstance(templates, str) else templates
-    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+    if not isinstance(found, list | tuple | np.ndarray) or not all(isinstance(one, str) for one in found):
         raise ParameterError(
             f"{subject('templates', 'the method')} must be one template such as 'a photo of a {{}}.', or a list of them. "
             f"Got {templates!r} instead."
         )
-    return tuple(found)
+    return tuple(str(one) for one in found)
 
 
 def template_features(
@@ -74,7 +75,7 @@ def template_features(
         PromptTooLongError: a prompt does not fit the text tower.
         BackboneError: a text feature is not finite, or zero.
     """
-    if not templates:
+    if len(templates) == 0:
         raise ParameterError(
             f"{subject('templates', 'the method')} must hold at least one template such as 'a photo of a {{}}.'."
         )

@@ -16,7 +16,7 @@ Views = Callable[[int], Float[Tensor, "n dim"]]
 
 def generator_for(seed: int, *parts: int) -> torch.Generator:
     """A generator that depends on the seed and on which draw this is, and on nothing that was drawn before."""
-    mixed = seed & 0xFFFFFFFF
+    mixed = int(seed) & 0xFFFFFFFF  # numpy's integers would wrap around
     for part in parts:
         mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) & 0x7FFFFFFFFFFFFFFF
     return torch.Generator().manual_seed(mixed)
