@@ -38,7 +38,11 @@ WAITING = {
     "OMP_WAIT_POLICY": "PASSIVE",  # GNU's OpenMP, which torch brings on Linux
     "KMP_BLOCKTIME": "0",  # LLVM's and Intel's, in torch for macOS and Windows and in other builds
 }
-"""Environment variables with which threads that wait let others run."""
+"""Environment variables with which threads that wait let others run.
+
+Waking them up costs something where nobody else wants the cores (a sixth of a fit of ViT-B/32 on two cores, see
+`benchmarks/beside.py`), and spinning several times as much where somebody does. OMP_WAIT_POLICY=ACTIVE has them spin.
+"""
 
 
 def set_up_threads() -> None:
