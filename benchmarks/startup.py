@@ -1,9 +1,8 @@
 """How long a command takes before it does anything: from its start to a first prediction, and to a refusal.
 
-    python benchmarks/startup.py [--json FILE] [--before DIR] [--repeats 5]
+    python benchmarks/startup.py [--json FILE] [--before REVISION] [--repeats 5]
 
-Every time is of a whole process, on the bundled model. `--before DIR` is the `src` folder of an earlier version (such as
-a `git worktree`): both take turns. Where the system lets it (Linux, as root), everything is measured once more with the
+Every time is of a whole process, on the bundled model. `--before` names an earlier version in git: both take turns. Where the system lets it (Linux, as root), everything is measured once more with the
 system's copies of all files forgotten before each start, as after the machine was switched on.
 """
 
@@ -61,6 +60,13 @@ def prepared(folder: Path) -> tuple[Path, Path]:
     return prompt, dataset.test.paths[0]
 
 
+def exported(revision: str, folder: Path) -> Path:
+    """The source folder of an earlier version, as git has it."""
+    archive = subprocess.run(["git", "archive", revision, "src"], cwd=SOURCE.parent, capture_output=True, check=True)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder / "src"
+
+
 def forgotten() -> bool:
     """Makes the system forget its copies of files; False where it does not let this process."""
     try:
@@ -96,11 +102,12 @@ def measure(sources: dict[str, Path], repeats: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_json_option(parser)
-    parser.add_argument("--before", type=Path, metavar="DIR", help="the src folder of an earlier version")
+    parser.add_argument("--before", metavar="REVISION", help="an earlier version, as git names it")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    sources = {"before": arguments.before} if arguments.before else {}
-    result = {"rows": measure({**sources, "now": SOURCE}, arguments.repeats)}
+    with tempfile.TemporaryDirectory() as folder:
+        sources = {"before": exported(arguments.before, Path(folder))} if arguments.before else {}
+        result = {"rows": measure({**sources, "now": SOURCE}, arguments.repeats)}
     report(result, on_screen(sections.startup(result)), arguments)
 
 

@@ -172,7 +172,7 @@ def precision(default: str | None) -> Callable[[_Function], _Function]:
         type=click.Choice(["auto", "fp32", "bf16"]),
         default=default,
         show_default=True if default else "the prompt's",
-        help="Of both towers' matrix products. bf16 moves features by half a percent and is faster where the hardware "
+        help="Of both towers' matrix products. bf16 moves features by up to a percent on the mean and is faster where the hardware "
         "knows it; auto takes the faster.",
     )
 

@@ -60,7 +60,7 @@ def extract_features(
             does not suffice.
         workers: threads that read and decode; 0: this thread does it; None: one per usable core, at most 8.
         precision: "fp32", or "bf16" for the products of the image tower: several times as fast where the hardware
-            knows it, with features that differ by about half a percent; "auto": the faster on this machine. The cache
+            knows it, with features that differ by less than a percent on the mean; "auto": the faster on this machine. The cache
             keeps the two apart.
         progress: called with (done, total) images, while it works and at the end.
 

@@ -48,8 +48,8 @@ class CoOp(LearnedMethod):
         text_path: "auto" (the fast path where it is exact), "fast" or "reference".
         precision: of both towers' matrix products, in learning and in prediction: "fp32" or "bf16", which is several
             times as fast where the hardware knows it and many times as slow where it does not, with features that differ
-            by about half a percent; or "auto", the faster of the two on this machine (`precision_` says which). Features
-            given instead of images are taken as they are.
+            by less than a percent on the mean; or "auto", the faster of the two on this machine (`precision_` says
+            which). Features given instead of images are taken as they are.
         memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
             the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
         device: "auto", "cpu", "cuda" ...
