@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -120,7 +120,7 @@ def threads_for(operations: int) -> Iterator[None]:
     else:
         torch.set_num_threads(1)
     try:
-        with threadpool_limits(1) if small else threadpool_limits():
+        with threadpool_limits(1) if small else nullcontext():
             yield
     finally:
         torch.set_num_threads(before)

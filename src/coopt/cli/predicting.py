@@ -31,8 +31,8 @@ from coopt.cli.prediction_rows import (
     line_of,
     read_rows,
 )
-from coopt.data.images import display_name, open_image
-from coopt.errors import BadImageError, DataError, SavedFileError, SkippedImageWarning
+from coopt.data.images import display_name, why_unreadable
+from coopt.errors import DataError, SavedFileError, SkippedImageWarning
 from coopt.locks import writing_file, writing_folder
 from coopt.progress import tracked
 from coopt.wording import counted
@@ -293,7 +293,7 @@ def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bo
         try:
             found = estimator.image_features(list(paths), "skip" if skip else "fail")
         except DataError:
-            reasons = [_reason(path) for path in paths] if skip else []
+            reasons = [why_unreadable(path) for path in paths] if skip else []
             if not reasons or None in reasons:
                 raise
             yield from (Row(path, error=reason) for path, reason in zip(paths, reasons, strict=True))
@@ -309,12 +309,3 @@ def _chunk(estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bo
         row = place[position]
         best = tuple((estimator.class_names_[c], float(probabilities[row, c])) for c in order[row])
         yield Row(path, best, sure=best[0][1] >= least)
-
-
-def _reason(path: Path) -> str | None:
-    """Why an image cannot be read; None when it can."""
-    try:
-        open_image(path)
-    except BadImageError as error:
-        return str(error)
-    return None

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from coopt.data.images import display_name
+from coopt.data.images import display_name, shown_names
 from coopt.data.splits import ImageDataset, Split
 from coopt.data.text_files import decode_text, in_unicode, visible
 from coopt.errors import ClassNameWarning, DataError
@@ -115,7 +115,7 @@ def _ordered(names: Sequence[str]) -> list[str]:
 def _from_list(keys: list[str], names: Sequence[Any], source: str) -> dict[str, str]:
     if len(names) != len(keys):
         raise DataError(
-            f"{source} has {len(names)} names for {len(keys)} classes ({_shown(keys)}). Expected one for each, in this "
+            f"{source} has {len(names)} names for {len(keys)} classes ({shown_names(keys)}). Expected one for each, in this "
             "order, or a mapping from each class to its name."
         )
     return dict(zip(keys, map(_text, names), strict=True))
@@ -128,7 +128,7 @@ def _from_mapping(keys: list[str], names: Mapping[Any, Any], source: str) -> dic
         close = get_close_matches(missing[0], set(known) - set(keys), n=1)
         hint = f" Did you mean that class by {close[0]!r}?" if close else ""
         raise DataError(
-            f"{source} has no name for {len(missing)} of {len(keys)} classes: {_shown(missing)}.{hint} "
+            f"{source} has no name for {len(missing)} of {len(keys)} classes: {shown_names(missing)}.{hint} "
             "Add a name for each."
         )
     found = {key: known[key] for key in keys}
@@ -155,7 +155,9 @@ def _first_synonyms(names: dict[str, str]) -> dict[str, str]:
 def _check(names: dict[str, str], source: str) -> None:
     blank = [key for key, name in names.items() if not name]
     if blank:
-        raise DataError(f"{source} gives {len(blank)} classes a blank name: {_shown(blank)}. Expected a name for each.")
+        raise DataError(
+            f"{source} gives {len(blank)} classes a blank name: {shown_names(blank)}. Expected a name for each."
+        )
     first: dict[str, str] = {}
     for key, name in names.items():
         other = first.setdefault(name, key)
@@ -198,7 +200,7 @@ def _read(file: Path, keys: list[str]) -> Mapping[Any, Any] | Sequence[Any]:
     if len(lines) == len(keys):
         return lines
     raise DataError(
-        f"The file of class names '{name}' has {len(lines)} lines for {len(keys)} classes ({_shown(keys)}). Expected a "
+        f"The file of class names '{name}' has {len(lines)} lines for {len(keys)} classes ({shown_names(keys)}). Expected a "
         "line such as 'n01440764 tench' for each class, or one name per line in this order."
     )
 
@@ -250,7 +252,7 @@ def _from_rows(text: str, name: str) -> Mapping[str, str]:
     wrong = next((row for row in rows if len(row) != 2), None)
     if wrong is not None:
         raise DataError(
-            f"'{name}' has a row of {len(wrong)} cells: {_shown(wrong)}. Expected two columns, the class and its name; "
+            f"'{name}' has a row of {len(wrong)} cells: {shown_names(wrong)}. Expected two columns, the class and its name; "
             'put quotes around a name that holds the delimiter: "tench, Tinca tinca".'
         )
     _refuse_two_names(rows, name)
@@ -262,7 +264,3 @@ def _refuse_two_names(pairs: Sequence[Sequence[Any]], source: str) -> None:
     for key, name in pairs:
         if seen.setdefault(key, name) != name:
             raise DataError(f"'{source}' gives the class {key!r} two names: {seen[key]!r} and {name!r}. Expected one.")
-
-
-def _shown(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(f"'{display_name(name)}'" for name in names[:limit]) + (", ..." if len(names) > limit else "")

@@ -26,9 +26,9 @@ from coopt.backbones.tensors import described, without_direction
 from coopt.data.cache import FeatureCache
 from coopt.data.encoding import ImageEncoder
 from coopt.data.extraction import CHECKED_AFTER_BAD, Extraction, Features, Progress
-from coopt.data.images import open_image
+from coopt.data.images import why_unreadable
 from coopt.data.sources import View, as_sources, default_workers, ordered_map
-from coopt.errors import BadImageError, BadImagesError, DataError, ParameterError
+from coopt.errors import BadImagesError, DataError, ParameterError
 
 
 def extract_features(
@@ -60,8 +60,8 @@ def extract_features(
             does not suffice.
         workers: threads that read and decode; 0: this thread does it; None: one per usable core, at most 8.
         precision: "fp32", or "bf16" for the products of the image tower: several times as fast where the hardware
-            knows it, with features that differ by less than a percent on the mean; "auto": the faster on this machine. The cache
-            keeps the two apart.
+            knows it, with features that differ by less than a percent on the mean; "auto": the faster on this machine.
+            The cache keeps the two apart.
         progress: called with (done, total) images, while it works and at the end.
 
     Raises:
@@ -125,17 +125,9 @@ def named_together_with(others: Sequence[Any]) -> Iterator[None]:
     except BadImagesError as error:
         looked_at = others[:CHECKED_AFTER_BAD]
         with ThreadPoolExecutor(default_workers()) as pool:
-            found = [one for one in ordered_map(pool, _why_unreadable, looked_at, window=64) if one is not None]
+            found = [one for one in ordered_map(pool, why_unreadable, looked_at, window=64) if one is not None]
         whole = error.whole and len(looked_at) == len(others)
         raise BadImagesError([*error.reasons, *found], error.total + len(looked_at), whole) from None
-
-
-def _why_unreadable(image: Any) -> str | None:
-    try:
-        open_image(image)
-    except BadImageError as error:
-        return str(error)
-    return None
 
 
 def as_features(features: Any) -> Float[Tensor, "n dim"]:

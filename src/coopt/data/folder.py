@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from coopt.data.finding import PassedOver, visible_entries, walk_images
-from coopt.data.images import IMAGE_EXTENSIONS, display_name
+from coopt.data.images import IMAGE_EXTENSIONS, display_name, shown_names
 from coopt.data.splits import Split
 from coopt.data.text_files import visible
 from coopt.errors import CooptWarning, DataError
@@ -49,9 +49,9 @@ def read_folder(
     passed_over = PassedOver(refuse_folders=on_bad_image == "fail")
     ignored = [folder.name for folder in folders if folder not in parts.values()]
     if parts and ignored:
-        taken = _shown([folder.name for folder in parts.values()])
+        taken = shown_names([folder.name for folder in parts.values()])
         _warn(
-            f"In '{display_name(root)}', the folders {taken} are taken as parts of the data set, and {_shown(ignored)} are "
+            f"In '{display_name(root)}', the folders {taken} are taken as parts of the data set, and {shown_names(ignored)} are "
             "left out."
         )
     found = {
@@ -106,10 +106,10 @@ def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: Passe
     if loose:
         _warn(
             f"Left out, being directly in '{display_name(folder)}' and so of no class: {counted(len(loose), 'image')} "
-            f"({_shown(loose)}). Move images into the folder of their class."
+            f"({shown_names(loose)}). Move images into the folder of their class."
         )
     if empty:
-        _warn(f"Folders in '{display_name(folder)}' without images are left out: {_shown(empty)}.")
+        _warn(f"Folders in '{display_name(folder)}' without images are left out: {shown_names(empty)}.")
     by_class = _by_class(folder, found, class_from or "top")
     if len(by_class) == len(found) == 1:
         _refuse_wrapped(folder, next(iter(found)))
@@ -173,16 +173,16 @@ def _say_nested(folder: Path, found: dict[Path, list[Path]]) -> None:
     others = ", and so on" if sum(1 for names in nested.values() if names) > 1 else ""
     _warn(
         f"In '{display_name(folder)}', images in folders within a class folder belong to that class: those of "
-        f"{_shown(below)} to '{display_name(top)}'{others}. If the inner folders are the classes, add "
+        f"{shown_names(below)} to '{display_name(top)}'{others}. If the inner folders are the classes, add "
         f"{setting('class_from', 'parent')}; if all is right, {setting('class_from', 'top')}."
     )
 
 
 def _nothing_found(folder: Path, loose: list[str], empty: list[str], passed_over: PassedOver) -> DataError:
     if loose:
-        what = f"has {counted(len(loose), 'image')} ({_shown(loose)}) but no sub-folder with images"
+        what = f"has {counted(len(loose), 'image')} ({shown_names(loose)}) but no sub-folder with images"
     elif empty:
-        what = f"has {counted(len(empty), 'sub-folder')} ({_shown(empty)}) and no images"
+        what = f"has {counted(len(empty), 'sub-folder')} ({shown_names(empty)}) and no images"
     else:
         what = "is empty (or holds hidden files only)"
     return DataError(
@@ -197,7 +197,7 @@ def _refuse_wrapped(folder: Path, inside: Path) -> None:
     if len(below) > 1 and _has_class_folders(inside):
         raise DataError(
             f"The folder '{display_name(folder)}' has only one class: {class_name_of(inside)!r}. Its own sub-folders are "
-            f"{_shown(below)}: did you mean '{display_name(inside)}'?"
+            f"{shown_names(below)}: did you mean '{display_name(inside)}'?"
         )
 
 
@@ -235,7 +235,3 @@ def _warn(message: str) -> None:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS
-
-
-def _shown(names: list[str], limit: int = 5) -> str:
-    return ", ".join(f"'{display_name(name)}'" for name in names[:limit]) + (", ..." if len(names) > limit else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def shown_names(names: Sequence[str], limit: int = 5) -> str:
+    """The first of some names, as a message quotes them: "'a', 'b', ..."."""
+    return ", ".join(f"'{display_name(name)}'" for name in names[:limit]) + (", ..." if len(names) > limit else "")
+
+
 def open_image(source: Source, value_range: _ValueRange | None = None) -> Image.Image:
     """An upright RGB image: EXIF rotation applied, the first frame of an animation, any colour mode converted.
 
@@ -69,6 +75,15 @@ def open_image(source: Source, value_range: _ValueRange | None = None) -> Image.
         return decode_image(read_image_bytes(source), display_name(source), value_range)
     image = source if isinstance(source, Image.Image) else image_of_array(source, "The image")
     return _upright_rgb(image, name_of(source), value_range, file_deep=False)
+
+
+def why_unreadable(source: Source) -> str | None:
+    """Why an image cannot be read; None when it can."""
+    try:
+        open_image(source)
+    except BadImageError as error:
+        return str(error)
+    return None
 
 
 def name_of(source: Source) -> str:
