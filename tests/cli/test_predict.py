@@ -126,6 +126,9 @@ def test_other_classes(learned: tuple[Path, Path], mixed: Path, tmp_path: Path) 
     assert document["class_names"] == names
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n\n")
     assert run_json("predict", learned[0], mixed, "--classes-file", tmp_path / "names.txt") == document
+    for encoding in ("utf-8-sig", "utf-16"):  # as Windows' editors write it
+        (tmp_path / "marked.txt").write_bytes("\r\n".join(["\u200ba red kite", "a grey heron "]).encode(encoding))
+        assert run_json("predict", learned[0], mixed, "--classes-file", tmp_path / "marked.txt") == document
     both = run("predict", learned[0], mixed, "--classes", "a,b", "--classes-file", tmp_path / "names.txt")
     assert "exclude each other" in both.stderr
     assert "at least two" in run("predict", learned[0], mixed, "--classes", "one").stderr

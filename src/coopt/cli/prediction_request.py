@@ -18,6 +18,7 @@ from coopt.cli.where import Where
 from coopt.data.finding import iter_images
 from coopt.data.image_lists import listed_images
 from coopt.data.images import display_name
+from coopt.data.text_files import decode_text, in_unicode, visible
 from coopt.errors import DataError, ParameterError
 
 Form = Literal["csv", "jsonl"]
@@ -158,15 +159,16 @@ def read_class_names(classes: str | None, file: Path | None) -> list[str] | None
         raise ParameterError("--classes and --classes-file exclude each other: give one of them.")
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ParameterError(f"The file of class names '{display_name(file)}' cannot be read: {reason}.") from error
+            lines = in_unicode(decode_text(file.read_bytes())).splitlines()
+        except OSError as error:
+            raise ParameterError(
+                f"The file of class names '{display_name(file)}' cannot be read: {error.strerror or error}."
+            ) from error
     elif classes is not None:
         lines = classes.split(",")
     else:
         return None
-    names = [line.strip() for line in lines if line.strip()]
+    names = [name for line in lines if (name := visible(line))]
     if not names:
         where = "--classes" if file is None else f"The file of class names '{display_name(file)}'"
         raise ParameterError(f"{where} names no class. Expected at least two.")
