@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "coopt"
 
-ROOT_MODULES = {"errors", "files", "locks", "progress", "registry", "safe_pickle", "threads", "wording"}
+ROOT_MODULES = {"errors", "events", "files", "locks", "progress", "registry", "safe_pickle", "threads", "wording"}
 """Used by all."""
 
 MAY_IMPORT = {

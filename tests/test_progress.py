@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from coopt.backbones import load_backbone
-from coopt.progress import RateColumn, busy, progress_shown, tracked
+from coopt.events import busy, tracked
+from coopt.progress import RateColumn, progress_shown
 
 
 @pytest.mark.parametrize(("each", "shown"), [(0.01, "100/s"), (0.4, "2.5/s"), (20.0, "0.1/s")])

@@ -83,6 +83,10 @@ class TrainingError(CooptError):
     """Training cannot go on: for example a loss that is not finite."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C where it can be said what was saved and how to go on."""
+
+
 class CooptWarning(UserWarning):
     """Base of every warning that coopt gives."""
 

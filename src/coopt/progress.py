@@ -1,10 +1,11 @@
-"""Progress for people: bars on a terminal when somebody asked for them, silence everywhere else."""
+"""Progress for people: a listener (`events.py`) that draws bars on a terminal, where somebody asked for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -13,13 +14,17 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 from rich.text import Text
 
-_shown: ContextVar[Progress | None] = ContextVar("coopt_progress", default=None)
+from coopt import events
+
+_shown: ContextVar[bool] = ContextVar("coopt_progress", default=False)
 
 
 class RateColumn(ProgressColumn):
@@ -32,9 +37,9 @@ class RateColumn(ProgressColumn):
 
 @contextmanager
 def progress_shown(shown: bool = True) -> Iterator[None]:
-    """Within this context `tracked` draws bars on standard error, if that is a terminal."""
+    """Within this context progress is drawn on standard error, if that is a terminal."""
     console = Console(stderr=True)
-    if not shown or not console.is_terminal or _shown.get() is not None:
+    if not shown or not console.is_terminal or _shown.get():
         yield
         return
     columns = (
@@ -48,53 +53,53 @@ def progress_shown(shown: bool = True) -> Iterator[None]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        token = _shown.set(progress)
+        token = _shown.set(True)
         try:
-            yield
+            with events.listening(Bars(progress)):
+                yield
         finally:
             _shown.reset(token)
 
 
-@contextmanager
-def busy(doing: str) -> Iterator[None]:
-    """Where progress is shown, a line that says what goes on ("Loading ..."), for work of unknown length."""
-    progress = _shown.get()
-    if progress is None:
-        yield
-        return
-    progress.stop()  # a terminal has one live display at a time
-    try:
-        with progress.console.status(Text(f"{doing} ...")):
-            yield
-    finally:
-        progress.start()
+class Bars:
+    """A listener that draws: a bar for work whose parts are counted, a line ("Loading ...") for any other."""
 
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[int, TaskID] = {}
+        self._stages: list[tuple[str, Status]] = []
 
-class Tracker:
-    """One piece of long work; does nothing where no progress is shown."""
+    def __call__(self, event: events.Event) -> None:
+        """Draws what concerns it."""
+        if isinstance(event, events.Progress):
+            self._draw_bar(event)
+        elif isinstance(event, events.Stage):
+            self._draw_line(event)
 
-    def __init__(self, description: str, total: int | None, done: int = 0) -> None:
-        self._progress = _shown.get()
-        if self._progress is not None:
-            self._task = self._progress.add_task(description, total=total, completed=done, note="")
+    def _draw_bar(self, event: events.Progress) -> None:
+        if event.finished:
+            if event.work in self._tasks:
+                self._progress.remove_task(self._tasks.pop(event.work))
+                self._progress.refresh()  # now, or the next line that is printed lands on the bar's
+        elif event.work not in self._tasks:
+            state: dict[str, Any] = {"total": event.total, "completed": event.done, "note": event.note}
+            self._tasks[event.work] = self._progress.add_task(event.doing, **state)
+        else:
+            self._progress.update(self._tasks[event.work], completed=event.done, note=event.note)
 
-    def update(self, done: int, note: str = "") -> None:
-        """Says how much is done so far, with a short remark (a loss, a rate)."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, note=note)
-
-    def close(self) -> None:
-        """Removes the bar."""
-        if self._progress is not None:
-            self._progress.remove_task(self._task)
-            self._progress.refresh()  # now, or the next line that is printed lands on the bar's
-
-
-@contextmanager
-def tracked(description: str, total: int | None, done: int = 0) -> Iterator[Tracker]:
-    """A progress bar for work of `total` parts (None: nobody knows), of which some may be `done` already."""
-    tracker = Tracker(description, total, done)
-    try:
-        yield tracker
-    finally:
-        tracker.close()
+    def _draw_line(self, event: events.Stage) -> None:
+        """A terminal has one live display at a time: the bars wait until the line is gone, and one line for another."""
+        if not event.finished:
+            if self._stages:
+                self._stages[-1][1].stop()
+            else:
+                self._progress.stop()
+            status = self._progress.console.status(Text(f"{event.doing} ..."))
+            self._stages.append((event.doing, status))
+            status.start()
+        elif self._stages and self._stages[-1][0] == event.doing:
+            self._stages.pop()[1].stop()
+            if self._stages:
+                self._stages[-1][1].start()
+            else:
+                self._progress.start()

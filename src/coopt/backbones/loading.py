@@ -13,7 +13,7 @@ from coopt.backbones.names import unknown_name
 from coopt.backbones.preprocessing import ValueRange
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
-from coopt.progress import busy
+from coopt.events import busy
 
 # One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
 _loaded: weakref.WeakValueDictionary[tuple[str, str, str], Backbone] = weakref.WeakValueDictionary()

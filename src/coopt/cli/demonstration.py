@@ -16,11 +16,11 @@ import torch
 from coopt.backbones import Backbone, load_backbone
 from coopt.cli.demo_report import say_next, say_table, say_words, write_figures
 from coopt.cli.fit_report import peak_memory, versions
-from coopt.cli.group import Interrupted
 from coopt.cli.output import Output
 from coopt.cli.run_folder import refuse_foreign
 from coopt.data import FeatureCache, ImageDataset, display_name, encode_labels, few_shot
 from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
+from coopt.errors import Interrupted
 from coopt.evaluation.few_shot import (
     HAND_MADE,
     NAIVE,
@@ -32,11 +32,11 @@ from coopt.evaluation.few_shot import (
     summarise,
 )
 from coopt.evaluation.results import ResultFile
+from coopt.events import Tracker, tracked
 from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
 from coopt.methods.linear_probe import search_c
 from coopt.methods.saving import save
-from coopt.progress import Tracker, tracked
 from coopt.prompts.context import DEFAULT_INIT
 from coopt.prompts.words import distance_scale, nearest_words
 from coopt.training.recipe import Recipe

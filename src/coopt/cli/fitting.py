@@ -11,12 +11,12 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import resolved
 from coopt.cli.fit_advice import Measured
 from coopt.cli.fit_report import report, result_of, saved_extra, say_data, title_of
-from coopt.cli.group import Interrupted
 from coopt.cli.output import Output, size_of
 from coopt.cli.run_folder import RunFolder, beside
 from coopt.cli.settings import FitSettings
 from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
 from coopt.data.features import named_together_with
+from coopt.errors import Interrupted
 from coopt.evaluation import Evaluation, evaluate
 from coopt.methods.base import ClipClassifier
 from coopt.methods.learned import LearnedMethod

@@ -19,11 +19,11 @@ from typing import Any
 
 import click
 
-from coopt.errors import CooptError
+from coopt.errors import CooptError, Interrupted
 
 
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Ctrl-C where it can be said what was saved and how to go on."""
+class _Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """`Interrupted` on its way through click, which would drop what it says."""
 
 
 class Group(click.Group):
@@ -69,6 +69,13 @@ class LazyGroup(Group):
         """The list of commands, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in self.commands_at.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as interrupted:
+            raise _Stopped(str(interrupted)) from interrupted
 
     def main(  # type: ignore[override]
         self,
@@ -135,11 +142,11 @@ def _report(error: BaseException, as_json: bool, debug: bool) -> int:
     if isinstance(error, click.UsageError):
         error.show()
         kind, message, code = "UsageError", error.format_message(), error.exit_code
-    elif isinstance(error, (Interrupted, click.Abort, KeyboardInterrupt)):
+    elif isinstance(error, (_Stopped, click.Abort, KeyboardInterrupt)):
         kind, code = "Interrupted", 130
         message = (
             str(error)
-            if isinstance(error, Interrupted)
+            if isinstance(error, _Stopped)
             else (
                 "Interrupted. Image features computed so far are kept in the cache: the same command goes on from there."
             )

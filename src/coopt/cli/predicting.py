@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from coopt.cli.contact_sheet import ContactSheet, check_sheet
-from coopt.cli.group import Interrupted
 from coopt.cli.output import Output
 from coopt.cli.placing import Placer
 from coopt.cli.prediction_file import PredictionFile
@@ -32,9 +31,9 @@ from coopt.cli.prediction_rows import (
     read_rows,
 )
 from coopt.data.images import display_name, why_unreadable
-from coopt.errors import DataError, SavedFileError, SkippedImageWarning
+from coopt.errors import DataError, Interrupted, SavedFileError, SkippedImageWarning
+from coopt.events import tracked
 from coopt.locks import writing_file, writing_folder
-from coopt.progress import tracked
 from coopt.wording import counted
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ import torch
 from coopt.backbones import Backbone, check_backbone_name, load_backbone
 from coopt.backbones.loading import resolve_device
 from coopt.cli.fit_report import versions
-from coopt.cli.group import Interrupted
 from coopt.cli.output import Output
 from coopt.cli.suites_showing import records_of
 from coopt.data import display_name
-from coopt.errors import CooptError, DataError, ParameterError
+from coopt.errors import CooptError, DataError, Interrupted, ParameterError
 from coopt.suites.catalogue import find_suite
 from coopt.suites.places import places_of
 from coopt.suites.plan import Plan, Task, estimate, plan_of

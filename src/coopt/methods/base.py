@@ -32,10 +32,11 @@ from coopt.data import (
 )
 from coopt.data.sources import View
 from coopt.errors import DataError, FewShotsWarning, ParameterError
+from coopt.events import tracked
 from coopt.methods.estimator import Estimator, check_fitted
 from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
-from coopt.progress import progress_shown, tracked
+from coopt.progress import progress_shown
 from coopt.text.encode import PATHS
 from coopt.text.encode import Path as TextPath
 from coopt.text.layout import check_class_names, clean_name

@@ -17,7 +17,7 @@ from coopt.errors import CooptError, CooptWarning, SavedFileError
 from coopt.evaluation.claims import Claims
 from coopt.evaluation.run_files import Record, read_record, write_record
 from coopt.evaluation.runs import Bench, RunResult
-from coopt.progress import Tracker, tracked
+from coopt.events import Tracker, tracked
 from coopt.prompts.words import distance_scale
 from coopt.suites.plan import Plan, Task
 from coopt.suites.suite import Model

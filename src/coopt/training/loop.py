@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coopt.backbones.tensors import settled
 from coopt.errors import TrainingError
-from coopt.progress import tracked
+from coopt.events import tracked
 from coopt.training.checkpoint import Checkpoint
 from coopt.training.recipe import Recipe
 from coopt.wording import called, setting
