@@ -10,7 +10,18 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "coopt"
 
-ROOT_MODULES = {"errors", "events", "files", "locks", "progress", "registry", "safe_pickle", "threads", "wording"}
+ROOT_MODULES = {
+    "errors",
+    "events",
+    "files",
+    "locks",
+    "parameters",
+    "progress",
+    "registry",
+    "safe_pickle",
+    "threads",
+    "wording",
+}
 """Used by all."""
 
 MAY_IMPORT = {
