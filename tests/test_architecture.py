@@ -41,8 +41,8 @@ OUTSIDE = {"__init__", "__main__", "testing"}
 """Public faces, which may use everything; of the first only its version is used."""
 
 
-NAMED = re.compile(r"coopt(\.\w+)+(:\w+)?")
-"""A text that names a module of coopt, as registries have them: what it names is imported later."""
+NAMED = re.compile(r"coopt(\.\w+)+:\w+")
+"""A text that names something in a module of coopt, as registries have it: the module is imported later."""
 
 
 def module_of(file: Path) -> str:
