@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,33 @@ def test_show_all_as_markdown(ran: tuple[Path, str]) -> None:
     assert "Made with the backbone bundled (fingerprint" in result.stdout and "Seconds a run took" in result.stdout
 
 
+def test_packed_runs_are_shown_and_complete_and_unpacked_as_they_were(ran: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(ran[0], tmp_path / "results")
+    out, before = tmp_path / "results", {path.name: path.read_bytes() for path in (ran[0] / "tiny").iterdir()}
+    shown = run("suite", "show", "tiny", "--out", out).stdout
+    said = run("suite", "pack", "tiny", "--out", out)
+    assert said.exit_code == 0
+    assert said.stdout == f"tiny: 10 runs packed into '{out / 'tiny.jsonl'}', which holds 10.\n"
+    assert [path.name for path in out.iterdir()] == ["tiny.jsonl"]
+    assert run("suite", "show", "tiny", "--out", out).stdout == shown
+    document = run_json("suite", "run", "tiny", "--out", out, "--seeds", "1")
+    assert (document["done"], len(document["complete"])) == ([], 10)
+    document = run_json("suite", "unpack", "--all", "--out", out)
+    assert document["suites"] == [{"suite": "tiny", "file": str(out / "tiny.jsonl"), "unpacked": 10, "left": {}}]
+    assert {path.name: path.read_bytes() for path in (out / "tiny").iterdir()} == before
+    assert [path.name for path in out.iterdir()] == ["tiny"]
+
+
+def test_damaged_runs_are_not_packed(ran: tuple[Path, str], tmp_path: Path) -> None:
+    shutil.copytree(ran[0], tmp_path / "results")
+    damaged = next((tmp_path / "results" / "tiny").glob("*.coop.*.json"))
+    damaged.write_text("{")
+    result = run("suite", "pack", "--all", "--out", tmp_path / "results")
+    assert result.exit_code == 0 and "tiny: 9 runs packed" in result.stdout
+    assert f"Warning: Left as it is: '{damaged}' is not a whole run of a suite" in result.stderr
+    assert damaged.read_text() == "{"
+
+
 def test_missing_is_shown_as_missing(ran: tuple[Path, str], tmp_path: Path) -> None:
     out, _ = ran
     (tmp_path / "tiny").mkdir()
@@ -156,6 +184,14 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: 
         (["show", "zzz"], 1, "There is no suite 'zzz'. There are mini-few-shot, mini-domain, "),
         (["show", "mini-words"], 1, "There are no results of mini-words in 'results'. Run `coopt suite run mini-words"),
         (["show"], 2, "Give the NAME of a suite"),
+        (["pack"], 2, "Give the NAME of a suite"),
+        (["unpack", "tiny", "--all"], 2, "Give the NAME of a suite"),
+        (["pack", "tinny"], 1, "There is no suite 'tinny'. Did you mean tiny?"),
+        (
+            ["unpack", "tiny"],
+            1,
+            "There are no results of tiny in 'results'. Run a suite first, or choose another --out.",
+        ),
         (["show", "tiny", "--all"], 2, "Give the NAME of a suite"),
         (["show", "--all"], 1, "There are no results in 'results'."),
         (

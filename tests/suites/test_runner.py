@@ -13,6 +13,8 @@ import pytest
 
 from coopt.errors import CooptWarning
 from coopt.evaluation.claims import Claims, Owner
+from coopt.evaluation.packed import packed_file
+from coopt.evaluation.packing import pack
 from coopt.evaluation.run_files import Record, read_record, read_records
 from coopt.evaluation.runs import Bench, RunResult
 from coopt.suites.places import places_of
@@ -110,6 +112,23 @@ def out(undisturbed: Path, tmp_path: Path) -> Path:
     """A copy of the results."""
     shutil.copytree(undisturbed, tmp_path / "out")
     return tmp_path / "out"
+
+
+def test_packed_runs_are_complete_and_those_of_another_setting_are_done_again(undisturbed: Path, out: Path) -> None:
+    stale = next(iter(sorted((out / "tiny").glob("*coop.2-shots*.json"))))
+    pack(out / "tiny")
+    assert table(out) == table(undisturbed)
+    outcome = run_tiny(out)
+    assert (outcome.done, len(outcome.complete)) == ([], TOTAL)
+    assert not (out / "tiny").exists()
+
+    packed = packed_file(out / "tiny")
+    packed.write_text(packed.read_text().replace('"seconds":', '"seconds":1'))  # every line changed
+    packed.write_text("".join(line for line in packed.read_text().splitlines(True) if stale.stem in line))
+    with pytest.warns(CooptWarning, match=rf"{stale.stem} in .*tiny\.jsonl' is not a whole run .* It is done again"):
+        outcome = run_tiny(out)
+    assert len(outcome.done) == TOTAL and run_tiny(out).done == []
+    assert table(out) == table(undisturbed)
 
 
 @pytest.mark.parametrize("damage", ["cut", "edited", "empty", "other"])

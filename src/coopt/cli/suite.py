@@ -32,6 +32,8 @@ ONLY = click.option(
     metavar="NAME",
     help="A backbone, data set or method of the suite; may be given several times.",
 )
+NAME = click.argument("name", required=False)
+ALL = click.option("--all", "everything", is_flag=True, help="All suites that have results.")
 
 
 @click.group("suite", cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,8 +105,8 @@ def run(ctx: click.Context, output: Output, **options: Any) -> None:
 
 
 @command("show")
-@click.argument("name", required=False)
-@click.option("--all", "everything", is_flag=True, help="All suites that have results.")
+@NAME
+@ALL
 @OUT
 @ONLY
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
@@ -128,10 +130,50 @@ def show(output: Output, name: str | None, everything: bool, **options: Any) -> 
     """
     from coopt.cli.suites_showing import run_show
 
+    run_show(_one_or_all(name, everything), output=output, **options)
+
+
+@command("pack")
+@NAME
+@ALL
+@OUT
+def pack(output: Output, name: str | None, everything: bool, out: Path) -> None:
+    """Pack a suite's runs into one file, to be committed or sent.
+
+    They are read from there as from their own files: `suite show` shows them, and `suite run` counts them as done. The
+    file is text, DIR/NAME.jsonl, with a line for each run; of a run that is done again, its new file counts.
+
+    \b
+    Examples:
+      coopt suite pack mini-few-shot
+      coopt suite pack --all --out results
+    """
+    from coopt.cli.suites_packing import run_pack
+
+    run_pack("pack", _one_or_all(name, everything), out, output)
+
+
+@command("unpack")
+@NAME
+@ALL
+@OUT
+def unpack(output: Output, name: str | None, everything: bool, out: Path) -> None:
+    """Unpack a suite's runs into one file each, as they were before they were packed.
+
+    \b
+    Example:
+      coopt suite unpack mini-few-shot
+    """
+    from coopt.cli.suites_packing import run_pack
+
+    run_pack("unpack", _one_or_all(name, everything), out, output)
+
+
+def _one_or_all(name: str | None, everything: bool) -> str | None:
     if everything == (name is not None):
         raise click.UsageError("Give the NAME of a suite (`coopt suite list`), or --all.")
-    run_show(name, output=output, **options)
+    return name
 
 
-for _made in (list_, run, show):
+for _made in (list_, run, show, pack, unpack):
     suite.add_command(_made)

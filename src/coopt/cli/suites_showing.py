@@ -9,7 +9,7 @@ from typing import Any
 from coopt.cli.output import Output
 from coopt.data import display_name
 from coopt.errors import SavedFileError
-from coopt.evaluation.run_files import Record, read_records
+from coopt.evaluation.run_files import Record, has_runs, read_records
 from coopt.suites.catalogue import SUITES, find_suite
 from coopt.suites.papers import IMAGENET_RUN
 from coopt.suites.places import places_of
@@ -88,7 +88,7 @@ def records_of(suite: Suite, out: Path, output: Output) -> list[Record]:
 
 
 def _has_results(out: Path, suite: Suite) -> bool:
-    return any((out / suite.name).glob("*.json"))
+    return has_runs(out / suite.name)
 
 
 def _shown(suite: Suite, out: Path, only: Sequence[str], output: Output) -> tuple[Suite, Table, tuple[WordTable, ...]]:

@@ -15,7 +15,7 @@ from coopt.backbones import Backbone
 from coopt.data import FeatureCache, display_name
 from coopt.errors import CooptError, CooptWarning, SavedFileError
 from coopt.evaluation.claims import Claims
-from coopt.evaluation.run_files import Record, read_record, write_record
+from coopt.evaluation.run_files import Record, find_record, write_record
 from coopt.evaluation.runs import Bench, RunResult
 from coopt.events import Tracker, tracked
 from coopt.prompts.words import distance_scale
@@ -169,14 +169,13 @@ class Runner:
 
     def _state(self, task: Task, bench: Bench) -> tuple[State, str]:
         """How a run stands, and why. Another setting under the same name is stale: another model, data, parameters."""
-        path = self.folder / f"{task.name}.json"
-        if not path.exists():
-            return "missing", ""
-        setting = bench.setting(task.place.contender(task.entry), task.shots, task.seed)
         try:
-            record = read_record(path)
+            record = find_record(self.folder, task.name)
         except SavedFileError as error:
             return "damaged", str(error)
+        if record is None:
+            return "missing", ""
+        setting = bench.setting(task.place.contender(task.entry), task.shots, task.seed)
         same = record.suite == self.plan.suite.name and record.result.run == setting.run
         return ("complete" if same else "stale"), ""
 
