@@ -56,13 +56,18 @@ def modules() -> dict[str, Path]:
 
 
 def imported(file: Path) -> Iterator[tuple[str, int]]:
-    """The files of coopt that a file imports, wherever in it, with the lines; a package's name stands for its `__init__`."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """The files of coopt that a file imports, wherever in it, with the lines; a package's name stands for its `__init__`,
+    which imports what its stub says."""
+    text = file.read_text(encoding="utf-8")
+    if (stub := file.with_suffix(".pyi")).exists():
+        text = stub.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute here"
+            assert node.level == (1 if stub.exists() else 0), f"{file}:{node.lineno}: imports are absolute here"
+            source = f"{module_of(file)}.{node.module}" if node.level else node.module or ""
             for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield (whole if whole in modules() else node.module or ""), node.lineno
+                whole = f"{source}.{alias.name}"
+                yield (whole if whole in modules() else source), node.lineno
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno

@@ -1,0 +1,22 @@
+from .backbones.catalogue import list_backbones as list_backbones
+from .backbones.loading import load_backbone as load_backbone
+from .backbones.protocol import Backbone as Backbone
+from .data.benchmarks.registry import register_dataset as register_dataset
+from .data.cache import FeatureCache as FeatureCache
+from .data.dataset import load_dataset as load_dataset
+from .data.splits import ImageDataset as ImageDataset
+from .methods.cocoop import CoCoOp as CoCoOp
+from .methods.coop import CoOp as CoOp
+from .methods.image_tuning import ImageEncoderTuning as ImageEncoderTuning
+from .methods.kgcoop import KgCoOp as KgCoOp
+from .methods.linear_probe import LinearProbe as LinearProbe
+from .methods.saving import describe as describe
+from .methods.saving import load as load
+from .methods.text_bias import TextBias as TextBias
+from .methods.text_transformation import TextTransformation as TextTransformation
+from .methods.tip_adapter import TipAdapter as TipAdapter
+from .methods.zero_shot import ZeroShot as ZeroShot
+from .threads import Runtime as Runtime
+from .training.recipe import Recipe as Recipe
+
+__version__: str

@@ -1,0 +1,12 @@
+from .catalogue import BackboneInfo as BackboneInfo
+from .catalogue import list_backbones as list_backbones
+from .loading import load_backbone as load_backbone
+from .local import LocalBackbone as LocalBackbone
+from .local import local_backbones as local_backbones
+from .names import check_backbone_name as check_backbone_name
+from .openai_archive import from_state_dict as from_state_dict
+from .preprocessing import Preprocessing as Preprocessing
+from .preprocessing import to_rgb as to_rgb
+from .protocol import Backbone as Backbone
+from .protocol import TextTower as TextTower
+from .protocol import Tokenizer as Tokenizer
