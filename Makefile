@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	$(BIN)/coopt demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
