@@ -259,7 +259,7 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("name", "data", "message"),
         [
-            ("photos.zip", b"PK", r"photos\.zip' is an archive: unpack it"),
+            ("unpacked", b"PK\x03\x04", r"is a ZIP archive .*\. Give an archive of images the ending \.zip\."),
             ("photos.tar.gz", b"", r"is an archive: unpack it"),
             ("labels.xlsx", b"PK", r"is a spreadsheet: save it as CSV"),
             ("train.parquet", b"PAR1", r"is a table of records: save its images as files"),

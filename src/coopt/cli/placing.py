@@ -20,8 +20,10 @@ from typing import Literal
 
 from coopt.cli.output import Output
 from coopt.cli.prediction_rows import Row
-from coopt.data.images import display_name
-from coopt.errors import CooptWarning, SavedFileError
+from coopt.data.archives import inside, read_bytes
+from coopt.data.file_names import display_name
+from coopt.errors import CooptWarning, ParameterError, SavedFileError
+from coopt.files import write_bytes
 from coopt.wording import counted
 
 UNCERTAIN = "_uncertain"
@@ -54,12 +56,21 @@ class Placement:
         return f"{self.option} {self.folder.absolute()}"
 
     def holds(self, class_names: Sequence[str]) -> Callable[[Path], bool]:
-        """Tells of an image whether it lies in the folder of a class already."""
+        """Tells of an image whether it lies in the folder of a class already.
+
+        Raises:
+            ParameterError: it is to be moved out of an archive.
+        """
         folders = {os.path.realpath(self.folder / name) for name in (*folder_names(class_names).values(), UNCERTAIN)}
         known: dict[Path, bool] = {}
 
         def placed(image: Path) -> bool:
             if image.parent not in known:
+                if self.how == "move" and inside(image) is not None:
+                    raise ParameterError(
+                        f"'{display_name(image)}' is in an archive, which nothing is moved out of. Give --copy-to in the "
+                        "place of --move-to."
+                    )
                 known.clear()  # images of one folder come one after another
                 real = os.path.realpath(image.parent)
                 known[image.parent] = any(real == one or real.startswith(one + os.sep) for one in folders)
@@ -136,6 +147,9 @@ class Placer:
 
     def _place(self, image: Path, folder: Path) -> None:
         moving = self.placement.how == "move"
+        if inside(image) is not None:
+            self._place_archived(image, folder)
+            return
         if not os.path.lexists(image):
             if (folder / image.name).exists():  # moved before the run was stopped
                 self.there += 1
@@ -157,6 +171,19 @@ class Placer:
             self._move(image, target)
         else:
             self._copy(image, target)
+        self.placed += 1
+
+    def _place_archived(self, image: Path, folder: Path) -> None:
+        """Copies an image out of an archive."""
+        data = read_bytes(image)
+        number, target = 1, folder / image.name
+        while os.path.lexists(target):
+            if target.is_file() and target.read_bytes() == data:
+                self.there += 1
+                return
+            number += 1
+            target = folder / f"{image.stem}-{number}{image.suffix}"
+        write_bytes(target, data)
         self.placed += 1
 
     def _copy(self, image: Path, target: Path) -> None:

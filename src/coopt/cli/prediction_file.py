@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from coopt.data.images import display_name
+from coopt.data.archives import status_of
+from coopt.data.file_names import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_json
 from coopt.locks import writing_file
@@ -260,9 +261,8 @@ def _digests(images: Iterable[Path], names: str = "", contents: str = "") -> tup
     for image in images:
         name = os.fsencode(image)
         try:
-            status = image.stat()
-            seen = f"{status.st_size} {status.st_mtime_ns}"
-        except (OSError, ValueError):
+            seen = "{} {}".format(*status_of(image))
+        except (OSError, ValueError):  # an error of an archive is a ValueError, too
             seen = "gone"
         names = hashlib.sha256(names.encode() + name).hexdigest()
         contents = hashlib.sha256(contents.encode() + name + seen.encode()).hexdigest()

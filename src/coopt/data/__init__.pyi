@@ -9,10 +9,10 @@ from .dataset import load_dataset as load_dataset
 from .features import Features as Features
 from .features import as_features as as_features
 from .features import extract_features as extract_features
+from .file_names import display_name as display_name
 from .finding import find_images as find_images
 from .images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from .images import MAX_PIXELS as MAX_PIXELS
-from .images import display_name as display_name
 from .images import open_image as open_image
 from .labels import as_class_names as as_class_names
 from .labels import as_labels as as_labels

@@ -26,7 +26,7 @@ import numpy as np
 import platformdirs
 from jaxtyping import Float
 
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.errors import CacheWarning
 
 FILE_NAME = "features-v1.sqlite3"  # the number is the format's: other versions of coopt keep their own file

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from coopt.data.images import display_name, shown_names
+from coopt.data.file_names import display_name, shown_names
 from coopt.data.splits import ImageDataset, Split
 from coopt.data.text_files import decode_text, in_unicode, visible
 from coopt.errors import ClassNameWarning, DataError

@@ -9,7 +9,8 @@ import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from coopt.data.images import IMAGE_EXTENSIONS, display_name
+from coopt.data.file_names import display_name
+from coopt.data.images import IMAGE_EXTENSIONS
 from coopt.errors import CooptWarning, DataError
 from coopt.wording import setting
 
@@ -152,4 +153,4 @@ def _say(name: str, header: list[str], places: dict[str, int], columns: Columns)
     guessed = {k: header[i] for k, i in places.items() if header[i].lower() != k and getattr(columns, k) is None}
     if guessed:
         taken = " and ".join(f"the column '{display_name(cell)}' is taken as {kind}" for kind, cell in guessed.items())
-        warnings.warn(f"In the CSV '{name}', {taken}.", CooptWarning, stacklevel=5)
+        warnings.warn(f"In the CSV '{name}', {taken}.", CooptWarning, stacklevel=6)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from coopt.data.archives import is_file
 from coopt.data.csv_columns import Columns, Table, find_columns
+from coopt.data.file_names import display_name
 from coopt.data.folder import PART_NAMES
-from coopt.data.images import display_name
 from coopt.data.splits import Split
 from coopt.data.text_files import decode_text, in_unicode, visible
 from coopt.errors import CooptWarning, DataError, SkippedImageWarning
@@ -107,7 +108,7 @@ def _readable_labels(name: str, rows: list[_Row]) -> list[_Row]:
             f"The CSV '{name}' is not UTF-8: {len(odd)} labels were read as Windows-1252 ({shown}). If that is wrong, save "
             "the file as UTF-8.",
             CooptWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return [row._replace(label=visible(unicodedata.normalize("NFC", in_unicode(row.label)))) for row in rows]
 
@@ -153,7 +154,7 @@ def _each_once(name: str, folder: Path, rows: list[_Row]) -> list[_Row]:
         warnings.warn(
             f"The CSV '{name}' has {len(again)} rows that name an image again ({_first(again)}). Each image counts once.",
             CooptWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return list(seen.values())
 
@@ -180,7 +181,7 @@ def _to_parts(name: str, folder: Path, rows: list[_Row], on_bad_image: Literal["
                 f"{what} Paths are counted from the folder of the CSV, '{display_name(folder)}'. "
                 f"Correct them, or leave missing images out with {setting('on_bad_image', 'skip')}."
             )
-        warnings.warn(f"{what} They are left out.", SkippedImageWarning, stacklevel=4)
+        warnings.warn(f"{what} They are left out.", SkippedImageWarning, stacklevel=5)
     return {
         part: Split(tuple(path for path, _ in parts[part]), tuple(label for _, label in parts[part]))
         for part in ("train", "val", "test")
@@ -197,14 +198,7 @@ def find_file(folder: Path, path: str) -> Path | None:
         lambda: unicodedata.normalize("NFC", path),
         lambda: unicodedata.normalize("NFD", path),
     )
-    return next((file for spelling in spellings if _is_file(file := folder / spelling())), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long for the system, or with a null byte
-        return False
+    return next((file for spelling in spellings if is_file(file := folder / spelling())), None)
 
 
 def _first(items: list[str], limit: int = 5) -> str:

@@ -115,7 +115,7 @@ def what_it_is(data: bytes) -> str | None:
 # What people give as a data set and cannot be read as one, by its ending.
 _NO_DATA_SETS = {
     "an archive: unpack it and give its folder": (
-        *(".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".iso"),
+        *(".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".iso"),
     ),
     "a spreadsheet: save it as CSV with the columns path,label": (".xlsx", ".xls", ".ods", ".numbers"),
     "a table of records: save its images as files, or its paths and labels as CSV with the columns path,label": (
@@ -143,7 +143,7 @@ _DATA_KIND_OF = {ending: kind for kind, endings in _NO_DATA_SETS.items() for end
 
 
 def no_data_set(file: Path, image_endings: frozenset[str]) -> str | None:
-    """What a file is that was given as a data set, and what to do, to follow "'x.zip' is"; None when it is not known."""
+    """What a file is that was given as a data set, and what to do, to follow "'x.tar' is"; None when it is not known."""
     ending = file.suffix.lower()
     if ending in image_endings or (is_unread(ending) and ending not in _DATA_KIND_OF):
         return "a single file: give the folder above its class folder"
@@ -151,6 +151,9 @@ def no_data_set(file: Path, image_endings: frozenset[str]) -> str | None:
         return _DATA_KIND_OF[ending]
     try:
         with file.open("rb") as opened:
-            return what_it_is(opened.read(512))
+            beginning = opened.read(512)
+        if beginning.startswith(b"PK\x03\x04"):
+            return "a ZIP archive (or an office document). Give an archive of images the ending .zip"
+        return what_it_is(beginning)
     except OSError:
         return None

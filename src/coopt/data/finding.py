@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from coopt.data.archives import inside, is_file, is_folder, open_archive
 from coopt.data.file_kinds import is_system_name, is_unread, remedy_for
-from coopt.data.images import IMAGE_EXTENSIONS, display_name, unreadable
+from coopt.data.file_names import display_name
+from coopt.data.images import IMAGE_EXTENSIONS, unreadable
 from coopt.errors import DataError, SkippedImageWarning
 from coopt.wording import setting
 
@@ -89,47 +91,66 @@ def walk_images(folder: Path, passed_over: PassedOver | None = None) -> list[Pat
 
 def _walk(folder: Path, entered: set[tuple[int, int]], passed_over: PassedOver, top: bool = False) -> Iterator[Path]:
     try:
-        status, entries = _status(folder), _scan(folder)
+        identity, entries = _identity(folder), entries_of(folder)
     except DataError as error:
         if top:
             raise
         passed_over.add_folder(error)
         return
-    if (status.st_dev, status.st_ino) in entered:
+    if identity in entered:
         return
-    entered.add((status.st_dev, status.st_ino))
-    for name, is_folder, is_link in entries:
-        entry = folder / name
-        if is_folder:
-            if not (is_link and entry.resolve() in entry.parent.resolve().parents):
-                yield from _walk(entry, entered, passed_over)
-        elif entry.suffix.lower() in IMAGE_EXTENSIONS:
-            yield entry
+    if identity is not None:
+        entered.add(identity)
+    for entry in entries:
+        if entry.is_folder:
+            if not (entry.is_link and entry.path.resolve() in folder.resolve().parents):
+                yield from _walk(entry.path, entered, passed_over)
+        elif entry.is_image:
+            yield entry.path
         else:
-            passed_over.add(entry)
+            passed_over.add(entry.path)
 
 
-def _status(folder: Path) -> os.stat_result:
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from all others, whatever links lead to it; None in an archive, where there are no links."""
     try:
-        return folder.stat()
+        status = folder.stat()
     except OSError as error:
+        if inside(folder) is not None:
+            return None
         raise unreadable(folder, error) from error
+    return status.st_dev, status.st_ino
 
 
-def visible_entries(folder: Path) -> list[Path]:
+class Entry(NamedTuple):
+    """A file or folder in a folder: its path, whether it is a folder, and whether it is a symbolic link to what it is."""
+
+    path: Path
+    is_folder: bool
+    is_link: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image file, by its ending."""
+        return not self.is_folder and self.path.suffix.lower() in IMAGE_EXTENSIONS
+
+
+def entries_of(folder: Path) -> list[Entry]:
     """A folder's files and folders, sorted, without hidden ones and what systems leave there ('.git', '__MACOSX').
 
+    The folder may be a ZIP archive, or lie in one; an archive that lies in a folder is a file.
+
     Raises:
-        DataError: the folder may not be read.
+        DataError: the folder may not be read, or the archive cannot.
     """
-    return [folder / name for name, _, _ in _scan(folder)]
-
-
-def _scan(folder: Path) -> list[tuple[str, bool, bool]]:
-    """The visible entries of a folder by name, each with whether it is a folder and whether it is a symbolic link."""
+    within = inside(folder)
+    if within is not None:
+        archive, name = open_archive(within[0]), within[1]
+        names = sorted(one for one in archive.folders.get(name, ()) if not is_system_name(one))
+        return [Entry(folder / one, (f"{name}/{one}" if name else one) in archive.folders) for one in names]
     try:
         with os.scandir(folder) as entries:
-            return sorted(
+            found = sorted(
                 # A link is followed by pathlib, for which one that leads nowhere or to itself is no folder.
                 (one.name, Path(one.path).is_dir() if one.is_symlink() else one.is_dir(), one.is_symlink())
                 for one in entries
@@ -137,10 +158,11 @@ def _scan(folder: Path) -> list[tuple[str, bool, bool]]:
             )
     except OSError as error:
         raise unreadable(folder, error) from error
+    return [Entry(folder / name, is_folder, is_link) for name, is_folder, is_link in found]
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Image files from any mix of files, folders (searched recursively) and globs ('photos/**/*.jpg').
+    """Image files from any mix of files, folders (searched recursively), ZIP archives and globs ('photos/**/*.jpg').
 
     The order is that of `sources`, sorted within each folder and glob; a file found twice comes once. A file that is
     named itself is taken whatever its ending.
@@ -155,8 +177,9 @@ def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
     """The images of `find_images`, one after another: of a folder, no more than the entries of one are held at a time.
 
     Below a folder, hidden files and folders are left out, and what systems leave there. Files of kinds that coopt does
-    not read, and sub-folders that may not be read, are left out with a warning at the end. Symbolic links are followed, except those to a folder that
-    holds them (which would bring in the images of other classes), and no folder is entered twice, so loops end.
+    not read (archives too, which are searched only when they are named), and sub-folders that may not be read, are left
+    out with a warning at the end. Symbolic links are followed, except those to a folder that holds them (which would bring
+    in the images of other classes), and no folder is entered twice, so loops end.
 
     Raises:
         DataError: a source does not exist (before the first image), or nothing was found.
@@ -190,11 +213,11 @@ def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
 def _kind(source: str | os.PathLike[str]) -> Literal["folder", "file", "glob"] | None:
     """What a source is; None when it does not exist."""
     path = Path(source)
+    # What exists under that very name comes first: "photo[1].jpg" is a file, not a glob.
+    if is_folder(path):
+        return "folder"
     try:
-        # What exists under that very name comes first: "photo[1].jpg" is a file, not a glob.
-        if path.is_dir():
-            return "folder"
-        if path.exists():
+        if path.exists() or is_file(path):
             return "file"
     except (OSError, ValueError):  # a name too long for the system, or with a null byte
         return None
@@ -218,7 +241,7 @@ def _matches(pattern: str, passed_over: PassedOver) -> Iterator[Path]:
         path = Path(match)
         if any(is_system_name(part) for part in path.parts if part not in named):
             continue
-        if path.is_dir():
+        if is_folder(path):
             below: Iterable[Path] = _walk(path, set(), passed_over)
         elif path.suffix.lower() in IMAGE_EXTENSIONS:
             below = [path]

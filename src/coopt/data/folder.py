@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from coopt.data.finding import PassedOver, visible_entries, walk_images
-from coopt.data.images import IMAGE_EXTENSIONS, display_name, shown_names
+from coopt.data.file_names import display_name, shown_names
+from coopt.data.finding import Entry, PassedOver, entries_of, walk_images
+from coopt.data.images import IMAGE_EXTENSIONS
 from coopt.data.splits import Split
 from coopt.data.text_files import visible
 from coopt.errors import CooptWarning, DataError
@@ -37,14 +38,14 @@ def read_folder(
     """The parts of a data set in a folder: {"train": ...} when the class folders lie directly in it.
 
     Args:
-        root: the folder.
+        root: the folder, or a ZIP archive.
         class_from: see `ClassFrom`; None: "top", and folders within class folders are spoken of.
         on_bad_image: "skip" leaves out folders that may not be read.
 
     Raises:
         DataError: no images, no class folders, two folders for one part or class, or a folder that may not be read.
     """
-    folders = [entry for entry in visible_entries(root) if entry.is_dir()]
+    folders = [entry.path for entry in entries_of(root) if entry.is_folder]
     parts = _part_folders(root, folders)
     passed_over = PassedOver(refuse_folders=on_bad_image == "fail")
     ignored = [folder.name for folder in folders if folder not in parts.values()]
@@ -57,8 +58,20 @@ def read_folder(
     found = {
         part: _read_classes(folder, class_from, passed_over) for part, folder in (parts or {"train": root}).items()
     }
-    passed_over.warn(stacklevel=3)
+    passed_over.warn(stacklevel=4)
     return found
+
+
+def root_of_archive(archive: Path) -> Path:
+    """The folder in a ZIP archive that holds the classes or parts: most have one folder around all that is in them."""
+    root, entries = archive, entries_of(archive)
+    while len(folders := [entry.path for entry in entries if entry.is_folder]) == 1:
+        if folders[0].name.lower() in PART_NAMES or any(entry.is_image for entry in entries):
+            break
+        if not _has_class_folders(folders[0]):
+            break
+        root, entries = folders[0], entries_of(folders[0])
+    return root
 
 
 def _part_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
@@ -82,25 +95,25 @@ def _part_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
 
 
 def _has_class_folders(folder: Path) -> bool:
-    entries = visible_entries(folder)
-    return any(entry.is_dir() for entry in entries) and not any(_is_image(entry) for entry in entries)
+    entries = entries_of(folder)
+    return any(entry.is_folder for entry in entries) and not any(_is_image(entry.path) for entry in entries)
 
 
 def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: PassedOver) -> Split:
     """The images below each sub-folder, sorted by class and path."""
-    entries = visible_entries(folder)
-    loose = [entry.name for entry in entries if not entry.is_dir() and _is_image(entry)]
+    entries = entries_of(folder)
+    loose = [entry.path.name for entry in entries if entry.is_image]
     for entry in entries:
-        if not entry.is_dir():
-            passed_over.add(entry)
+        if not entry.is_folder:
+            passed_over.add(entry.path)
     found: dict[Path, list[Path]] = {}
     empty: list[str] = []
-    for entry in _class_folders(folder, entries):
-        images = walk_images(entry, passed_over)
+    for path in _class_folders(folder, entries):
+        images = walk_images(path, passed_over)
         if images:
-            found[entry] = images
+            found[path] = images
         else:
-            empty.append(entry.name)
+            empty.append(path.name)
     if not found:
         raise _nothing_found(folder, loose, empty, passed_over)
     if loose:
@@ -119,25 +132,25 @@ def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: Passe
     return Split(tuple(path for path, _ in labelled), tuple(name for _, name in labelled))
 
 
-def _class_folders(folder: Path, entries: list[Path]) -> list[Path]:
+def _class_folders(folder: Path, entries: list[Entry]) -> list[Path]:
     """The sub-folders, without links to a folder that holds them; says when two are one and the same."""
     here = folder.resolve()
     chosen: list[Path] = []
-    by_place: dict[Path, Path] = {}
-    for entry in entries:
-        if not entry.is_dir():
+    by_target: dict[Path, Path] = {}
+    for path, is_folder, is_link in entries:
+        if not is_folder:
             continue
-        place = entry.resolve()
-        if entry.is_symlink() and (place == here or place in here.parents):
-            _warn(f"'{display_name(entry)}' is a link to a folder that holds it, and no class: it is left out.")
+        target = path.resolve()
+        if is_link and (target == here or target in here.parents):
+            _warn(f"'{display_name(path)}' is a link to a folder that holds it, and no class: it is left out.")
             continue
-        same = by_place.setdefault(place, entry)
-        if same != entry:
+        same = by_target.setdefault(target, path)
+        if same != path:
             _warn(
-                f"'{same.name}' and '{entry.name}' in '{display_name(folder)}' are one folder (a link), so its images "
+                f"'{same.name}' and '{path.name}' in '{display_name(folder)}' are one folder (a link), so its images "
                 "have both classes. Remove the link if that is not meant."
             )
-        chosen.append(entry)
+        chosen.append(path)
     return chosen
 
 
@@ -193,7 +206,7 @@ def _nothing_found(folder: Path, loose: list[str], empty: list[str], passed_over
 
 def _refuse_wrapped(folder: Path, inside: Path) -> None:
     """One class whose folder is full of folders is most often an unpacked archive with one folder too many."""
-    below = [entry.name for entry in visible_entries(inside) if entry.is_dir()]
+    below = [entry.path.name for entry in entries_of(inside) if entry.is_folder]
     if len(below) > 1 and _has_class_folders(inside):
         raise DataError(
             f"The folder '{display_name(folder)}' has only one class: {class_name_of(inside)!r}. Its own sub-folders are "
@@ -230,7 +243,7 @@ def class_name_of(folder: Path) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, CooptWarning, stacklevel=6)
+    warnings.warn(message, CooptWarning, stacklevel=7)
 
 
 def _is_image(path: Path) -> bool:

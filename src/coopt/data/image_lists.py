@@ -11,7 +11,7 @@ from pathlib import Path
 
 from coopt.data.csv_file import find_file, paths_in_csv
 from coopt.data.file_kinds import what_it_is
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 

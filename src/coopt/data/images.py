@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
+from coopt.data.archives import read_bytes
 from coopt.data.file_kinds import HEIF_ENDINGS, is_heif, what_it_is
+from coopt.data.file_names import display_name
 from coopt.errors import BadImageError, DataError
 
 _READS_HEIF = find_spec("pillow_heif") is not None
@@ -39,23 +40,7 @@ DOUBT = "coopt_value_range"
 """In the `info` of an opened image: why its brightness may be wrong, as a `DoubtfulRange`."""
 
 Source = Any
-"""What stands for one image: a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
-
-
-def display_name(path: str | os.PathLike[str]) -> str:
-    """The path as text that every terminal and file takes: bytes that are not UTF-8 and control characters escaped."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in os.fspath(path))
-
-
-def _escaped(character: str) -> str:
-    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte that Python could not decode (surrogateescape)
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def shown_names(names: Sequence[str], limit: int = 5) -> str:
-    """The first of some names, as a message quotes them: "'a', 'b', ..."."""
-    return ", ".join(f"'{display_name(name)}'" for name in names[:limit]) + (", ..." if len(names) > limit else "")
+"""What stands for one image: a path (which may lead into a ZIP archive), a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8."""
 
 
 def open_image(source: Source, value_range: _ValueRange | None = None) -> Image.Image:
@@ -129,11 +114,15 @@ def read_image_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        BadImageError: the file is missing, a folder, empty, or may not be read.
+        BadImageError: the file is missing, a folder, empty, or may not be read; or its archive cannot be read.
     """
     name = display_name(path)
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
+    except BadImageError:
+        raise
+    except DataError as error:  # of the archive that it is in
+        raise BadImageError(str(error)) from error
     except FileNotFoundError:
         raise BadImageError(
             f"'{name}' does not exist. Check the path (a broken symbolic link looks the same)."

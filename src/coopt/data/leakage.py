@@ -19,10 +19,12 @@ import numpy as np
 from jaxtyping import Float
 
 from coopt.backbones.preprocessing import ValueRange
-from coopt.data.images import DOUBT, display_name, open_image
+from coopt.data.archives import read_bytes, status_of
+from coopt.data.file_names import display_name
+from coopt.data.images import DOUBT, open_image
 from coopt.data.sources import default_workers
 from coopt.data.splits import ImageDataset
-from coopt.errors import BadImageError, LeakageWarning
+from coopt.errors import BadImageError, DataError, LeakageWarning
 
 NEAR_DUPLICATE_LIMIT = 2000
 """Sets with more images are searched for equal files only: thumbnails cost about ten milliseconds per photo."""
@@ -85,15 +87,15 @@ def _equal_files(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[Pat
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
-    except OSError:
+        return status_of(path).size
+    except (OSError, DataError):
         return -1
 
 
 def _digest(path: Path) -> bytes | None:
     try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
+        return hashlib.sha256(read_bytes(path)).digest()
+    except (OSError, DataError):
         return None
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from coopt import safe_pickle
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.splits import ImageDataset, Split
 from coopt.errors import DataError, SavedFileError
 from coopt.safe_pickle import Datum

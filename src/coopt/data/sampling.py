@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from coopt.data.benchmarks.few_shot_cache import cached_or_drawn
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.splits import ImageDataset, Split
 from coopt.errors import DataError, FewShotsWarning, ParameterError
 

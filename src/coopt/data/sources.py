@@ -22,16 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from coopt.backbones.preprocessing import Preprocessing, ValueRange
-from coopt.data.images import (
-    DOUBT,
-    Source,
-    decode_image,
-    display_name,
-    image_of_array,
-    name_of,
-    open_image,
-    read_image_bytes,
-)
+from coopt.data.file_names import display_name
+from coopt.data.images import DOUBT, Source, decode_image, image_of_array, name_of, open_image, read_image_bytes
 from coopt.data.value_range import DoubtfulRange, file_is_deep
 from coopt.errors import BadImageError, DataError
 from coopt.threads import usable_cores

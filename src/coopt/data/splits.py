@@ -123,7 +123,7 @@ def hold_out(dataset: ImageDataset, fraction: float | int, seed: int) -> ImageDa
             f"Classes with a single image: {shown}. It is kept for training, so nothing of them is held out and "
             "accuracy says nothing about them. Add images to them.",
             CooptWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     if not held:
         return replace(dataset, notes=(*dataset.notes, "No image could be held out: every class has a single one."))

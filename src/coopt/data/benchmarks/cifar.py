@@ -18,7 +18,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from coopt.data.cache import default_cache_folder
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.splits import ImageDataset, Split
 from coopt.errors import DataError, SavedFileError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from coopt.data.benchmarks.split_file import Item, Parts, divide
 from coopt.data.file_kinds import is_system_name
-from coopt.data.images import IMAGE_EXTENSIONS, display_name, unreadable
+from coopt.data.file_names import display_name
+from coopt.data.images import IMAGE_EXTENSIONS, unreadable
 from coopt.errors import DataError
 
 EUROSAT_NAMES = {

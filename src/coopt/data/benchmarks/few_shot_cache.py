@@ -7,7 +7,7 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.splits import ImageDataset, Split, relative_name
 from coopt.errors import CooptWarning, DataError, SavedFileError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coopt.data.benchmarks.class_folders import entries_of
 from coopt.data.benchmarks.split_file import Item, Parts
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 

@@ -12,7 +12,7 @@ from typing import Literal
 from coopt.data.benchmarks.catalogue import Benchmark
 from coopt.data.benchmarks.split_file import PARTS, Item, Parts, class_names_of, read_split_file, write_split_file
 from coopt.data.cache import default_cache_folder
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.splits import ImageDataset, Split
 from coopt.errors import CacheWarning, CooptWarning, DataError, SavedFileError, SkippedImageWarning
 

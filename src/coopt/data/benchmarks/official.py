@@ -12,7 +12,7 @@ import numpy as np
 
 from coopt.data.benchmarks.class_folders import fifty_twenty_thirty
 from coopt.data.benchmarks.split_file import Item, Parts, divide
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 

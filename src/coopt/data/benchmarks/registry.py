@@ -16,7 +16,9 @@ from coopt.data.benchmarks.catalogue import BENCHMARKS, find_benchmark
 from coopt.data.benchmarks.cifar import CIFARS, load_cifar
 from coopt.data.benchmarks.loading import load_benchmark
 from coopt.data.bundled import PREFIX as BUNDLED_PREFIX
-from coopt.data.images import display_name
+from coopt.data.bundled import load_bundled
+from coopt.data.file_names import display_name
+from coopt.data.reading import read_dataset
 from coopt.data.splits import ImageDataset
 from coopt.errors import DataError, ParameterError
 
@@ -66,7 +68,7 @@ def register_dataset(name: str, loader: Loader | str | os.PathLike[str], *, prom
     Args:
         name: letters, digits, "_" and "-". Registering a name again replaces it.
         loader: a function that gets the root (a path or None) and makes an `ImageDataset`, or where the data set lies:
-            a folder or CSV file for `coopt.load_dataset`.
+            a folder, a ZIP archive or a CSV file for `coopt.load_dataset`.
         prompt: its hand-made prompt, such as "a photo of a {}, a type of bird.".
 
     Raises:
@@ -147,8 +149,11 @@ def _load_offered(point: EntryPoint, root: Path | None) -> ImageDataset:
 
 def _loader_of(path: Path) -> Loader:
     def load(root: Path | None) -> ImageDataset:
-        from coopt.data.dataset import load_dataset
-
-        return load_dataset(path)
+        made = load_bundled(str(path)) if str(path).startswith(BUNDLED_PREFIX) else read_dataset(path)
+        if made is None:
+            raise DataError(
+                f"'{display_name(path)}' is not a folder, a ZIP archive or a CSV file: no data set can be read."
+            )
+        return made
 
     return load

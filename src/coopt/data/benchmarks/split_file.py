@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.data.text_files import decode_text
 from coopt.errors import DataError
 from coopt.files import write_bytes

@@ -8,7 +8,7 @@ from typing import Literal
 
 from coopt.data.benchmarks.catalogue import Benchmark
 from coopt.data.benchmarks.loading import read_benchmark
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.errors import DataError
 from coopt.wording import counted
 
