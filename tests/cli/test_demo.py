@@ -128,28 +128,28 @@ def test_json_is_one_document(ran: tuple[Path, Result]) -> None:
 
 
 def test_stopped_and_run_again(ran: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import coopt.cli.demonstration as demonstration
+    from coopt.evaluation import executors
 
-    original = demonstration.few_shot_runs
+    original, calls = executors.execute, []
 
-    def stopped(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for i, one in enumerate(original(*arguments, **options)):
-            if i == 6:
-                raise KeyboardInterrupt
-            yield one
+    def stopped(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(demonstration, "few_shot_runs", stopped)
+        patch.setattr(executors, "execute", stopped)
         result = demo(tmp_path, "--data", NAME)
     assert result.exit_code == 130
-    assert f"6 of 11 results kept in '{tmp_path / 'results.json'}'" in result.stderr
+    assert f"6 of 11 results kept in '{tmp_path / 'demo'}'" in result.stderr
     assert f"coopt demo --out {tmp_path} --shots 1,2" in result.stderr
-    kept = json.loads((tmp_path / "results.json").read_text())["results"]
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "demo").glob("*.json")}
     assert len(kept) == 6
 
     assert demo(tmp_path, "--data", NAME).exit_code == 0
     again = json.loads((tmp_path / "results.json").read_text())["results"]
-    assert again[:6] == kept
+    assert {name: (tmp_path / "demo" / name).read_bytes() for name in kept} == kept
     whole = [r for r in json.loads((ran[0] / "results.json").read_text())["results"] if r["dataset"] == NAME]
     assert [(r["run"], r["accuracy"]) for r in again] == [(r["run"], r["accuracy"]) for r in whole]
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from coopt.evaluation.runs import Bench, RunResult
-from coopt.suites.catalogue import SUITES
+from coopt.evaluation import executors
+from coopt.evaluation.job import Job
+from coopt.evaluation.run_files import Record
+from coopt.suites.known import SUITES, known_suites
 from tests.suites.tiny import TINY, TOTAL
 
 from .conftest import run, run_json
@@ -24,9 +26,9 @@ HALF = ("--shots", "1")
 
 @pytest.fixture(scope="module", autouse=True)
 def _known() -> Iterator[None]:
-    SUITES["tiny"] = TINY
+    SUITES.register("tiny", TINY)
     yield
-    del SUITES["tiny"]
+    del SUITES._registered["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_list() -> None:
     listed = run_json("suite", "list")["suites"]
     assert [one["name"] for one in listed] == list(SUITES)
-    assert {one["name"] for one in listed if one["offline"]} == {n for n, s in SUITES.items() if s.bundled}
+    assert {one["name"] for one in listed if one["offline"]} == {one.name for one in known_suites() if one.bundled}
     assert all(name in run("suite", "list").stdout for name in SUITES)
 
 
@@ -141,14 +143,14 @@ def test_missing_is_shown_as_missing(ran: tuple[Path, str], tmp_path: Path) -> N
 
 
 def test_failed_runs_are_named_and_the_exit_code_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Bench.run
+    original = executors.execute
 
-    def failing(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
-        if contender.name == "linear probe":
+    def failing(job: Job, *rest: Any) -> Record:
+        if job.method == "linear probe":
             raise MemoryError("too large")
-        return original(bench, contender, shots, seed, *rest)
+        return original(job, *rest)
 
-    monkeypatch.setattr(Bench, "run", failing)
+    monkeypatch.setattr(executors, "execute", failing)
     arguments = ("suite", "run", "tiny", "--out", tmp_path, "--seeds", 1, "--shots", 1, "--only", "linear probe")
     result = run(*arguments, "--only", "hand-made prompt")
     assert result.exit_code == 1
@@ -159,15 +161,15 @@ def test_failed_runs_are_named_and_the_exit_code_says_so(tmp_path: Path, monkeyp
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = Bench.run, []
+    original, calls = executors.execute, []
 
-    def stopped(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
-        calls.append(contender)
+    def stopped(job: Job, *rest: Any) -> Record:
+        calls.append(job)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(bench, contender, shots, seed, *rest)
+        return original(job, *rest)
 
-    monkeypatch.setattr(Bench, "run", stopped)
+    monkeypatch.setattr(executors, "execute", stopped)
     result = run("suite", "run", "tiny", "--out", tmp_path, *HALF)
     assert result.exit_code == 130
     assert f"1 of 10 runs kept in '{tmp_path / 'tiny'}'. Run the same command to go on:" in result.stderr

@@ -15,14 +15,16 @@ from coopt.backbones import Backbone
 from coopt.data import ImageDataset, Split, few_shot, load_dataset
 from coopt.errors import DataError
 from coopt.evaluation import harmonic_mean
-from coopt.evaluation.contenders import Contender
+from coopt.evaluation.execution import execute, setting_of
 from coopt.evaluation.protocols import (
     base_to_new_problem,
     domain_problem,
     few_shot_problem,
     transfer_problem,
 )
-from coopt.evaluation.runs import Bench, RunResult
+from coopt.evaluation.runs import RunResult
+
+from .jobs import at_hand, job_of, result_of
 
 RECIPE = {"epochs": 5, "views": 2, "lr": 0.05}
 COLOURS = {
@@ -64,6 +66,9 @@ def coop(backbone: Backbone, **parameters: object) -> coopt.CoOp:
     return coopt.CoOp(backbone, n_ctx=2, recipe=RECIPE, seed=2, **parameters)  # type: ignore[arg-type]
 
 
+COOP: dict[str, object] = {"n_ctx": 2, "recipe": RECIPE}
+
+
 def share(said: np.ndarray, labels: tuple[str, ...]) -> float:
     return 100 * sum(a == b for a, b in zip(said, labels, strict=True)) / len(labels)
 
@@ -73,7 +78,7 @@ def only(split: Split, names: list[str]) -> Split:
 
 
 def test_base_to_new_by_hand(dataset: ImageDataset, backbone: Backbone) -> None:
-    result = Bench(base_to_new_problem(dataset), backbone).run(Contender("CoOp", coop(backbone)), 2, 2)
+    result = result_of(job_of("CoOp", "coop", COOP, 2, 2), base_to_new_problem(dataset), backbone)
 
     names = list(dataset.class_names)
     base, new = names[: math.ceil(len(names) / 2)], names[math.ceil(len(names) / 2) :]
@@ -88,36 +93,36 @@ def test_base_to_new_by_hand(dataset: ImageDataset, backbone: Backbone) -> None:
     assert {name: score.accuracy for name, score in result.scores.items() if score} == pytest.approx(expected)
     assert [score.n for score in result.scores.values() if score] == [15, 10]
     assert result.n_train == len(sample) == 6
-    assert result.accuracy == result.own.accuracy == pytest.approx(expected["base"])
+    assert result.accuracy == result.source_score.accuracy == pytest.approx(expected["base"])
 
 
 def test_base_to_new_of_zero_shot_and_of_methods_that_belong_to_their_classes(
     dataset: ImageDataset, backbone: Backbone
 ) -> None:
-    bench = Bench(base_to_new_problem(dataset), backbone)
+    resources = at_hand(base_to_new_problem(dataset), backbone)
     assert dataset.test is not None
-    result = bench.run(Contender("hand-made", coopt.ZeroShot(backbone), "none"), 0, None)
+    result = execute(job_of("hand-made", "zero_shot", sampling="none"), resources).result
     names = list(dataset.class_names)
     for half, classes in (("base", names[:3]), ("new", names[3:])):
         test = only(dataset.test, classes)
         alone = coopt.ZeroShot(backbone).fit_classes(classes)
         score = result.scores[half]
         assert score is not None and score.accuracy == pytest.approx(share(alone.predict([*test.paths]), test.labels))
-    for contender in (
-        Contender("probe", coopt.LinearProbe(backbone), "linear-probe"),
-        Contender("CSC", coop(backbone, csc=True)),
+    for job in (
+        job_of("probe", "linear_probe", {}, 1, 1, "linear-probe"),
+        job_of("CSC", "coop", {**COOP, "csc": True}, 1, 1),
     ):
-        result = bench.run(contender, 1, 1)
+        result = execute(job, resources).result
         assert result.scores["base"] is not None and result.scores["new"] is None
         assert RunResult.from_dict(result.to_dict()) == result
 
 
 def test_domains_with_fewer_classes(dataset: ImageDataset, shifted: ImageDataset, backbone: Backbone) -> None:
-    bench = Bench(domain_problem(dataset, {"two": shifted}, "own"), backbone)
+    resources = at_hand(domain_problem(dataset, {"two": shifted}, "own"), backbone)
     sample = few_shot(dataset, 2, 2).train
     learned = coop(backbone, class_names=list(dataset.class_names)).fit(list(sample.paths), list(sample.labels))
     assert dataset.test is not None and shifted.test is not None
-    result = bench.run(Contender("CoOp", coop(backbone)), 2, 2)
+    result = execute(job_of("CoOp", "coop", COOP, 2, 2), resources).result
     own, two = result.scores["own"], result.scores["two"]
     assert own is not None and two is not None
     assert own.accuracy == pytest.approx(share(learned.predict(list(dataset.test.paths)), dataset.test.labels))
@@ -126,7 +131,7 @@ def test_domains_with_fewer_classes(dataset: ImageDataset, shifted: ImageDataset
     assert two.accuracy == pytest.approx(share(alone.predict(list(shifted.test.paths)), shifted.test.labels))
     assert two.n == 12
     # A probe cannot be made for two classes, but asked about them.
-    probe = bench.run(Contender("probe", coopt.LinearProbe(backbone), "linear-probe"), 2, 2)
+    probe = execute(job_of("probe", "linear_probe", {}, 2, 2, "linear-probe"), resources).result
     assert probe.scores["two"] is not None
 
     stranger = replace(shifted, class_names=("white", "black"))
@@ -143,9 +148,8 @@ def test_transfer(dataset: ImageDataset, shifted: ImageDataset, backbone: Backbo
         test=Split(shifted.test.paths, tuple(renamed[label] for label in shifted.test.labels)),
     )
     assert other.test is not None
-    result = Bench(transfer_problem(dataset, {"other": other}, "own"), backbone).run(
-        Contender("CoOp", coop(backbone)), 2, 2
-    )
+    problem = transfer_problem(dataset, {"other": other}, "own")
+    result = result_of(job_of("CoOp", "coop", COOP, 2, 2), problem, backbone)
     sample = few_shot(dataset, 2, 2).train
     learned = coop(backbone, class_names=list(dataset.class_names)).fit(list(sample.paths), list(sample.labels))
     score = result.scores["other"]
@@ -162,17 +166,17 @@ def test_needs_a_test_part_and_enough_classes(dataset: ImageDataset) -> None:
 
 
 def test_settings_differ_in_whatever_changes_numbers(dataset: ImageDataset, backbone: Backbone) -> None:
-    contender = Contender("CoOp", coop(backbone))
-    setting = Bench(few_shot_problem(dataset), backbone).setting(contender, 2, 1)
+    job, few_shot_data = job_of("CoOp", "coop", COOP, 2, 1), at_hand(few_shot_problem(dataset), backbone)
+    setting = setting_of(job, few_shot_data)
     others = [
-        Bench(base_to_new_problem(dataset), backbone).setting(contender, 2, 1),
-        Bench(few_shot_problem(dataset), backbone).setting(contender, 1, 1),
-        Bench(few_shot_problem(dataset), backbone).setting(contender, 2, 3),
-        Bench(few_shot_problem(dataset), backbone).setting(Contender("CoOp", coop(backbone, csc=True)), 2, 1),
+        setting_of(job, at_hand(base_to_new_problem(dataset), backbone)),
+        setting_of(replace(job, shots=1), few_shot_data),
+        setting_of(replace(job, seed=3), few_shot_data),
+        setting_of(replace(job, parameters={**COOP, "csc": True}), few_shot_data),
         replace(setting, backbone="other"),
     ]
     assert len({one.run for one in (setting, *others)}) == 6
-    assert Bench(few_shot_problem(dataset), backbone).setting(contender, 2, 1).run == setting.run
+    assert setting_of(job, at_hand(few_shot_problem(dataset), backbone)).run == setting.run
 
 
 def test_harmonic_mean() -> None:

@@ -20,12 +20,12 @@ from coopt.backbones.protocol import fingerprint_of
 from coopt.backbones.tokenizers import ClipTokenizer
 from coopt.data import FeatureCache, load_dataset
 from coopt.errors import DataError, SavedFileError, SkippedImageWarning, UnsupportedBackboneError
-from coopt.evaluation.contenders import Contender
-from coopt.evaluation.few_shot import few_shot_runs
+from coopt.evaluation.protocols import few_shot_problem
 from coopt.methods.image_tuning import ImageEncoderTuning, TrainingPixels
 from coopt.prompts.templates import template_features
 from coopt.training import loop
 from coopt.training.recipe import Recipe
+from tests.evaluation.jobs import job_of, result_of
 from tests.methods.conftest import NAMES, ONE_STEP
 from tests.models import TEXT
 
@@ -180,8 +180,8 @@ def test_it_runs_under_the_few_shot_protocol(backbone: Backbone, pictures: Any, 
             (tmp_path / part / label).mkdir(parents=True, exist_ok=True)
             (tmp_path / part / label / path.name).write_bytes(path.read_bytes() + part.encode())
     dataset = load_dataset(tmp_path)
-    tuned = ImageEncoderTuning(recipe={**FEW, "epochs": 12, "views": 1})
-    (result,) = few_shot_runs(dataset, [Contender("image encoder", tuned)], backbone, shots=(4,), seeds=(1,))
+    job = job_of("image encoder", "image_tuning", {"recipe": {**FEW, "epochs": 12, "views": 1}}, 4, 1)
+    result = result_of(job, few_shot_problem(dataset), backbone)
     assert result.estimator is not None and result.n_train == 12 and dataset.test is not None
     alone = 100 * result.estimator.score(list(dataset.test.paths), list(dataset.test.labels))
     assert result.accuracy == pytest.approx(alone) and alone > 50

@@ -11,20 +11,23 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from coopt.errors import SavedFileError
-from coopt.evaluation.few_shot import AVERAGE, FewShotSummary
+from coopt.evaluation.metrics import Summary
 from coopt.report.examples import Example, ExampleRow, examples_figure, first_of_each_class
 from coopt.report.figures import save_figure
-from coopt.report.plots import accuracy_figure, place
+from coopt.report.plots import accuracy_figure, shots_position
+from coopt.suites.suite import AVERAGE
+from coopt.suites.tables import CurvePoint
 
 
-def summaries(datasets: tuple[str, ...] = (AVERAGE, "pets", "cars"), curves: tuple[str, ...] = ("CoOp",)) -> list:
+def points(datasets: tuple[str, ...] = (AVERAGE, "pets", "cars"), curves: tuple[str, ...] = ("CoOp",)) -> list:
     found = []
     for d, dataset in enumerate(datasets):
         for method, mean in (("naive prompt", 40.0), ("hand-made prompt", 55.0), ("prompt ensemble", 45.0)):
-            found.append(FewShotSummary(method, dataset, 0, mean + d, 0.0, 0.0, 1))
+            found.append(CurvePoint(method, dataset, 0, Summary(mean + d, 0.0, 0.0, 1)))
         for c, method in enumerate(("linear probe", *curves)):
             for shots in (1, 4, 16):
-                found.append(FewShotSummary(method, dataset, shots, 40.0 + 3 * shots**0.5 * (c + 1) + d, 2.0, 2.2, 3))
+                accuracy = Summary(40.0 + 3 * shots**0.5 * (c + 1) + d, 2.0, 2.2, 3)
+                found.append(CurvePoint(method, dataset, shots, accuracy))
     return found
 
 
@@ -42,7 +45,7 @@ def drawn(axes: Axes) -> dict[str, tuple[list[float], list[float], str, str]]:
 
 
 def test_draws_the_numbers_in_the_papers_form() -> None:
-    figure = accuracy_figure(summaries(), note="three seeds")
+    figure = accuracy_figure(points(), note="three seeds")
     average, pets, _ = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ["mean of 2 data sets", "pets", "cars"]
     lines = drawn(pets)
@@ -52,7 +55,7 @@ def test_draws_the_numbers_in_the_papers_form() -> None:
     assert lines["linear probe"][2:] == ("--", "x")
     assert lines["hand-made prompt"] == ([0.0], [56.0], "None", "*")
     assert lines["naive prompt"][1] == [41.0, 41.0]
-    assert [float(x) for x in average.get_xticks()] == [place(k) for k in (0, 1, 4, 16)] == [0, 1, 3, 5]
+    assert [float(x) for x in average.get_xticks()] == [shots_position(k) for k in (0, 1, 4, 16)] == [0, 1, 3, 5]
     assert [label.get_text() for label in average.get_xticklabels()] == ["0", "1", "4", "16"]
     band = pets.collections[-1].get_paths()[0].vertices  # CoOp's, drawn last
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((47 - 2, 65 + 2))
@@ -63,13 +66,13 @@ def test_draws_the_numbers_in_the_papers_form() -> None:
 
 def test_curves_differ_in_colour_and_marker() -> None:
     names = ("CoOp (M=16)", "CoOp (M=4)", "CoOp (M=16, class-specific)")
-    (axes,) = accuracy_figure(summaries(("pets",), names)).axes
+    (axes,) = accuracy_figure(points(("pets",), names)).axes
     looks = [(line.get_color(), line.get_marker()) for line in axes.get_lines() if line.get_label() in names]
     assert len(looks) == len({color for color, _ in looks}) == len({marker for _, marker in looks}) == 3
 
 
 def test_a_flat_panel_looks_flat() -> None:
-    flat = [FewShotSummary("CoOp", "pets", k, 90 + k / 16, 0.1, 0.1, 3) for k in (1, 16)]
+    flat = [CurvePoint("CoOp", "pets", k, Summary(90 + k / 16, 0.1, 0.1, 3)) for k in (1, 16)]
     (axes,) = accuracy_figure(flat).axes
     low, high = axes.get_ylim()
     assert high - low >= 10 and low < 90 < 91 < high
@@ -78,7 +81,7 @@ def test_a_flat_panel_looks_flat() -> None:
 def test_nothing_is_cut_off() -> None:
     note = "accuracy on the test pictures, mean and standard deviation of 3 seeds · bundled model · recipe fast · M=4"
     for datasets in ((AVERAGE, "a", "b"), ("a",), (AVERAGE, "a"), (AVERAGE, *map(str, range(18)))):
-        figure = accuracy_figure(summaries(datasets, ("CoOp (M=16)", "CoOp (M=4)")), note=note)
+        figure = accuracy_figure(points(datasets, ("CoOp (M=16)", "CoOp (M=4)")), note=note)
         figure.savefig(io.BytesIO(), format="png")  # lays it out
         box = figure.legends[0].get_window_extent()
         assert box.x0 >= 0 and box.y0 > 0 and box.x1 <= figure.bbox.width
@@ -93,24 +96,24 @@ def test_nothing_is_cut_off() -> None:
 
 
 def test_files_are_whole_and_always_the_same(tmp_path: Path) -> None:
-    png, svg = save_figure(accuracy_figure(summaries()), tmp_path / "new" / "accuracy")
+    png, svg = save_figure(accuracy_figure(points()), tmp_path / "new" / "accuracy")
     with Image.open(png) as image:
         image.load()
         assert image.width == round(3 * 2.75 * 160) and len(image.convert("L").getcolors() or ()) > 50
     assert svg.read_text().startswith("<?xml") and "</svg>" in svg.read_text()
     before = png.read_bytes(), svg.read_bytes()
-    save_figure(accuracy_figure(summaries()), tmp_path / "new" / "accuracy")
+    save_figure(accuracy_figure(points()), tmp_path / "new" / "accuracy")
     assert (png.read_bytes(), svg.read_bytes()) == before
 
 
 def test_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SavedFileError, match="Cannot write"):
-        save_figure(accuracy_figure(summaries()), tmp_path / "file" / "accuracy")
+        save_figure(accuracy_figure(points()), tmp_path / "file" / "accuracy")
 
 
 def test_pyplot_is_left_alone(tmp_path: Path) -> None:
-    save_figure(accuracy_figure(summaries()), tmp_path / "accuracy")
+    save_figure(accuracy_figure(points()), tmp_path / "accuracy")
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
 
 

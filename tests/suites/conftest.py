@@ -7,35 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from coopt.backbones import Backbone, load_backbone
 from coopt.data import FeatureCache
-from coopt.suites.catalogue import SUITES
-from coopt.suites.places import places_of
-from coopt.suites.plan import Plan, plan_of
-from coopt.suites.runner import Outcome, Runner
-from coopt.suites.suite import Model
+from coopt.evaluation.execution import Resources
+from coopt.evaluation.executors import SerialExecutor
+from coopt.evaluation.outcome import Outcome
+from coopt.evaluation.store import Store
+from coopt.suites.known import SUITES
 
-from .tiny import TINY
+from .tiny import TINY, tiny_grid
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _known() -> Iterator[None]:
-    SUITES["tiny"] = TINY
+    SUITES.register("tiny", TINY)
     yield
-    del SUITES["tiny"]
+    del SUITES._registered["tiny"]
 
 
-def load(model: Model) -> Backbone:
-    return load_backbone(model.name)
+def store_in(out: Path, expire: float | None = None) -> Store:
+    return Store(out / "tiny", "tiny", expire)
 
 
-def plan() -> Plan:
-    return plan_of(TINY, places_of(TINY))
-
-
-def run_tiny(out: Path) -> Outcome:
+def run_tiny(out: Path, cache: bool | FeatureCache = True) -> Outcome:
     """The tiny suite in this process."""
-    return Runner(plan(), out / "tiny", load).run()
+    return SerialExecutor(Resources(cache=cache)).run(tiny_grid().jobs(), store_in(out))
 
 
 @pytest.fixture(scope="package")
@@ -53,5 +48,5 @@ def _shared_cache(_own_cache: None, features: Path, monkeypatch: pytest.MonkeyPa
 def undisturbed(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of an undisturbed run; not to be changed."""
     out = tmp_path_factory.mktemp("undisturbed")
-    Runner(plan(), out / "tiny", load, FeatureCache(features)).run()
+    run_tiny(out, FeatureCache(features))
     return out

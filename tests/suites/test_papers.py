@@ -11,12 +11,15 @@ from PIL import Image
 
 from coopt.backbones import Backbone
 from coopt.errors import DataError
-from coopt.evaluation.run_files import Record, read_records
-from coopt.suites.catalogue import find_suite
-from coopt.suites.places import places_of
-from coopt.suites.plan import plan_of
-from coopt.suites.runner import Runner
-from coopt.suites.tables import Scores, table_of
+from coopt.evaluation.execution import Resources
+from coopt.evaluation.executors import SerialExecutor
+from coopt.evaluation.outcome import Outcome
+from coopt.evaluation.store import Store
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import Grid, grid_of
+from coopt.suites.known import find_suite
+from coopt.suites.scores import Scores
+from coopt.suites.tables import table_of
 
 IDS = {f"n0000000{i}": name for i, name in enumerate(("tench", "goldfish", "crane bird", "kite", "owl"))}
 
@@ -44,20 +47,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def run(grid: Grid, store: Store, backbone: Backbone) -> Outcome:
+    return SerialExecutor(Resources(load=lambda name: backbone)).run(grid.jobs(), store)
+
+
 def test_table_1(root: Path, backbone: Backbone, tmp_path: Path) -> None:
     suite = find_suite("coop-domain")
     only = ["vit_b16", "hand-made prompt", "linear probe"]
-    plan = plan_of(suite, places_of(suite, root), only, [2], [1])
+    grid, store = grid_of(suite, datasets_of(suite, root), only, [2], [1]), Store(tmp_path, suite.name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # these data sets are not whole
-        outcome = Runner(plan, tmp_path, lambda model: backbone).run()
+        outcome = run(grid, store, backbone)
     assert (len(outcome.done), outcome.failed) == (2, {})
-    records = [one for one in read_records(tmp_path) if isinstance(one, Record)]
+    records = store.whole()
     for record in records:
         scores = record.result.scores
         assert list(scores) == ["imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
         assert [score.n for score in scores.values() if score] == [10, 5, 5, 4, 6]
-    (section,) = table_of(Scores(plan, records)).sections
+    (section,) = table_of(Scores(grid, records)).sections
     first = section.rows[0].cells
     assert [cell.published for cell in first] == [66.73, 60.83, 46.15, 47.77, 73.96, None]
     assert all(cell.ours is not None for cell in first)
@@ -65,18 +72,18 @@ def test_table_1(root: Path, backbone: Backbone, tmp_path: Path) -> None:
 
 def test_base_to_new_on_imagenet(root: Path) -> None:
     suite = find_suite("cocoop-base-to-new")
-    place = next(one for one in places_of(suite, root) if one.name == "imagenet")
+    job = grid_of(suite, datasets_of(suite, root), ["imagenet"]).jobs()[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        problem = place.problem(suite)
+        problem = job.problem()
     assert [target.class_names for target in problem.targets] == [("tench", "goldfish", "crane bird"), ("kite", "owl")]
     assert problem.dataset.name == "imagenet"
 
 
 def test_a_missing_data_set_is_one_failure_for_all_its_runs(root: Path, backbone: Backbone, tmp_path: Path) -> None:
     suite = find_suite("coop-initialisation")
-    plan = plan_of(suite, places_of(suite, root), ["dtd"])
-    outcome = Runner(plan, tmp_path, lambda model: backbone).run()
+    grid = grid_of(suite, datasets_of(suite, root), ["dtd"])
+    outcome = run(grid, Store(tmp_path, suite.name), backbone)
     assert len(outcome.failed) == 6 and len(set(outcome.failed.values())) == 1
     with pytest.raises(DataError):
-        plan.places[0].problem(suite)
+        grid.jobs()[0].problem()

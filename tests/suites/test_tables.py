@@ -13,16 +13,17 @@ import pytest
 from coopt.evaluation.run_files import Record
 from coopt.evaluation.runs import RunResult, Score, Setting
 from coopt.report.suite_tables import grid, markdown
-from coopt.suites.catalogue import SUITES
-from coopt.suites.places import places_of
-from coopt.suites.plan import Estimate, Plan, estimate, plan_of
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import Grid, TimeEstimate, estimated_time, grid_of
+from coopt.suites.known import find_suite
+from coopt.suites.scores import Cell, Scores
 from coopt.suites.suite import AVERAGE, Suite
-from coopt.suites.tables import Cell, Scores, Section, table_of
+from coopt.suites.tables import Section, table_of
 from coopt.suites.words import word_tables
 
 
-def whole(suite: Suite) -> Plan:
-    return plan_of(suite, places_of(suite))
+def whole(suite: Suite) -> Grid:
+    return grid_of(suite, datasets_of(suite))
 
 
 def record(
@@ -37,14 +38,14 @@ def record(
     seconds: float = 1.0,
 ) -> Record:
     """A run of a suite that was not run."""
-    place = next(one for one in places_of(suite) if one.name == dataset)
-    contender = place.contender(next(one for one in suite.entries if one.name == method))
+    entry = next(one for one in suite.entries if one.name == method)
+    parameters = next(one for one in datasets_of(suite) if one.name == dataset).distinguishing(entry)
     setting = Setting(
         suite.protocol,
         method,
-        contender.estimator.method,
-        contender.parameters,
-        contender.sampling,
+        entry.method,
+        parameters,
+        entry.sampling,
         "fingerprint",
         "preprocessing",
         dataset,
@@ -53,8 +54,8 @@ def record(
         shots,
         seed,
     )
-    found = {name: None if value is None else Score(value, value, value, 10) for name, value in scores.items()}
-    return Record(suite.name, backbone, RunResult(setting, found, 10, seconds), words)
+    made = {name: None if value is None else Score(value, value, value, 10) for name, value in scores.items()}
+    return Record(suite.name, backbone, RunResult(setting, made, 10, seconds), words)
 
 
 def cell(sections: tuple[Section, ...], title: str, method: str, column: int) -> Cell:
@@ -63,7 +64,7 @@ def cell(sections: tuple[Section, ...], title: str, method: str, column: int) ->
 
 
 def test_mean_spread_and_difference() -> None:
-    suite = SUITES["coop-domain"]
+    suite = find_suite("coop-domain")
     targets = ("imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
     values = {1: (72.0, 64.0, 46.0, 48.0, 74.0), 2: (71.0, 65.0, 47.0, 49.0, 75.0), 3: (73.0, 63.0, 48.0, 50.0, 76.0)}
     records = [
@@ -96,7 +97,7 @@ def test_mean_spread_and_difference() -> None:
 
 
 def test_harmonic_mean_is_that_of_the_means() -> None:
-    suite = replace(SUITES["cocoop-base-to-new"], datasets=("dtd", "eurosat"))
+    suite = replace(find_suite("cocoop-base-to-new"), datasets=("dtd", "eurosat"))
     values = {
         ("dtd", 1): (80.0, 60.0),
         ("dtd", 2): (84.0, 50.0),
@@ -119,12 +120,12 @@ def test_harmonic_mean_is_that_of_the_means() -> None:
 
 
 def test_a_mean_needs_all_data_sets_and_the_same_seeds() -> None:
-    suite = replace(SUITES["coop-few-shot"], datasets=("dtd", "eurosat"))
+    suite = replace(find_suite("coop-few-shot"), datasets=("dtd", "eurosat"))
     name = "CoOp (M=16, end)"
     values = [("dtd", 1, 1, 60.0), ("dtd", 1, 2, 64.0), ("eurosat", 1, 2, 80.0), ("dtd", 2, 1, 70.0)]
     records = [record(suite, name, {"test": v}, k, seed, dataset) for dataset, k, seed, v in values]
     table = table_of(Scores(whole(suite), records))
-    mean = next(one for one in table.sections if one.place == {"backbone": "vit_b16", "dataset": AVERAGE})
+    mean = next(one for one in table.sections if one.at == {"backbone": "vit_b16", "dataset": AVERAGE})
     cells = next(row for row in mean.rows if row.method == name).cells
     assert table.keys == (0, 1, 2, 4, 8, 16)
     assert cells[0].state == "none"  # a learned method has no number at 0 shots
@@ -135,7 +136,7 @@ def test_a_mean_needs_all_data_sets_and_the_same_seeds() -> None:
 
 
 def test_more_shots_and_seeds_than_planned_are_shown() -> None:
-    suite = replace(SUITES["coop-few-shot"], datasets=("dtd",))
+    suite = replace(find_suite("coop-few-shot"), datasets=("dtd",))
     name = "CoOp (M=16, end)"
     records = [record(suite, name, {"test": 50.0 + seed}, 32, seed, "dtd") for seed in range(5)]
     table = table_of(Scores(whole(suite), records))
@@ -144,9 +145,9 @@ def test_more_shots_and_seeds_than_planned_are_shown() -> None:
 
 
 def test_what_cannot_be_is_not_missing() -> None:
-    suite = SUITES["mini-domain"]
+    suite = find_suite("mini-domain")
     suite = replace(suite, protocol="base-to-new", derived="harmonic")
-    dataset = places_of(suite)[0].name
+    dataset = datasets_of(suite)[0].name
     scores = {"base": 80.0, "new": None}
     table = table_of(Scores(whole(suite), [record(suite, "linear probe", scores, 16, 1, dataset, "bundled")]))
     states = [cell(table.sections, dataset, "linear probe", i).state for i in range(3)]
@@ -155,7 +156,7 @@ def test_what_cannot_be_is_not_missing() -> None:
 
 
 def test_backbones_side_by_side() -> None:
-    suite = SUITES["coop-ensembles"]
+    suite = find_suite("coop-ensembles")
     records = [record(suite, "prompt ensembling", {"test": 61.0}, 0, None, backbone=key) for key in ("rn50", "vit_b32")]
     table = table_of(Scores(whole(suite), records))
     assert table.columns == ("RN50", "RN101", "ViT-B/32", "ViT-B/16")
@@ -165,7 +166,7 @@ def test_backbones_side_by_side() -> None:
 
 
 def test_results_of_two_models_in_one_table_are_pointed_out() -> None:
-    suite = SUITES["coop-ensembles"]
+    suite = find_suite("coop-ensembles")
     first = record(suite, "prompt ensembling", {"test": 61.0}, 0, None)
     other = record(suite, "CoOp", {"test": 70.0})
     result = replace(other.result, setting=replace(other.result.setting, backbone="other weights"))
@@ -174,7 +175,7 @@ def test_results_of_two_models_in_one_table_are_pointed_out() -> None:
 
 
 def test_words_beside_the_published_ones() -> None:
-    suite = SUITES["coop-words"]
+    suite = find_suite("coop-words")
     near = [[{"word": f"word{i}", "token_id": i, "distance": 1.0 + i}] for i in range(16)]
     words = {"vectors": near, "scale": {"random_to_word": 0.5, "word_to_word": 0.4}}
     one = record(suite, "CoOp", {"test": 70.0}, dataset="dtd", backbone="rn50", words=words)
@@ -192,19 +193,19 @@ def test_words_beside_the_published_ones() -> None:
 
 
 def test_estimates_come_from_the_runs_most_alike() -> None:
-    suite = replace(SUITES["coop-few-shot"], datasets=("dtd", "eurosat"))
+    suite = replace(find_suite("coop-few-shot"), datasets=("dtd", "eurosat"))
     name = "CoOp (M=16, end)"
     records = [
         record(suite, name, {"test": 1.0}, 1, 1, "dtd", seconds=10.0),
         record(suite, name, {"test": 1.0}, 1, 2, "dtd", seconds=20.0),
         record(suite, name, {"test": 1.0}, 2, 1, "dtd", seconds=90.0),
     ]
-    places = places_of(suite)
+    datasets = datasets_of(suite)
 
-    def tasks(*only: str, shots: tuple[int, ...]) -> list[Any]:
-        return plan_of(suite, places, ["vit_b16", *only], shots, [3]).tasks()
+    def jobs(*only: str, shots: tuple[int, ...]) -> list[Any]:
+        return grid_of(suite, datasets, ["vit_b16", *only], shots, [3]).jobs()
 
-    assert estimate(tasks("dtd", name, shots=(1,)), records) == Estimate(15.0, 0)
-    assert estimate(tasks("eurosat", name, shots=(1,)), records) == Estimate(15.0, 0)
-    assert estimate(tasks("dtd", name, shots=(16,)), records) == Estimate(40.0, 0)
-    assert estimate(tasks("dtd", "linear probe", shots=(1, 2)), records) == Estimate(0.0, 2)
+    assert estimated_time(jobs("dtd", name, shots=(1,)), records) == TimeEstimate(15.0, 0)
+    assert estimated_time(jobs("eurosat", name, shots=(1,)), records) == TimeEstimate(15.0, 0)
+    assert estimated_time(jobs("dtd", name, shots=(16,)), records) == TimeEstimate(40.0, 0)
+    assert estimated_time(jobs("dtd", "linear probe", shots=(1, 2)), records) == TimeEstimate(0.0, 2)

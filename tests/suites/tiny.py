@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import Grid, grid_of
 from coopt.suites.papers import BUNDLED_MODEL, HAND_MADE, LINEAR_PROBE
 from coopt.suites.suite import AVERAGE, Bundled, Entry, Published, Suite
 
@@ -31,26 +33,32 @@ TINY = Suite(
 )
 TOTAL = 2 * (1 + 2 * 2 * 2)
 
+
+def tiny_grid() -> Grid:
+    """The whole of it."""
+    return grid_of(TINY, datasets_of(TINY))
+
+
 _SCRIPT = """
 import os, signal, sys, time
 from coopt.cli import main
-from coopt.evaluation.runs import Bench
-from coopt.suites.catalogue import SUITES
+from coopt.evaluation import executors
+from coopt.suites.known import SUITES
 from tests.suites.tiny import TINY
 
-original, done = Bench.run, []
+original, done = executors.execute, []
 
-def logged(bench, contender, shots, seed, *rest):
+def logged(job, *rest):
     done.append(1)
     if len(done) == {killed_at}:
         os.kill(os.getpid(), signal.SIGKILL)
     with open({log!r}, "a") as file:
-        file.write(f"{{bench.problem.dataset.name}} {{contender.name}} {{shots}} {{seed}}\\n")
+        file.write(f"{{job.name}}\\n")
     time.sleep({pause})
-    return original(bench, contender, shots, seed, *rest)
+    return original(job, *rest)
 
-Bench.run = logged
-SUITES["tiny"] = TINY
+executors.execute = logged
+SUITES.register("tiny", TINY)
 main(sys.argv[1:])
 """
 

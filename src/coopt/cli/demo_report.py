@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coopt.cli.output import Output, percent
 from coopt.data.bundled import BundledDataset
-from coopt.evaluation.few_shot import AVERAGE, FewShotSummary
+from coopt.evaluation.metrics import Summary
 from coopt.methods.coop import CoOp
 from coopt.methods.zero_shot import ZeroShot
 from coopt.prompts.templates import DEFAULT_TEMPLATE
@@ -15,6 +15,8 @@ from coopt.prompts.words import NearestWord
 from coopt.report.examples import Example, ExampleRow, examples_figure, first_of_each_class
 from coopt.report.figures import save_figure
 from coopt.report.plots import accuracy_figure
+from coopt.suites.suite import AVERAGE
+from coopt.suites.tables import CurvePoint, Table
 from coopt.wording import counted
 
 PICTURES = 8
@@ -25,27 +27,22 @@ WORDS_SHOWN = 4
 """Context vectors whose nearest words are printed; `coopt words` shows all."""
 
 
-def say_table(
-    output: Output, datasets: Sequence[BundledDataset], summaries: Sequence[FewShotSummary], shots: Sequence[int]
-) -> None:
+def say_table(output: Output, datasets: Sequence[BundledDataset], table: Table) -> None:
     """Accuracy by data set, method and shots; the average first."""
-    headers = ["Accuracy on test pictures, %", "0 shots", *(counted(k, "shot") for k in shots)]
-    found = {(one.dataset, one.method, one.shots): one for one in summaries}
-    titles = {AVERAGE: f"mean of {len(datasets)} data sets"}
-    titles |= {one.name: _title(one) for one in datasets}
+    headers = ["Accuracy on test pictures, %", *table.columns]
+    titles = {AVERAGE: f"mean of {len(datasets)} data sets"} | {one.name: _title(one) for one in datasets}
     rows: list[list[str]] = []
-    for dataset in dict.fromkeys(one.dataset for one in summaries):
-        rows += [[]] * bool(rows) + [[titles[dataset]]]
-        for method in dict.fromkeys(one.method for one in summaries if one.dataset == dataset):
-            cells = [found.get((dataset, method, k)) for k in (0, *shots)]
-            rows.append([f"  {method}", *("" if one is None else _cell(one) for one in cells)])
+    for section in table.sections:
+        rows += [[]] * bool(rows) + [[titles[section.at.get("dataset", section.title)]]]
+        for row in section.rows:
+            rows.append([f"  {row.method}", *("" if cell.ours is None else _cell(cell.ours) for cell in row.cells)])
     width = len(headers)
     output.say()
     output.table(headers, [row + [""] * (width - len(row)) for row in rows], right=range(1, width))
 
 
-def _cell(one: FewShotSummary) -> str:
-    return percent(one.mean) if one.n == 1 else f"{percent(one.mean)} ±{percent(one.std):>4}"
+def _cell(ours: Summary) -> str:
+    return percent(ours.mean) if ours.n == 1 else f"{percent(ours.mean)} ±{percent(ours.std):>4}"
 
 
 def say_words(
@@ -97,12 +94,12 @@ def write_figures(
     out: Path,
     note: str,
     datasets: Sequence[BundledDataset],
-    summaries: Sequence[FewShotSummary],
+    points: Sequence[CurvePoint],
     learned: Callable[[BundledDataset], CoOp],
 ) -> list[Path]:
     """Accuracy against shots, and test pictures with predictions; returns the files."""
     described = {one.name: one.description for one in datasets if one.description != one.name}
-    written = save_figure(accuracy_figure(summaries, described, note), out / "accuracy")
+    written = save_figure(accuracy_figure(points, described, note), out / "accuracy")
     rows = [_example_row(dataset, learned(dataset)) for dataset in datasets[:ROWS]]
     heading = "The first test picture of each class, with its class and what the naive and the learned prompt say."
     return written + save_figure(examples_figure(rows, heading), out / "examples", ("png",))

@@ -1,7 +1,8 @@
-"""What `coopt demo` does: the few-shot protocol on bundled data sets, and everything that can be shown of it."""
+"""What `coopt demo` does: a suite on bundled data sets, and everything that can be shown of it."""
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import time
@@ -20,34 +21,32 @@ from coopt.cli.output import Output
 from coopt.cli.run_folder import refuse_foreign
 from coopt.data import FeatureCache, ImageDataset, display_name, encode_labels, few_shot
 from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
-from coopt.errors import Interrupted
-from coopt.evaluation.few_shot import (
-    HAND_MADE,
-    NAIVE,
-    Contender,
-    RunResult,
-    count_runs,
-    few_shot_runs,
-    paper_contenders,
-    summarise,
-)
-from coopt.evaluation.results import ResultFile
-from coopt.events import Tracker, tracked
+from coopt.errors import CooptError, Interrupted, SavedFileError
+from coopt.evaluation.execution import Resources, execute
+from coopt.evaluation.executors import SerialExecutor
+from coopt.evaluation.job import Job
+from coopt.evaluation.outcome import Outcome, Settled
+from coopt.evaluation.run_files import Record
+from coopt.evaluation.store import Store
+from coopt.files import write_json
 from coopt.locks import writing_folder
 from coopt.methods.coop import CoOp
 from coopt.methods.linear_probe import search_c
 from coopt.methods.saving import save
 from coopt.prompts.context import DEFAULT_INIT
 from coopt.prompts.words import distance_scale, nearest_words
+from coopt.suites.datasets import datasets_of
+from coopt.suites.demo import DATASETS, demo_suite
+from coopt.suites.grid import Grid, grid_of
+from coopt.suites.papers import HAND_MADE, NAIVE
+from coopt.suites.scores import Scores
+from coopt.suites.tables import curve_points, table_of
 from coopt.training.recipe import Recipe
 from coopt.wording import counted
 
-RESULTS = "results.json"
+RESULTS, FORMAT = "results.json", 2
 FIGURES = 4.0
 """Seconds for figures and tables, roughly, and a fifth of that for each data set."""
-DEFAULT_DATA = ("backgrounds", "left-food", "objects", "animals", "paint")
-"""Of different kinds: the colours of backgrounds and of objects have the same names, and only one of them needs a context;
-there much is to gain, some with the left one of two things, little or nothing here; with animals something is lost."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,22 @@ class DemoSettings:
         """
         if "all" in self.data:
             return bundled_datasets()
-        return tuple(dict.fromkeys(find_bundled(name) for name in self.data or DEFAULT_DATA))
+        return tuple(dict.fromkeys(find_bundled(name) for name in self.data or DATASETS))
 
-    def contenders(self, dataset: BundledDataset) -> tuple[Contender, ...]:
-        """The methods to compare on a data set."""
-        return paper_contenders(dataset.template, self.recipe, self.n_ctx)
+    def grid(self) -> Grid:
+        """What is run."""
+        names = [one.name for one in self.datasets()]
+        suite = demo_suite(names, self.shots, self.seeds, self.recipe.to_dict(), self.n_ctx)
+        return grid_of(suite, datasets_of(suite))
 
     @property
-    def learned(self) -> str:
-        """The method whose prompt is saved and shown: the first CoOp."""
-        return next(c.name for c in paper_contenders("{}", self.recipe, self.n_ctx) if isinstance(c.estimator, CoOp))
+    def results(self) -> Path:
+        """The file with everything that came of it."""
+        return self.out / RESULTS
 
 
 def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> None:
-    """Runs the protocol, shows and writes what came of it.
+    """Runs the suite, shows and writes what came of it.
 
     Args:
         settings: the options.
@@ -95,30 +96,56 @@ def run_demo(settings: DemoSettings, output: Output, typed: Sequence[str]) -> No
         Interrupted: Ctrl-C; says what was kept.
     """
     started = time.monotonic()
-    datasets = settings.datasets()
-    total = sum(count_runs(settings.contenders(one), settings.shots, settings.seeds) for one in datasets)
-    refuse_foreign(settings.out, (RESULTS,))
-    _say_plan(settings, datasets, total, output)
+    datasets, grid = settings.datasets(), settings.grid()
+    jobs = grid.jobs()
+    store = Store(settings.out / grid.suite.name, grid.suite.name)
+    refuse_foreign(settings.out, (RESULTS, grid.suite.name))
+    _refuse_other_results(settings.results)
+    _say_plan(settings, datasets, len(jobs), output)
     click.get_current_context().with_resource(writing_folder(settings.out, "--out"))
-    file = ResultFile(settings.out / RESULTS)
+    resources = Resources(cache=settings.cache)
     backbone = load_backbone("bundled")
-    file.begin(_setup(settings, datasets, backbone, typed))
-    cache: bool | FeatureCache = FeatureCache() if settings.cache else False
-    least = _seconds(settings, datasets, backbone, cache)
+    least = _seconds(settings, datasets, backbone, resources.cache)
     output.say(f"On this machine it takes {_span(least)}, less where results are there already.")
-    shown = _Shown(settings, backbone, cache)
+    shown, outcome = _Shown(grid, store, resources), Outcome()
+    made = {"versions": versions(), "machine": _machine(backbone), "command": display_name(shlex.join(typed))}
     try:
-        with tracked("results", total) as progress:
-            for dataset in datasets:
-                _run_dataset(settings, dataset, file, shown, progress)
+        SerialExecutor(resources, made).run(jobs, store, outcome, shown.hear)
     except KeyboardInterrupt:
+        kept = len(outcome.done) + len(outcome.complete)
         raise Interrupted(
-            f"Interrupted. {len(file.results)} of {counted(total, 'result')} kept in '{display_name(file.path)}'. "
+            f"Interrupted. {kept} of {counted(len(jobs), 'result')} kept in '{display_name(store.folder)}'. "
             f"Run the same command to go on:\n  {display_name(shlex.join(typed))}"
         ) from None
-    finally:
-        file.save()
-    _finish(settings, datasets, shown, file, output, started)
+    _refuse_incomplete(outcome, store)
+    setup = _setup(settings, datasets, backbone, typed)
+    records = [store.read(job.name) for job in jobs]
+    _finish(settings, datasets, grid, records, shown, setup, output, started)
+
+
+def _refuse_other_results(path: Path) -> None:
+    """Refuses to replace a file that is not of a demonstration."""
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8"))["kind"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        kind = f"no kind: {error}"
+    if kind != "few-shot":
+        raise SavedFileError(
+            f"{path} is not a file of results that this coopt can go on from ({kind}). Move it away, or choose another "
+            "folder."
+        )
+
+
+def _refuse_incomplete(outcome: Outcome, store: Store) -> None:
+    for reason, count in outcome.reasons():
+        raise CooptError(f"{counted(count, 'run')} failed ({next(iter(outcome.failed))}): {reason}")
+    if outcome.elsewhere:
+        raise CooptError(
+            f"Another machine is at {counted(len(outcome.elsewhere), 'run')} in '{display_name(store.folder)}'. Wait for "
+            "it, or choose another --out."
+        )
 
 
 def _say_plan(settings: DemoSettings, datasets: Sequence[BundledDataset], total: int, output: Output) -> None:
@@ -201,61 +228,47 @@ def _span(least: float) -> str:
 class _Shown:
     """The fitted methods of the largest sample of the first seed, which are saved and shown; made again if need be."""
 
-    def __init__(self, settings: DemoSettings, backbone: Backbone, cache: bool | FeatureCache) -> None:
-        self.settings, self.backbone, self.cache = settings, backbone, cache
+    def __init__(self, grid: Grid, store: Store, resources: Resources) -> None:
+        self.grid, self.store, self.resources = grid, store, resources
+        self.method = next(entry.name for entry in grid.entries if entry.method == CoOp.method)
+        self.jobs = {job.dataset.name: job for job in grid.jobs() if self._is_shown(job)}
         self.learned: dict[str, CoOp] = {}
-        self.results: dict[str, RunResult] = {}
+        self._left = [job.name for job in grid.jobs()]
+        self._accuracies: dict[str, list[float]] = {}
 
-    def look_at(self, dataset: BundledDataset, result: RunResult) -> None:
-        """Keeps the result if it is the one to show."""
-        wanted = (self.settings.learned, max(self.settings.shots), self.settings.seeds[0])
-        if (result.method, result.shots, result.seed) != wanted:
+    def _is_shown(self, job: Job) -> bool:
+        return (job.method, job.shots, job.seed) == (self.method, max(self.grid.shots), self.grid.seeds[0])
+
+    def hear(self, job: Job, settled: Settled) -> None:
+        """Keeps what is to be shown of a job, and says how a data set came out when its last one is settled."""
+        self._left.remove(job.name)
+        if settled.how not in ("done", "complete"):
             return
-        self.results[dataset.name] = result
-        if isinstance(result.estimator, CoOp):
-            self.learned[dataset.name] = result.estimator
+        record = settled.record or self.store.read(job.name)
+        if self._is_shown(job) and isinstance(record.result.estimator, CoOp):
+            self.learned[job.dataset.name] = record.result.estimator
+        if job.shots in (0, max(self.grid.shots)):
+            self._accuracies.setdefault(job.method, []).append(record.result.accuracy)
+        if not any(name.startswith(f"{job.backbone_key}.{job.dataset.name}.") for name in self._left):
+            self._say(job.dataset.name)
+
+    def _say(self, dataset: str) -> None:
+        means = {method: sum(values) / len(values) for method, values in self._accuracies.items()}
+        self._accuracies = {}
+        if {NAIVE.name, HAND_MADE.name, self.method} <= set(means):  # none of them failed
+            click.echo(
+                f"{dataset}: naive {means[NAIVE.name]:.1f}, hand-made {means[HAND_MADE.name]:.1f}, learned from "
+                f"{counted(max(self.grid.shots), 'image')} per class {means[self.method]:.1f}",
+                err=True,
+            )
 
     def coop(self, dataset: BundledDataset) -> CoOp:
         """The learned prompt of a data set."""
-        if dataset.name not in self.learned:  # its result was read from the file
-            contender = next(c for c in self.settings.contenders(dataset) if c.name == self.settings.learned)
-            shots, seeds = max(self.settings.shots), self.settings.seeds[:1]
-            runs = few_shot_runs(
-                dataset.load(), [contender], self.backbone, shots=[shots], seeds=seeds, cache=self.cache
-            )
-            self.look_at(dataset, next(runs))
+        if dataset.name not in self.learned:  # its record was there already
+            estimator = execute(self.jobs[dataset.name], self.resources).result.estimator
+            assert isinstance(estimator, CoOp)
+            self.learned[dataset.name] = estimator
         return self.learned[dataset.name]
-
-
-def _run_dataset(
-    settings: DemoSettings,
-    dataset: BundledDataset,
-    file: ResultFile,
-    shown: _Shown,
-    progress: Tracker,
-) -> None:
-    found: dict[str, list[float]] = {}
-    runs = few_shot_runs(
-        dataset.load(),
-        settings.contenders(dataset),
-        shown.backbone,
-        shots=settings.shots,
-        seeds=settings.seeds,
-        cache=shown.cache,
-        done=file.earlier,
-    )
-    for result in runs:
-        file.add(result)
-        shown.look_at(dataset, result)
-        progress.update(len(file.results), dataset.name)
-        if result.shots in (0, max(settings.shots)):
-            found.setdefault(result.method, []).append(result.accuracy)
-    means = {method: sum(values) / len(values) for method, values in found.items()}
-    click.echo(
-        f"{dataset.name}: naive {means[NAIVE]:.1f}, hand-made {means[HAND_MADE]:.1f}, learned from "
-        f"{counted(max(settings.shots), 'image')} per class {means[settings.learned]:.1f}",
-        err=True,
-    )
 
 
 def _setup(
@@ -265,11 +278,7 @@ def _setup(
     return {
         "command": shlex.join(typed),
         "versions": versions(),
-        "machine": {
-            "device": str(backbone.device),
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-        },
+        "machine": _machine(backbone),
         "backbone": {
             "name": backbone.name,
             "fingerprint": backbone.fingerprint,
@@ -281,6 +290,10 @@ def _setup(
         "seeds": list(settings.seeds),
         "datasets": [_described(one) for one in datasets],
     }
+
+
+def _machine(backbone: Backbone) -> dict[str, Any]:
+    return {"device": str(backbone.device), "platform": platform.platform(), "threads": torch.get_num_threads()}
 
 
 def _described(dataset: BundledDataset) -> dict[str, Any]:
@@ -300,34 +313,42 @@ def _described(dataset: BundledDataset) -> dict[str, Any]:
 def _finish(
     settings: DemoSettings,
     datasets: Sequence[BundledDataset],
+    grid: Grid,
+    records: Sequence[Record],
     shown: _Shown,
-    file: ResultFile,
+    setup: dict[str, Any],
     output: Output,
     started: float,
 ) -> None:
     """Tables, figures, the saved prompt, and what to do next."""
     first = datasets[0]
     prompt = shown.coop(first)
-    result = shown.results[first.name]
+    result = next(one.result for one in records if one.name == shown.jobs[first.name].name)
     extra = {
         "learned_from": {"dataset": first.name, "images": result.n_train, "shots": result.shots, "seed": result.seed},
         "accuracy": {"images": result.n_test, "learned": result.accuracy},
     }
     save(prompt, settings.out / "prompt", extra)
-    summaries = summarise(file.results)
+    table = table_of(Scores(grid, records))
+    points = curve_points(table)
     words, scale = nearest_words(prompt.backbone_, prompt.context_, 3), distance_scale(prompt.backbone_)
-    figures = write_figures(settings.out, _figure_note(settings), datasets, summaries, shown.coop)
-    end = {
-        "summary": [one.to_dict() for one in summaries],
+    figures = write_figures(settings.out, _figure_note(settings), datasets, points, shown.coop)
+    seconds = round(time.monotonic() - started, 1)
+    document = {
+        "format": FORMAT,
+        "kind": "few-shot",
+        "setup": setup,
+        "results": [record.result.to_dict() for record in records],
+        "summary": [one.to_dict() for one in points],
         "prompt": {"dataset": first.name, "shots": result.shots, "seed": result.seed, "accuracy": result.accuracy},
         "nearest_words": [[word._asdict() for word in near] for near in words],
         "distance_scale": scale,
         "files": {"prompt": str(settings.out / "prompt"), **{path.name: str(path) for path in figures}},
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": seconds,
         "peak_memory_bytes": peak_memory(),
     }
-    file.finish(end)
-    say_table(output, datasets, summaries, settings.shots)
+    write_json(settings.results, document)
+    say_table(output, datasets, table)
     say_words(output, first, words, scale)
-    say_next(output, settings.out, first, figures, end["seconds"])
-    output.result(file.document())
+    say_next(output, settings.out, first, figures, seconds)
+    output.result(document)

@@ -77,6 +77,14 @@ def list_(output: Output) -> None:
     metavar="KEY=NAME",
     help="Another name for a backbone of the suite, such as vit_b16=openai:ViT-B-16.pt.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Do so many runs at a time, each in a process of its own.",
+)
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")
 @threads
@@ -91,11 +99,12 @@ def list_(output: Output) -> None:
 def run(ctx: click.Context, output: Output, **options: Any) -> None:
     """Do the runs of a suite that are not there yet.
 
-    Whatever stops it, the same command goes on from there. Start it several times to share the work among processes.
+    Whatever stops it, the same command goes on from there. With --jobs several processes share the work; so they do when
+    the command is started several times, also on several machines.
 
     \b
     Examples:
-      coopt suite run mini-base-to-new
+      coopt suite run mini-base-to-new --jobs 2
       coopt suite run coop-few-shot --root DATA --only vit_b16 --only eurosat --dry-run
       coopt suite run coop-domain --root DATA --backbone vit_b16=openai:ViT-B-16.pt
     """

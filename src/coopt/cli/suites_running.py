@@ -12,18 +12,22 @@ from pathlib import Path
 
 import torch
 
-from coopt.backbones import Backbone, check_backbone_name, load_backbone
+from coopt.backbones import check_backbone_name
 from coopt.backbones.loading import resolve_device
 from coopt.cli.fit_report import versions
 from coopt.cli.output import Output
-from coopt.cli.suites_showing import records_of
 from coopt.data import display_name
 from coopt.errors import CooptError, DataError, Interrupted, ParameterError
-from coopt.suites.catalogue import find_suite
-from coopt.suites.places import places_of
-from coopt.suites.plan import Plan, Task, estimate, plan_of
-from coopt.suites.runner import Outcome, Runner, reasons
-from coopt.suites.suite import Model, Suite
+from coopt.evaluation.execution import Resources
+from coopt.evaluation.executors import Executor, SerialExecutor, states_of
+from coopt.evaluation.job import Job
+from coopt.evaluation.outcome import Outcome
+from coopt.evaluation.processes import ProcessExecutor, WorkerSettings
+from coopt.evaluation.store import Store
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import Grid, TimeEstimate, estimated_time, grid_of
+from coopt.suites.known import find_suite
+from coopt.suites.suite import Suite
 from coopt.wording import counted
 
 DOZEN = 12
@@ -46,8 +50,9 @@ class RunSettings:
     download: bool
     cache: bool
     take_over: float | None
+    jobs: int
 
-    def plan(self) -> Plan:
+    def grid(self) -> Grid:
         """The runs that are asked for.
 
         Raises:
@@ -60,7 +65,7 @@ class RunSettings:
                 f"The root '{display_name(self.root)}' is not a folder. Expected the folder that holds the folders of "
                 "the papers' data sets."
             )
-        return plan_of(suite, places_of(suite, self.root), self.only, self.shots, self.seeds)
+        return grid_of(suite, datasets_of(suite, self.root), self.only, self.shots, self.seeds)
 
     def names(self, suite: Suite) -> dict[str, str]:
         """Key to the name that loads the backbone.
@@ -81,6 +86,30 @@ class RunSettings:
             names[key] = name
         return names
 
+    def store(self, suite: Suite) -> Store:
+        """Where the suite's records are."""
+        expire = None if self.take_over is None else 3600 * self.take_over
+        return Store(self.out / suite.name, suite.name, expire)
+
+    def resources(self) -> Resources:
+        """What the jobs share that are done in this process."""
+        return Resources(self.device, self.download, self.cache)
+
+    def executor(self, command: str) -> Executor:
+        """Who does the jobs.
+
+        Args:
+            command: the command line, for the records.
+        """
+        made = {
+            "versions": versions(),
+            "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
+            "command": command,
+        }
+        if self.jobs == 1:
+            return SerialExecutor(self.resources(), made)
+        return ProcessExecutor(self.jobs, WorkerSettings(self.device, self.download, self.cache, made))
+
 
 def run_suite(settings: RunSettings, output: Output, typed: Sequence[str]) -> int:
     """Does the runs that are not there yet; returns the exit code.
@@ -95,38 +124,24 @@ def run_suite(settings: RunSettings, output: Output, typed: Sequence[str]) -> in
         Interrupted: Ctrl-C; says what was kept.
     """
     started = time.monotonic()
-    plan = settings.plan()
-    names = settings.names(plan.suite)
+    grid = settings.grid()
+    jobs = grid.jobs(settings.names(grid.suite))
     resolve_device(settings.device)  # refused before the first run
-
-    def load(model: Model) -> Backbone:
-        return load_backbone(names[model.key], settings.device, settings.download)
-
-    runner = Runner(
-        plan=plan,
-        folder=settings.out / plan.suite.name,
-        load=load,
-        cache=settings.cache,
-        made={
-            "versions": versions(),
-            "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
-            "command": display_name(shlex.join(typed)),
-        },
-        expire=None if settings.take_over is None else 3600 * settings.take_over,
-    )
+    store = settings.store(grid.suite)
     if settings.dry_run:
-        _say_dry(runner, settings, output)
+        _say_dry(grid, jobs, store, settings, output)
         return 0
-    total = len(plan.tasks())
     output.say(
-        f"{plan.suite.name}: {plan.suite.title}. {counted(total, 'run')}; their files are in '{display_name(runner.folder)}'."
+        f"{grid.suite.name}: {grid.suite.title}. {counted(len(jobs), 'run')}; their files are in "
+        f"'{display_name(store.folder)}'."
     )
+    outcome = Outcome()
     try:
-        outcome = runner.run()
+        settings.executor(display_name(shlex.join(typed))).run(jobs, store, outcome)
     except KeyboardInterrupt:
-        kept = len(runner.outcome.done) + len(runner.outcome.complete)
+        kept = len(outcome.done) + len(outcome.complete)
         raise Interrupted(
-            f"Interrupted. {kept} of {counted(total, 'run')} kept in '{display_name(runner.folder)}'. "
+            f"Interrupted. {kept} of {counted(len(jobs), 'run')} kept in '{display_name(store.folder)}'. "
             f"Run the same command to go on:\n  {display_name(shlex.join(typed))}"
         ) from None
     _say_outcome(outcome, settings, time.monotonic() - started, output)
@@ -139,7 +154,7 @@ def _say_outcome(outcome: Outcome, settings: RunSettings, seconds: float, output
     if outcome.replaced:
         replaced = counted(outcome.replaced, "result")
         output.say(f"Replaced {replaced} of another model, other data or other parameters.")
-    for reason, count in reasons(outcome.failed):
+    for reason, count in outcome.reasons():
         which = [name for name, said in outcome.failed.items() if said == reason]
         output.warn(
             f"{counted(count, 'run')} failed ({which[0]}{', ...' if count > 1 else ''}): {reason}", "FailedRuns"
@@ -166,14 +181,14 @@ def _say_outcome(outcome: Outcome, settings: RunSettings, seconds: float, output
     )
 
 
-def _say_dry(runner: Runner, settings: RunSettings, output: Output) -> None:
+def _say_dry(grid: Grid, jobs: Sequence[Job], store: Store, settings: RunSettings, output: Output) -> None:
     """What would be done, what is complete, what cannot be done, and how long it takes."""
-    states = list(runner.states())
-    to_do = [task for task, state in states if not isinstance(state, CooptError) and state != "complete"]
-    complete = sum(state == "complete" for _, state in states)
-    blocked = {task.name: str(state) for task, state in states if isinstance(state, CooptError)}
+    states = list(states_of(jobs, store, settings.resources()))
+    to_do = [job for job, state in states if not isinstance(state, CooptError) and state != "complete"]
+    complete = [job.name for job, state in states if state == "complete"]
+    blocked = {job.name: str(state) for job, state in states if isinstance(state, CooptError)}
     output.say(
-        f"{counted(len(states), 'run')}: {complete} complete, {len(to_do)} to do"
+        f"{counted(len(states), 'run')}: {len(complete)} complete, {len(to_do)} to do"
         f"{f', {len(blocked)} that cannot be done here' if blocked else ''}."
     )
     redone = Counter(state for _, state in states if state in ("stale", "damaged"))
@@ -181,42 +196,37 @@ def _say_dry(runner: Runner, settings: RunSettings, output: Output) -> None:
         output.say(f"To be done again, since model, data or parameters are others now: {redone['stale']}.")
     if redone["damaged"]:
         output.say(f"To be done again, since the files are damaged: {redone['damaged']}.")
-    for task in to_do[:DOZEN]:
-        output.say(f"  {task.name}")
+    for job in to_do[:DOZEN]:
+        output.say(f"  {job.name}")
     if len(to_do) > DOZEN:
         output.say(f"  ... and {len(to_do) - DOZEN} more")
-    for reason, count in reasons(blocked):
+    for reason, count in Counter(blocked.values()).items():
         output.warn(f"{counted(count, 'run')} cannot be done here: {reason}", "BlockedRuns")
-    _say_time(runner, to_do, output)
+    time_left = estimated_time(to_do, store.whole())
+    _say_time(time_left, len(to_do), grid.suite, output)
     output.result(
         {
             "suite": settings.name,
-            "to_do": [task.name for task in to_do],
-            "complete": [task.name for task, state in states if state == "complete"],
+            "to_do": [job.name for job in to_do],
+            "complete": complete,
             "blocked": blocked,
-            **_time(runner, to_do, output),
+            "seconds": round(time_left.seconds, 1),
+            "of_unknown_time": time_left.unknown,
         }
     )
 
 
-def _time(runner: Runner, to_do: Sequence[Task], output: Output) -> dict[str, float | int]:
-    records = records_of(runner.plan.suite, runner.folder.parent, output)
-    found = estimate(to_do, records)
-    return {"seconds": round(found.seconds, 1), "of_unknown_time": found.unknown}
-
-
-def _say_time(runner: Runner, to_do: Sequence[Task], output: Output) -> None:
-    found = _time(runner, to_do, output)
-    known, unknown = len(to_do) - int(found["of_unknown_time"]), found["of_unknown_time"]
+def _say_time(time_left: TimeEstimate, n_jobs: int, suite: Suite, output: Output) -> None:
+    known = n_jobs - time_left.unknown
     if known:
         output.say(
-            f"Time for {counted(known, 'run')}: about {duration(found['seconds'])} in one process, as those that are done "
-            "took."
+            f"Time for {counted(known, 'run')}: about {duration(round(time_left.seconds, 1))} in one process, as those "
+            "that are done took."
         )
-    if unknown:
+    if time_left.unknown:
         output.say(
-            f"Time for {counted(int(unknown), 'run')}: not known, since no such run is done. The whole suite: "
-            f"{runner.plan.suite.cost}."
+            f"Time for {counted(time_left.unknown, 'run')}: not known, since no such run is done. The whole suite: "
+            f"{suite.cost}."
         )
 
 

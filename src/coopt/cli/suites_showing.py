@@ -9,21 +9,21 @@ from typing import Any
 from coopt.cli.output import Output
 from coopt.data import display_name
 from coopt.errors import SavedFileError
-from coopt.evaluation.run_files import Record, has_runs, read_records
-from coopt.suites.catalogue import SUITES, find_suite
+from coopt.evaluation.store import Store
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import grid_of
+from coopt.suites.known import find_suite, known_suites
 from coopt.suites.papers import IMAGENET_RUN
-from coopt.suites.places import places_of
-from coopt.suites.plan import plan_of
+from coopt.suites.scores import Scores
 from coopt.suites.suite import Suite
-from coopt.suites.tables import Scores, Table, table_of
+from coopt.suites.tables import Table, table_of
 from coopt.suites.words import WordTable, word_tables
 
 
 def run_list(output: Output) -> None:
     """Lists the suites."""
-    rows = [
-        [one.name, one.title, "nothing" if one.bundled else "data and weights", one.cost] for one in SUITES.values()
-    ]
+    suites = known_suites()
+    rows = [[one.name, one.title, "nothing" if one.bundled else "data and weights", one.cost] for one in suites]
     output.table(["suite", "what it measures", "needs", "takes"], rows)
     output.say()
     output.say(IMAGENET_RUN)
@@ -41,7 +41,7 @@ def run_list(output: Output) -> None:
                     "seeds": list(one.seeds),
                     "cost": one.cost,
                 }
-                for one in SUITES.values()
+                for one in suites
             ]
         }
     )
@@ -56,14 +56,14 @@ def run_show(
         ParameterError: there is no such suite, or it has nothing of a name in `only`.
         SavedFileError: there are no results, or figures cannot be written.
     """
-    suites = [find_suite(name)] if name is not None else [one for one in SUITES.values() if _has_results(out, one)]
+    suites = [find_suite(name)] if name is not None else [one for one in known_suites() if _has_results(out, one)]
     if not suites or not any(_has_results(out, one) or one.published or one.published_words for one in suites):
         what = f"of {name} " if name is not None else ""
         raise SavedFileError(
             f"There are no results {what}in '{display_name(out)}'. "
             f"Run `coopt suite run {name or 'NAME'} --out {display_name(out)}`."
         )
-    shown = [_shown(suite, out, only, output) for suite in suites]
+    shown = [_shown(suite, out, only) for suite in suites]
     files = [] if figures is None else _draw(shown, figures)
     if markdown and name is None and not output.json:
         output.line(f"# Results\n\nMade by `coopt suite show --all --markdown --out {display_name(out)}`.\n")
@@ -76,23 +76,16 @@ def run_show(
     output.result({"suites": document, "figures": [display_name(file) for file in files]})
 
 
-def records_of(suite: Suite, out: Path, output: Output) -> list[Record]:
-    """The suite's runs that are whole; damaged files are warned of."""
-    found: list[Record] = []
-    for one in read_records(out / suite.name):
-        if isinstance(one, SavedFileError):
-            output.warn(f"{one} It is left out; run the suite to do it again.")
-        else:
-            found.append(one)
-    return found
+def _store(suite: Suite, out: Path) -> Store:
+    return Store(out / suite.name, suite.name)
 
 
 def _has_results(out: Path, suite: Suite) -> bool:
-    return has_runs(out / suite.name)
+    return not _store(suite, out).empty
 
 
-def _shown(suite: Suite, out: Path, only: Sequence[str], output: Output) -> tuple[Suite, Table, tuple[WordTable, ...]]:
-    scores = Scores(plan_of(suite, places_of(suite), only), records_of(suite, out, output))
+def _shown(suite: Suite, out: Path, only: Sequence[str]) -> tuple[Suite, Table, tuple[WordTable, ...]]:
+    scores = Scores(grid_of(suite, datasets_of(suite), only), _store(suite, out).whole())
     return suite, table_of(scores), word_tables(scores)
 
 

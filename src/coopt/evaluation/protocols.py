@@ -15,10 +15,13 @@ from typing import Literal
 
 from coopt.data import ImageDataset, Split, base_to_new, few_shot, linear_probe_indices
 from coopt.errors import DataError
-from coopt.evaluation.contenders import Sampling
 from coopt.wording import counted
 
 ProtocolName = Literal["few-shot", "domain", "base-to-new", "transfer"]
+
+Sampling = Literal["none", "few-shot", "linear-probe"]
+"""How training images are drawn: "none" (the method sees no image and runs once, at 0 shots), "few-shot"
+(`coopt.data.few_shot`), or "linear-probe" (that baseline's own draw, with validation images for C)."""
 
 TEST, BASE, NEW, SOURCE = "test", "base", "new", "source"
 """Names of targets."""
@@ -72,6 +75,27 @@ class Problem:
         return ImageDataset(
             dataset.name, dataset.root, dataset.class_names, train.take(chosen_train), val.take(chosen_val)
         )
+
+
+def problem_under(
+    protocol: ProtocolName, dataset: ImageDataset, others: Mapping[str, ImageDataset], source: str = SOURCE
+) -> Problem:
+    """The data set under a protocol.
+
+    Args:
+        protocol: its name.
+        dataset: what is learned from, with a test part of its own.
+        others: of domain generalisation and transfer: name to what else is tested on.
+        source: of these two: the name of the data set's own test part among the targets.
+
+    Raises:
+        DataError: a data set is not as the protocol needs it.
+    """
+    if protocol == "few-shot":
+        return few_shot_problem(dataset)
+    if protocol == "base-to-new":
+        return base_to_new_problem(dataset)
+    return (domain_problem if protocol == "domain" else transfer_problem)(dataset, others, source)
 
 
 def few_shot_problem(dataset: ImageDataset) -> Problem:

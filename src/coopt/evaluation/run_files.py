@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coopt.errors import SavedFileError
+from coopt.evaluation.job import run_name
 from coopt.evaluation.packed import file_order, packed_file, read_packed
 from coopt.evaluation.runs import RunResult
 from coopt.files import write_json
@@ -32,8 +32,8 @@ class Record:
     """A run's result, whose it is, and how it was made.
 
     Attributes:
-        suite: the suite's name.
-        backbone: the backbone's key in the suite.
+        suite: the suite's name; empty for a record that is in no store yet.
+        backbone: what files and tables call the backbone.
         result: the numbers.
         words: nearest words of the learned context vectors, and what distances mean; None where not asked for.
         made: versions, machine, the backbone's full name, the command.
@@ -50,14 +50,6 @@ class Record:
         """The file's name without ".json"."""
         result = self.result
         return run_name(self.backbone, result.dataset, result.method, result.shots, result.seed)
-
-
-def run_name(backbone: str, dataset: str, method: str, shots: int, seed: int | None) -> str:
-    """What a run is called: the same for the same place in a suite, whatever its parameters."""
-    parts = [backbone, dataset, method]
-    if seed is not None:
-        parts += [f"{shots}-shot{'s' * (shots > 1)}", f"seed-{seed}"]
-    return ".".join(re.sub(r"[^a-z0-9_=+-]+", "-", part.lower()).strip("-") for part in parts)
 
 
 def write_record(folder: Path, record: Record) -> Path:

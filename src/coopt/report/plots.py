@@ -16,8 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from coopt.evaluation.few_shot import AVERAGE, HAND_MADE, PROBE, FewShotSummary
 from coopt.report.figures import LOOK
+from coopt.suites.papers import HAND_MADE, LINEAR_PROBE
+from coopt.suites.suite import AVERAGE
+from coopt.suites.tables import CurvePoint
 
 # Okabe and Ito's palette: told apart with every kind of colour vision. Markers and dashes say the same once more.
 _LEARNED = ("#0072B2", "#E69F00", "#56B4E9", "#8A4B08", "#6A51A3")
@@ -31,7 +33,7 @@ _NOTE, _LETTER = 0.14, 0.057  # inches: a line of the note, a letter of it
 
 
 def accuracy_figure(
-    summaries: Sequence[FewShotSummary],
+    points: Sequence[CurvePoint],
     described: Mapping[str, str] | None = None,
     note: str = "",
     columns: int | None = None,
@@ -39,13 +41,13 @@ def accuracy_figure(
     """Accuracy against shots: one panel per data set, the average first.
 
     Args:
-        summaries: from `coopt.evaluation.few_shot.summarise`.
+        points: what is drawn; data sets and methods in the order in which they come.
         described: a few words on each data set, by its name.
         note: what the numbers are, below the figure; wrapped to its width.
         columns: panels in a row; None: 3, or more when there are many.
     """
-    datasets = list(dict.fromkeys(s.dataset for s in summaries))
-    styles = _styles(summaries)
+    datasets = list(dict.fromkeys(s.dataset for s in points))
+    styles = _styles(points)
     columns = columns or min(len(datasets), 3 if len(datasets) <= 9 else 4 if len(datasets) <= 16 else 5)
     rows = math.ceil(len(datasets) / columns)
     width = max(columns, 1.6) * _PANEL[0]
@@ -57,9 +59,9 @@ def accuracy_figure(
     with rc_context(LOOK):
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
-        shots = sorted({s.shots for s in summaries})
+        shots = sorted({s.shots for s in points})
         for axes, dataset in zip(grid.flat, datasets, strict=False):
-            _panel(axes, [s for s in summaries if s.dataset == dataset], styles, shots)
+            _panel(axes, [s for s in points if s.dataset == dataset], styles, shots)
             _title(axes, dataset, len(datasets), described or {})
         _label(grid, len(datasets), columns)
         _legend(figure, grid.flat[0], legend_columns, below / height)
@@ -69,45 +71,45 @@ def accuracy_figure(
     return figure
 
 
-def place(shots: int) -> float:
+def shots_position(shots: int) -> float:
     """Where a number of shots stands on the x axis: 0, then every doubling a step."""
     return 0.0 if shots == 0 else 1.0 + math.log2(shots)
 
 
-def _styles(summaries: Sequence[FewShotSummary]) -> dict[str, dict[str, Any]]:
+def _styles(points: Sequence[CurvePoint]) -> dict[str, dict[str, Any]]:
     """How each method is drawn, in the order in which methods come; "kind" is curve, star or line."""
     learned, lines = iter(_LEARNED * 9), iter(_LINES * 9)
     markers = iter(_MARKERS * 9)
     styles: dict[str, dict[str, Any]] = {}
-    for method in dict.fromkeys(s.method for s in summaries):
-        if any(s.shots > 0 for s in summaries if s.method == method):
-            probe = method == PROBE
+    for method in dict.fromkeys(s.method for s in points):
+        if any(s.shots > 0 for s in points if s.method == method):
+            probe = method == LINEAR_PROBE.name
             styles[method] = {"kind": "curve", "color": _PROBE if probe else next(learned)}
             styles[method] |= {"linestyle": "--", "marker": "x"} if probe else {"marker": next(markers)}
-        elif method == HAND_MADE:
+        elif method == HAND_MADE.name:
             styles[method] = {"kind": "star", "color": _STAR}
         else:
             styles[method] = {"kind": "line", "color": next(lines), "linestyle": (0, (1, 1.2 + 2 * len(styles)))}
     return styles
 
 
-def _panel(
-    axes: Axes, summaries: Sequence[FewShotSummary], styles: Mapping[str, dict[str, Any]], shots: list[int]
-) -> None:
+def _panel(axes: Axes, points: Sequence[CurvePoint], styles: Mapping[str, dict[str, Any]], shots: list[int]) -> None:
     for method, style in styles.items():
-        found = sorted((s for s in summaries if s.method == method), key=lambda s: s.shots)
-        if not found:
+        curve = sorted((s for s in points if s.method == method), key=lambda s: s.shots)
+        if not curve:
             continue
         look = {name: value for name, value in style.items() if name != "kind"}
         if style["kind"] == "curve":
-            _curve(axes, method, found, look)
+            _curve(axes, method, curve, look)
         elif style["kind"] == "star":
-            axes.plot(0, found[0].mean, marker="*", markersize=12, linestyle="none", label=method, zorder=5, **look)
-            axes.axhline(found[0].mean, linewidth=0.6, alpha=0.45, **look)
+            axes.plot(
+                0, curve[0].accuracy.mean, marker="*", markersize=12, linestyle="none", label=method, zorder=5, **look
+            )
+            axes.axhline(curve[0].accuracy.mean, linewidth=0.6, alpha=0.45, **look)
         else:
-            axes.axhline(found[0].mean, linewidth=1.7, label=method, **look)
-    axes.set_xticks([place(k) for k in shots], [str(k) for k in shots])
-    axes.set_xlim(-0.35, place(shots[-1]) + 0.35)
+            axes.axhline(curve[0].accuracy.mean, linewidth=1.7, label=method, **look)
+    axes.set_xticks([shots_position(k) for k in shots], [str(k) for k in shots])
+    axes.set_xlim(-0.35, shots_position(shots[-1]) + 0.35)
     low, high = axes.get_ylim()
     if high - low < 10:  # a flat panel must look flat
         middle = (low + high) / 2
@@ -116,17 +118,17 @@ def _panel(
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 
-def _curve(axes: Axes, method: str, found: Sequence[FewShotSummary], look: dict[str, Any]) -> None:
-    x = [place(s.shots) for s in found]
+def _curve(axes: Axes, method: str, curve: Sequence[CurvePoint], look: dict[str, Any]) -> None:
+    x = [shots_position(s.shots) for s in curve]
     axes.fill_between(
         x,
-        [s.mean - s.std for s in found],
-        [s.mean + s.std for s in found],
+        [s.accuracy.mean - s.accuracy.std for s in curve],
+        [s.accuracy.mean + s.accuracy.std for s in curve],
         color=look["color"],
         alpha=0.16,
         linewidth=0,
     )
-    axes.plot(x, [s.mean for s in found], linewidth=1.8, markersize=5, label=method, zorder=4, **look)
+    axes.plot(x, [s.accuracy.mean for s in curve], linewidth=1.8, markersize=5, label=method, zorder=4, **look)
 
 
 def _title(axes: Axes, dataset: str, n_datasets: int, described: Mapping[str, str]) -> None:
@@ -146,7 +148,7 @@ def _title(axes: Axes, dataset: str, n_datasets: int, described: Mapping[str, st
 
 
 def _label(grid: Any, used: int, columns: int) -> None:
-    """Axis labels at the left and below the lowest panel of each column; unused places are emptied."""
+    """Axis labels at the left and below the lowest panel of each column; unused panels are emptied."""
     for i, axes in enumerate(grid.flat):
         if i >= used:
             axes.set_axis_off()

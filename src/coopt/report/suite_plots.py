@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coopt.evaluation.few_shot import FewShotSummary
 from coopt.report.figures import LOOK
 from coopt.report.plots import accuracy_figure
 from coopt.suites.suite import AVERAGE, Suite
-from coopt.suites.tables import Section, Table
+from coopt.suites.tables import Section, Table, curve_points
 
 _UP, _DOWN = "#0072B2", "#D55E00"
 _BARS = ("#7A7A7A", "#D55E00", "#0072B2", "#E69F00", "#56B4E9", "#8A4B08", "#6A51A3", "#CC79A7")
@@ -22,18 +22,19 @@ _BARS = ("#7A7A7A", "#D55E00", "#0072B2", "#E69F00", "#56B4E9", "#8A4B08", "#6A5
 def suite_figures(suite: Suite, table: Table) -> dict[str, Figure]:
     """The figures that a suite's numbers allow, by name; none where nothing was measured."""
     figures: dict[str, Figure] = {}
-    for backbone in dict.fromkeys(section.place["backbone"] for section in table.sections):
-        sections = [one for one in table.sections if one.place["backbone"] == backbone and _measured(one)]
+    for backbone in dict.fromkeys(section.at["backbone"] for section in table.sections):
+        sections = [one for one in table.sections if one.at["backbone"] == backbone and _measured(one)]
         if not sections:
             continue
         if suite.columns == "shots":
-            figures[f"{backbone}-accuracy"] = accuracy_figure(_summaries(table, sections), note=_note(suite, sections))
+            points = curve_points(replace(table, sections=tuple(sections)))
+            figures[f"{backbone}-accuracy"] = accuracy_figure(points, note=_note(suite, sections))
             for method, gains in _gains(sections).items():
                 figures[f"{backbone}-gain-{_plain(method)}"] = gain_figure(gains, f"{method} minus hand-made prompt")
         elif suite.columns in ("targets", "datasets"):
-            means = [section for section in sections if section.place.get("dataset") == AVERAGE]
+            means = [section for section in sections if section.at.get("dataset") == AVERAGE]
             for section in means or sections:
-                where = _plain(section.place.get("dataset", ""))
+                where = _plain(section.at.get("dataset", ""))
                 name = "-".join(part for part in (backbone, where, suite.columns) if part)
                 figures[name] = bars_figure(table.columns, section)
     return figures
@@ -80,12 +81,12 @@ def bars_figure(columns: Sequence[str], section: Section) -> Figure:
         figure = Figure(figsize=(width, 3.2), layout="constrained")
         axes = figure.subplots()
         for i, row in enumerate(rows):
-            found = [(c, cell.ours) for c, cell in enumerate(row.cells) if cell.ours is not None]
+            measured = [(c, cell.ours) for c, cell in enumerate(row.cells) if cell.ours is not None]
             axes.bar(
-                [c + (i - (len(rows) - 1) / 2) * 0.8 / len(rows) for c, _ in found],
-                [ours.mean for _, ours in found],
+                [c + (i - (len(rows) - 1) / 2) * 0.8 / len(rows) for c, _ in measured],
+                [ours.mean for _, ours in measured],
                 0.8 / len(rows) * 0.92,
-                yerr=[ours.std for _, ours in found],
+                yerr=[ours.std for _, ours in measured],
                 error_kw={"linewidth": 0.8, "ecolor": "#333333"},
                 color=_BARS[i % len(_BARS)],
                 label=row.method,
@@ -109,23 +110,11 @@ def _measured(section: Section) -> bool:
     return any(cell.ours is not None for row in section.rows for cell in row.cells)
 
 
-def _summaries(table: Table, sections: Sequence[Section]) -> list[FewShotSummary]:
-    return [
-        FewShotSummary(
-            row.method, section.place.get("dataset", section.title), shots, ours.mean, ours.std, ours.interval, ours.n
-        )
-        for section in sections
-        for row in section.rows
-        for shots, cell in zip(table.keys, row.cells, strict=True)
-        if (ours := cell.ours) is not None
-    ]
-
-
 def _gains(sections: Sequence[Section]) -> dict[str, dict[str, float]]:
     """Learned methods' points above the hand-made prompt at the most shots, by data set."""
     gains: dict[str, dict[str, float]] = {}
     for section in sections:
-        if section.place.get("dataset", AVERAGE) == AVERAGE:
+        if section.at.get("dataset", AVERAGE) == AVERAGE:
             continue
         rows = {row.method: row for row in section.rows}
         hand_made = rows.get("hand-made prompt")
@@ -133,7 +122,7 @@ def _gains(sections: Sequence[Section]) -> dict[str, dict[str, float]]:
         for method, row in rows.items():
             best = row.cells[-1].ours
             if base is not None and best is not None and method.startswith("CoOp"):
-                gains.setdefault(method, {})[section.place["dataset"]] = best.mean - base.mean
+                gains.setdefault(method, {})[section.at["dataset"]] = best.mean - base.mean
     return gains
 
 

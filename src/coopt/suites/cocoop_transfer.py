@@ -21,8 +21,8 @@ TABLE_2 = {
 
 
 def _row(method: str) -> tuple[Published, ...]:
-    place = {"backbone": VIT_B16.key, "dataset": "imagenet", "method": method, "shots": 16}
-    return published_row(TABLE_2[method], "targets", ("imagenet", *OTHERS, "shifted"), **place)
+    at = {"backbone": VIT_B16.key, "dataset": "imagenet", "method": method, "shots": 16}
+    return published_row(TABLE_2[method], "targets", ("imagenet", *OTHERS, "shifted"), **at)
 
 
 SUITE = Suite(

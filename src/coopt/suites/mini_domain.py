@@ -3,8 +3,8 @@
 coopt suite run mini-domain
 """
 
-from coopt.suites.papers import BUNDLED_MODEL, COCOOP, COOP, HAND_MADE, LINEAR_PROBE, cocoop, coop
-from coopt.suites.suite import Bundled, Entry, Suite
+from coopt.suites.papers import BUNDLED_MODEL, COCOOP, COOP, HAND_MADE, LINEAR_PROBE, NAIVE, cocoop, coop
+from coopt.suites.suite import Bundled, Suite
 
 SUITE = Suite(
     name="mini-domain",
@@ -14,7 +14,7 @@ SUITE = Suite(
     models=BUNDLED_MODEL,
     datasets=Bundled(),
     entries=(
-        Entry("naive prompt", "zero_shot", {}, "none"),
+        NAIVE,
         HAND_MADE,
         LINEAR_PROBE,
         coop("CoOp", "fast"),

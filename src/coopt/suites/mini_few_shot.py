@@ -3,8 +3,8 @@
 coopt suite run mini-few-shot
 """
 
-from coopt.suites.papers import BUNDLED_MODEL, COOP, HAND_MADE, LINEAR_PROBE, coop
-from coopt.suites.suite import OWN_ENSEMBLE, Bundled, Entry, Suite
+from coopt.suites.papers import BUNDLED_MODEL, COOP, ENSEMBLED, HAND_MADE, LINEAR_PROBE, NAIVE, coop
+from coopt.suites.suite import Bundled, Suite
 
 SUITE = Suite(
     name="mini-few-shot",
@@ -14,9 +14,9 @@ SUITE = Suite(
     models=BUNDLED_MODEL,
     datasets=Bundled(),
     entries=(
-        Entry("naive prompt", "zero_shot", {}, "none"),
+        NAIVE,
         HAND_MADE,
-        Entry("prompt ensemble", "zero_shot", {"templates": OWN_ENSEMBLE}, "none"),
+        ENSEMBLED,
         LINEAR_PROBE,
         coop("CoOp", "fast"),
         coop("CoOp (M=16, random)", "fast", n_ctx=16),

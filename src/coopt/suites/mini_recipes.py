@@ -3,8 +3,8 @@
 coopt suite run mini-recipes
 """
 
-from coopt.suites.papers import BUNDLED_MODEL, COOP, HAND_MADE, coop
-from coopt.suites.suite import Bundled, Entry, Suite
+from coopt.suites.papers import BUNDLED_MODEL, COOP, HAND_MADE, NAIVE, coop
+from coopt.suites.suite import Bundled, Suite
 
 SUITE = Suite(
     name="mini-recipes",
@@ -14,7 +14,7 @@ SUITE = Suite(
     models=BUNDLED_MODEL,
     datasets=Bundled(),
     entries=(
-        Entry("naive prompt", "zero_shot", {}, "none"),
+        NAIVE,
         HAND_MADE,
         coop("CoOp, fast recipe", "fast"),
         coop("CoOp, paper's recipe", "paper"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from coopt.errors import SavedFileError
 from coopt.evaluation.packing import Packing
 from coopt.evaluation.run_files import has_runs
-from coopt.suites.catalogue import find_suite
+from coopt.suites.known import find_suite
 
 
 def for_suites(action: Callable[[Path], Packing], out: Path, name: str | None) -> dict[str, Packing]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coopt.suites.suite import OWN_TEMPLATE, Entry, Model
+from coopt.suites.suite import OWN_ENSEMBLE, OWN_TEMPLATE, Entry, Model
 
 COOP = "Zhou, Yang, Loy, Liu: Learning to Prompt for Vision-Language Models. IJCV 2022"
 COCOOP = "Zhou, Yang, Loy, Liu: Conditional Prompt Learning for Vision-Language Models. CVPR 2022"
@@ -30,6 +30,8 @@ OTHERS = (
 ELEVEN = ("imagenet", *OTHERS)
 SHIFTED = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
 
+NAIVE = Entry("naive prompt", "zero_shot", {}, "none")
+ENSEMBLED = Entry("prompt ensemble", "zero_shot", {"templates": OWN_ENSEMBLE}, "none")
 HAND_MADE = Entry("hand-made prompt", "zero_shot", {"templates": OWN_TEMPLATE}, "none")
 LINEAR_PROBE = Entry("linear probe", "linear_probe", {}, "linear-probe")
 

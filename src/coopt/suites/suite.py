@@ -30,7 +30,7 @@ class Entry:
         name: in tables and figures.
         method: as in saved prompts: "coop", "zero_shot" ...
         parameters: of the method; `OWN_TEMPLATE` and `OWN_ENSEMBLE` are replaced.
-        sampling: see `coopt.evaluation.contenders.Contender`.
+        sampling: see `coopt.evaluation.protocols.Sampling`.
     """
 
     name: str
@@ -65,8 +65,25 @@ class Bundled:
 
 
 @dataclass(frozen=True)
+class Data:
+    """A data set that a suite names for itself, where its source alone does not say enough.
+
+    Attributes:
+        source: as `coopt.load_dataset` takes it: a folder, a CSV, "caltech101", "bundled:animals".
+        name: in files and on the command line; empty: from the source.
+        title: in tables; empty: the name.
+        template: its hand-made prompt; empty: the data set's where it has one, "a photo of a {}." otherwise.
+    """
+
+    source: str
+    name: str = ""
+    title: str = ""
+    template: str = ""
+
+
+@dataclass(frozen=True)
 class Published:
-    """A number of a paper, and its place in the suite's table."""
+    """A number of a paper, and where it stands in the suite's table."""
 
     value: float
     backbone: str
@@ -86,12 +103,13 @@ class Suite:
         paper: where it is published.
         protocol: see `coopt.evaluation.protocols`.
         models: the backbones.
-        datasets: what is learned from: names of the papers' data sets, or bundled ones.
+        datasets: what is learned from: `Bundled`, or whatever `coopt.load_dataset` takes, each as it is or as `Data`: names of
+            the papers' data sets, "bundled:animals", folders, CSVs.
         entries: the methods.
         columns: what the columns of its table are.
         shots, seeds: of the grid.
-        targets: what else is tested on, in domain generalisation and transfer: names of the papers' data sets; None: for
-            bundled data sets their other styles, or the other data sets.
+        targets: what else is tested on, in domain generalisation and transfer: data sets, likewise; None: for bundled data sets
+            their other styles, or the other data sets.
         derived: a last column: "harmonic" (of base and new) or "shifted" (the mean of all targets but the source).
         published: the paper's numbers, where they are in print.
         published_note: where they are from, and what stands beside them.
@@ -105,13 +123,13 @@ class Suite:
     paper: str
     protocol: Protocol
     models: tuple[Model, ...]
-    datasets: tuple[str, ...] | Bundled
+    datasets: tuple[str | Data, ...] | Bundled
     entries: tuple[Entry, ...]
     columns: Axis
     cost: str
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
     seeds: tuple[int, ...] = (1, 2, 3)
-    targets: tuple[str, ...] | None = None
+    targets: tuple[str | Data, ...] | None = None
     derived: Literal["", "harmonic", "shifted"] = ""
     published: tuple[Published, ...] = ()
     published_note: str = ""
@@ -121,17 +139,20 @@ class Suite:
     @property
     def bundled(self) -> bool:
         """Whether it needs nothing but the package."""
-        return isinstance(self.datasets, Bundled)
+        if isinstance(self.datasets, Bundled):
+            return True
+        sources = [one.source if isinstance(one, Data) else one for one in (*self.datasets, *(self.targets or ()))]
+        return all(source.startswith("bundled:") for source in sources)
 
 
-def published_row(values: Sequence[float], columns: Axis, names: Sequence[Any], **place: Any) -> tuple[Published, ...]:
+def published_row(values: Sequence[float], columns: Axis, names: Sequence[Any], **at: Any) -> tuple[Published, ...]:
     """A row of a published table.
 
     Args:
         values: its numbers.
         columns: what its columns are.
         names: of the columns, one per number.
-        place: the other fields of `Published`.
+        at: the other fields of `Published`.
     """
     key = {"shots": "shots", "targets": "target", "backbones": "backbone", "datasets": "dataset"}[columns]
-    return tuple(Published(value, **{**place, key: name}) for value, name in zip(values, names, strict=True))
+    return tuple(Published(value, **{**at, key: name}) for value, name in zip(values, names, strict=True))

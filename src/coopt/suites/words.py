@@ -45,7 +45,7 @@ def word_tables(scores: Scores) -> tuple[WordTable, ...]:
 
     Published words stand beside the first method's; they are given without ours where nothing was run.
     """
-    suite = scores.plan.suite
+    suite = scores.grid.suite
     if not suite.words:
         return ()
     first: dict[tuple[str, str, str], Record] = {}
@@ -53,8 +53,8 @@ def word_tables(scores: Scores) -> tuple[WordTable, ...]:
         if record.words is not None:
             first.setdefault((record.backbone, record.result.method, record.result.dataset), record)
     tables = []
-    for model in scores.plan.models:
-        for i, entry in enumerate(scores.plan.entries):
+    for model in scores.grid.models:
+        for i, entry in enumerate(scores.grid.entries):
             records = {d: r for (b, m, d), r in first.items() if (b, m) == (model.key, entry.name)}
             published = suite.published_words if i == 0 else {}
             if records or published:
@@ -72,15 +72,15 @@ def _table(
     columns: list[str] = []
     cells: list[list[str]] = []
     learned: list[float] = []
-    for place in scores.plan.places:
-        if place.name in records:
-            whose, vectors = _vectors(records[place.name])
+    for dataset in scores.grid.datasets:
+        if dataset.name in records:
+            whose, vectors = _vectors(records[dataset.name])
             learned += [row[0]["distance"] for row in vectors]
-            columns.append(f"{place.title}{whose}")
+            columns.append(f"{dataset.title}{whose}")
             cells.append([_said(row[0]["word"], row[0]["distance"]) for row in vectors])
-        if place.name in published:
-            columns.append(f"{place.title}, published")
-            cells.append([_said(word, distance) for word, distance in published[place.name]])
+        if dataset.name in published:
+            columns.append(f"{dataset.title}, published")
+            cells.append([_said(word, distance) for word, distance in published[dataset.name]])
     height = max(map(len, cells))
     rows = tuple(tuple(column[i] if i < len(column) else "" for column in cells) for i in range(height))
     scale = {}

@@ -1,4 +1,4 @@
-"""Methods by the names that suites and saved prompts use."""
+"""Methods by the names that jobs and saved prompts use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coopt.errors import ParameterError
+from coopt.evaluation.job import jsonable
 from coopt.methods.base import ClipClassifier
 from coopt.methods.saving import METHODS
 
@@ -22,3 +23,8 @@ def estimator_of(method: str, parameters: Mapping[str, Any]) -> ClipClassifier:
         return METHODS[method](**parameters)
     except TypeError as error:
         raise ParameterError(f"The method {method!r} cannot be made with {dict(parameters)!r}: {error}.") from error
+
+
+def distinguishing(estimator: ClipClassifier) -> dict[str, Any]:
+    """The parameters that distinguish an estimator, all of them, ready for JSON; the seed is the protocol's to set."""
+    return jsonable({name: value for name, value in estimator.parameters.items() if name != "seed"})

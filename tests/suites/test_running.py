@@ -12,26 +12,29 @@ from typing import Any
 import pytest
 
 from coopt.errors import CooptWarning
+from coopt.evaluation import executors
 from coopt.evaluation.claims import Claims, Owner
+from coopt.evaluation.execution import Resources
+from coopt.evaluation.executors import SerialExecutor, states_of
+from coopt.evaluation.job import Job
 from coopt.evaluation.packed import packed_file
 from coopt.evaluation.packing import pack
 from coopt.evaluation.run_files import Record, read_record, read_records
-from coopt.evaluation.runs import Bench, RunResult
-from coopt.suites.places import places_of
-from coopt.suites.plan import plan_of
-from coopt.suites.runner import Runner
-from coopt.suites.tables import Scores, table_of
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import grid_of
+from coopt.suites.scores import Scores
+from coopt.suites.tables import table_of
 
-from .conftest import load, plan, run_tiny
-from .tiny import TINY, TOTAL, start
+from .conftest import run_tiny, store_in
+from .tiny import TINY, TOTAL, start, tiny_grid
 
 
 def table(out: Path) -> dict[str, Any]:
     """The table but for how long runs took."""
     records = [one for one in read_records(out / "tiny") if isinstance(one, Record)]
-    found = table_of(Scores(plan(), records)).to_dict()
-    del found["made"]
-    return found
+    document = table_of(Scores(tiny_grid(), records)).to_dict()
+    del document["made"]
+    return document
 
 
 def names(out: Path) -> list[str]:
@@ -39,7 +42,7 @@ def names(out: Path) -> list[str]:
 
 
 def test_all_runs_are_there(undisturbed: Path) -> None:
-    assert names(undisturbed) == sorted(f"{task.name}.json" for task in plan().tasks())
+    assert names(undisturbed) == sorted(f"{job.name}.json" for job in tiny_grid().jobs())
     assert len(names(undisturbed)) == TOTAL
     assert table(undisturbed)["measured"] == TOTAL
 
@@ -48,17 +51,17 @@ def test_numbers_are_those_of_the_estimators_alone(undisturbed: Path) -> None:
     import coopt
     from coopt.data import few_shot
 
-    place = places_of(TINY)[0]
-    dataset = place.load()
+    first = datasets_of(TINY)[0]
+    dataset = first.reference.load()
     assert dataset.test is not None
     test = (list(dataset.test.paths), list(dataset.test.labels))
     sample = few_shot(dataset, 2, 1).train
     learned = coopt.CoOp(n_ctx=2, recipe={"epochs": 3}, seed=1, class_names=dataset.class_names)
     learned.fit(list(sample.paths), list(sample.labels))
-    record = read_record(undisturbed / "tiny" / f"bundled.{place.name}.coop.2-shots.seed-1.json")
+    record = read_record(undisturbed / "tiny" / f"bundled.{first.name}.coop.2-shots.seed-1.json")
     assert record.result.accuracy == pytest.approx(100 * learned.score(*test))
-    hand = coopt.ZeroShot(templates=place.template).fit_classes(dataset.class_names)
-    record = read_record(undisturbed / "tiny" / f"bundled.{place.name}.hand-made-prompt.json")
+    hand = coopt.ZeroShot(templates=first.template).fit_classes(dataset.class_names)
+    record = read_record(undisturbed / "tiny" / f"bundled.{first.name}.hand-made-prompt.json")
     assert record.result.accuracy == pytest.approx(100 * hand.score(*test))
 
 
@@ -151,22 +154,23 @@ def test_other_parameters_are_done_again(out: Path) -> None:
     entries = tuple(replace(one, parameters={**one.parameters, "n_ctx": 3}) for one in TINY.entries[2:])
     changed = replace(TINY, entries=(*TINY.entries[:2], *entries))
     records = [one for one in read_records(out / "tiny") if isinstance(one, Record)]
-    scores = Scores(plan_of(changed, places_of(changed)), records)
+    scores = Scores(grid_of(changed, datasets_of(changed)), records)
     assert scores.outdated == 8
     assert any(note.startswith("Left out: 8 results of methods") for note in table_of(scores).notes)
-    outcome = Runner(plan_of(changed, places_of(changed), ["coop"], [1], [1]), out / "tiny", load).run()
+    some = grid_of(changed, datasets_of(changed), ["coop"], [1], [1])
+    outcome = SerialExecutor(Resources()).run(some.jobs(), store_in(out))
     assert (len(outcome.done), outcome.replaced) == (2, 2)
 
 
 def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Bench.run
+    original = executors.execute
 
-    def failing(bench: Bench, contender: Any, shots: int, seed: int | None, *rest: Any) -> RunResult:
-        if contender.name == "CoOp" and shots == 2:
+    def failing(job: Job, *rest: Any) -> Record:
+        if job.method == "CoOp" and job.shots == 2:
             raise RuntimeError("no such luck")
-        return original(bench, contender, shots, seed, *rest)
+        return original(job, *rest)
 
-    monkeypatch.setattr(Bench, "run", failing)
+    monkeypatch.setattr(executors, "execute", failing)
     outcome = run_tiny(tmp_path)
     assert len(outcome.failed) == 4 and set(outcome.failed.values()) == {"RuntimeError: no such luck"}
     assert len(outcome.done) == TOTAL - 4
@@ -174,10 +178,10 @@ def test_a_failing_method_does_not_stop_the_others(tmp_path: Path, monkeypatch: 
 
 
 def test_ctrl_c_lets_go_of_the_run_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: Any) -> RunResult:
+    def stopped(*_: Any) -> Record:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Bench, "run", stopped)
+    monkeypatch.setattr(executors, "execute", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_tiny(tmp_path)
     assert not list((tmp_path / "tiny").iterdir())
@@ -216,7 +220,7 @@ def test_runs_of_another_machine_are_left_to_it(undisturbed: Path, out: Path) ->
     claims.take(file.stem)
     outcome = run_tiny(out)
     assert outcome.elsewhere == [file.stem] and not outcome.done
-    after = Runner(plan(), out / "tiny", load, expire=0.0).run()
+    after = SerialExecutor(Resources()).run(tiny_grid().jobs(), store_in(out, expire=0.0))
     assert after.done == [file.stem]
     assert names(out) == names(undisturbed)
 
@@ -226,7 +230,7 @@ def test_states_without_doing_anything(out: Path) -> None:
     files[0].unlink()
     files[1].write_text("{")
     before = names(out)
-    states = {task.name: state for task, state in Runner(plan(), out / "tiny", load).states()}
+    states = {job.name: state for job, state in states_of(tiny_grid().jobs(), store_in(out), Resources())}
     assert states[files[0].stem] == "missing" and states[files[1].stem] == "damaged"
     assert list(states.values()).count("complete") == TOTAL - 2
     assert names(out) == before

@@ -1,4 +1,4 @@
-"""The catalogue: every suite can be planned, its published numbers have places in its table, and the figures are drawn."""
+"""The suites that coopt knows: each can be planned, its published numbers stand in its table, its figures are drawn."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from coopt.errors import ParameterError
+from coopt.evaluation.estimators import estimator_of
 from coopt.report.figures import save_figure
 from coopt.report.suite_plots import bars_figure, gain_figure, suite_figures
-from coopt.suites.catalogue import ALIASES, SUITES, find_suite
-from coopt.suites.places import places_of
-from coopt.suites.plan import plan_of
-from coopt.suites.tables import Scores, table_of
+from coopt.suites.datasets import datasets_of
+from coopt.suites.grid import grid_of
+from coopt.suites.known import ALIASES, PAPERS, SUITES, find_suite
+from coopt.suites.scores import Scores
+from coopt.suites.tables import table_of
 
 from .test_tables import record
 
-PAPERS = [name for name, suite in SUITES.items() if not suite.bundled]
 
-
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", SUITES.names())
 def test_every_suite_can_be_planned(name: str) -> None:
     suite = find_suite(name)
-    plan = plan_of(suite, places_of(suite))
-    names = [task.name for task in plan.tasks()]
+    grid = grid_of(suite, datasets_of(suite))
+    names = [job.name for job in grid.jobs()]
     assert len(names) == len(set(names)) > 0
     for entry in suite.entries:  # every method is there, with these parameters
-        contender = plan.places[0].contender(entry)
-        contender.estimator._check_parameters()
+        estimator_of(entry.method, grid.datasets[0].given(entry))._check_parameters()
         assert (entry.sampling == "none") == (entry.method == "zero_shot")
     assert suite.cost and suite.paper
 
@@ -35,45 +34,45 @@ def test_every_suite_can_be_planned(name: str) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_published_number_is_shown(name: str) -> None:
     suite = find_suite(name)
-    table = table_of(Scores(plan_of(suite, places_of(suite)), []))
+    table = table_of(Scores(grid_of(suite, datasets_of(suite)), []))
     shown = [cell.published for section in table.sections for row in section.rows for cell in row.cells]
     assert sorted(v for v in shown if v is not None) == sorted(one.value for one in suite.published)
 
 
 def test_only_what_was_asked_for() -> None:
     suite = find_suite("coop-few-shot")
-    places = places_of(suite)
-    tasks = plan_of(suite, places, ["ViT-B/16", "eurosat", "oxford pets", "coop"], [1], [7]).tasks()
-    assert {task.model.key for task in tasks} == {"vit_b16"}
-    assert [place.name for place in places if any(task.place is place for task in tasks)] == ["oxford_pets", "eurosat"]
-    assert len(tasks) == 2 * 4 and {task.seed for task in tasks} == {7}  # all four CoOps
-    one = plan_of(suite, places, ["vit_b16", "dtd", "CoOp (M=16, end)", "hand-made prompt"], [1, 2], [1]).tasks()
-    assert [task.name for task in one] == [
+    datasets = datasets_of(suite)
+    jobs = grid_of(suite, datasets, ["ViT-B/16", "eurosat", "oxford pets", "coop"], [1], [7]).jobs()
+    assert {job.backbone_key for job in jobs} == {"vit_b16"}
+    assert list(dict.fromkeys(job.dataset.name for job in jobs)) == ["oxford_pets", "eurosat"]
+    assert len(jobs) == 2 * 4 and {job.seed for job in jobs} == {7}  # all four CoOps
+    one = grid_of(suite, datasets, ["vit_b16", "dtd", "CoOp (M=16, end)", "hand-made prompt"], [1, 2], [1]).jobs()
+    assert [job.name for job in one] == [
         "vit_b16.dtd.hand-made-prompt",
         "vit_b16.dtd.coop-m=16-end.1-shot.seed-1",
         "vit_b16.dtd.coop-m=16-end.2-shots.seed-1",
     ]
     with pytest.raises(ParameterError, match="has nothing called 'mnist'. It has: backbones rn50, vit_b16; data sets"):
-        plan_of(suite, places, ["mnist"])
+        grid_of(suite, datasets, ["mnist"])
     with pytest.raises(ParameterError, match="must be different ints >= 1"):
-        plan_of(suite, places, shots=[0])
+        grid_of(suite, datasets, shots=[0])
 
 
 def test_prompts_of_a_data_set_are_put_in() -> None:
     suite = find_suite("mini-few-shot")
-    place = places_of(suite)[0]
-    entries = {entry.name: place.contender(entry).parameters for entry in suite.entries}
-    assert entries["hand-made prompt"]["templates"] == place.template
-    assert entries["prompt ensemble"]["templates"][-1] == place.template
-    imagenet = places_of(find_suite("coop-ensembles"))[0]
+    dataset = datasets_of(suite)[0]
+    entries = {entry.name: dataset.distinguishing(entry) for entry in suite.entries}
+    assert entries["hand-made prompt"]["templates"] == dataset.template
+    assert entries["prompt ensemble"]["templates"][-1] == dataset.template
+    imagenet = datasets_of(find_suite("coop-ensembles"))[0]
     assert len(imagenet.ensemble) == 7  # ImageNet's own prompt is no eighth
 
 
 def test_imagenet_has_its_own_number_of_epochs() -> None:
     suite = find_suite("cocoop-base-to-new")
-    places = {place.name: place for place in places_of(suite)}
+    datasets = {dataset.name: dataset for dataset in datasets_of(suite)}
     epochs = {
-        (name, entry.name): places[name].contender(entry).parameters["recipe"]["epochs"]
+        (name, entry.name): datasets[name].distinguishing(entry)["recipe"]["epochs"]
         for name in ("imagenet", "dtd")
         for entry in suite.entries
         if entry.sampling != "none"
@@ -103,15 +102,15 @@ def opened(figure: Figure, folder: object) -> tuple[int, int]:
 
 def test_figures_of_curves_and_gains(tmp_path: object) -> None:
     suite = find_suite("mini-few-shot")
-    names = [place.name for place in places_of(suite)][:2]
-    plan = plan_of(suite, places_of(suite), names)
+    names = [dataset.name for dataset in datasets_of(suite)][:2]
+    grid = grid_of(suite, datasets_of(suite), names)
     records = []
     for d, name in enumerate(names):
         records.append(record(suite, "hand-made prompt", {"test": 50.0 + d}, 0, None, name, "bundled"))
         for shots in suite.shots:
             value = 50.0 + shots - 20 * d
             records.append(record(suite, "CoOp", {"test": value}, shots, 1, name, "bundled"))
-    figures = suite_figures(suite, table_of(Scores(plan, records)))
+    figures = suite_figures(suite, table_of(Scores(grid, records)))
     assert list(figures) == ["bundled-accuracy", "bundled-gain-coop"]
     (axes,) = figures["bundled-gain-coop"].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [names[1], names[0]]
@@ -129,13 +128,13 @@ def test_figures_of_bars(tmp_path: object) -> None:
         for method in ("CoOp", "CoCoOp")
         for seed in (1, 2)
     ]
-    table = table_of(Scores(plan_of(suite, places_of(suite)), records))
+    table = table_of(Scores(grid_of(suite, datasets_of(suite)), records))
     figures = suite_figures(suite, table)
     assert list(figures) == ["vit_b16-targets"]
     (axes,) = figures["vit_b16-targets"].axes
     assert [bar.get_height() for bar in axes.patches][:5] == pytest.approx([51.5, 52.5, 53.5, 54.5, 55.5])  # type: ignore[attr-defined]
     opened(figures["vit_b16-targets"], tmp_path)
-    assert suite_figures(suite, table_of(Scores(plan_of(suite, places_of(suite)), []))) == {}
+    assert suite_figures(suite, table_of(Scores(grid_of(suite, datasets_of(suite)), []))) == {}
     opened(gain_figure({"one": 1.0, "two": -0.5}, "gain"), tmp_path)
     opened(bars_figure(table.columns, table.sections[0]), tmp_path)
 
