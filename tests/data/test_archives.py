@@ -25,11 +25,11 @@ from coopt.data.archives import (
     open_archive,
     read_bytes,
     status_of,
-    write_archive,
 )
 from coopt.data.csv_file import find_file
 from coopt.data.images import why_unreadable
 from coopt.errors import BadImageError, BadImagesError, DataError, LeakageWarning, SkippedImageWarning
+from tools.bundled.archive import write_archive
 
 from .conftest import TinyBackbone, make_folder, save_picture
 

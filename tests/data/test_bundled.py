@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,18 @@ from PIL import Image
 from coopt.data import bundled
 from coopt.data.bundled import bundled_datasets, find_bundled, load_bundled
 from coopt.errors import DataError
+from tools.bundled.archive import write_archive
 
 
-def _write(folder: Path, parts: tuple[str, ...], classes: tuple[str, ...], count: int) -> None:
+def _files(parts: tuple[str, ...], classes: tuple[str, ...], count: int) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
     for part in parts:
         for name in classes:
             for i in range(count):
-                file = folder / part / name / f"{i:02d}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (4, 4), (i, 0, 0)).save(file)
+                data = BytesIO()
+                Image.new("RGB", (4, 4), (i, 0, 0)).save(data, "PNG")
+                files[f"{part}/{name}/{i:02d}.png"] = data.getvalue()
+    return files
 
 
 @pytest.fixture
@@ -34,7 +38,8 @@ def own(tmp_path: Path) -> Path:
         "shifted": ["test-chalk"],
     }
     (tmp_path / "datasets.json").write_text(json.dumps([described]))
-    _write(tmp_path / "walls", ("train", "val", "test", "test-chalk"), ("red", "light blue"), 2)
+    files = _files(("train", "val", "test", "test-chalk"), ("red", "light blue"), 2)
+    write_archive(tmp_path / "walls.zip", files)
     return tmp_path
 
 
@@ -46,7 +51,7 @@ def test_reads_what_is_described(own: Path) -> None:
     assert dataset.class_names == ("red", "light blue")  # as described, not sorted
     assert dataset.train.labels == ("red", "red", "light blue", "light blue")
     assert [path.name for path in dataset.train.paths] == ["00.png", "01.png"] * 2
-    assert dataset.test is not None and dataset.test.paths[0] == own / "walls" / "test" / "red" / "00.png"
+    assert dataset.test is not None and dataset.test.paths[0] == own / "walls.zip" / "test" / "red" / "00.png"
 
 
 def test_other_style_changes_the_test_part_only(own: Path) -> None:
@@ -62,10 +67,17 @@ def test_other_style_changes_the_test_part_only(own: Path) -> None:
 
 def test_damaged_installation_is_said(own: Path, tmp_path: Path) -> None:
     (walls,) = bundled._read(own)
-    for file in (own / "walls" / "val" / "red").iterdir():
-        file.unlink()
-    (own / "walls" / "val" / "red").rmdir()
-    with pytest.raises(DataError, match=r"'walls' is not complete: .*red does not exist\. Reinstall coopt"):
+    whole = (own / "walls.zip").read_bytes()
+    write_archive(own / "walls.zip", _files(("train", "test"), ("red", "light blue"), 2))
+    with pytest.raises(
+        DataError, match=r"'walls' is not complete: .*walls\.zip.val.red does not exist\. Reinstall coopt"
+    ):
+        walls.load()
+    (own / "walls.zip").write_bytes(whole[:-100])
+    with pytest.raises(DataError, match=r"'walls' is damaged: .*walls\.zip' is no ZIP archive.* Reinstall coopt"):
+        walls.load()
+    (own / "walls.zip").unlink()
+    with pytest.raises(DataError, match=r"'walls' is not complete: .*walls\.zip.train.red does not exist"):
         walls.load()
     with pytest.raises(DataError, match="missing from this installation"):
         bundled._read(tmp_path / "nowhere")

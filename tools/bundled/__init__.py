@@ -10,8 +10,8 @@ Where things are:
 - `concepts` (what there is in the world), `artwork` (its drawings, from npm packages), `world` (how scenes are drawn by
   chance, and which facts are true of them), `compose` (scenes to pixels), `captions` (what is said about them).
 - `model` (open_clip's CLIP by configuration, and the export), `training` (the contrastive run).
-- `tasks` (the few-shot data sets: classes, hand-made prompts), `datasets` (their pictures, and the hash that freezes
-  them before training), `evaluate` (zero-shot, linear probe and a plain CoOp, independent of the package).
+- `tasks` (the few-shot data sets: classes, hand-made prompts), `datasets` (their pictures, one `archive` for each, and the
+  hash that freezes them before training), `evaluate` (zero-shot, linear probe and a plain CoOp, independent of the package).
 - `results/`: `frozen.json` (hashes of tasks, prompts and pictures, written before training; a test holds the shipped data to
   it), `training.jsonl` (the log of the shipped model) and `trials.jsonl` (short trials on
   the way there). What the package reaches with them is in `results/` and docs/results.md at the root of the repository.

@@ -1,4 +1,4 @@
-"""The pictures of the few-shot data sets, as files.
+"""The pictures of the few-shot data sets: an archive of PNG files for each.
 
 All of them show artwork of styles that pre-training never saw: one style for train, val and test, the others as
 shifted tests. Tasks, prompts and test pictures are settled before the model is trained; `freeze` writes their
@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 import zlib
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tools.bundled.archive import write_archive
 from tools.bundled.artwork import SOURCES, UNSEEN, Artwork
 from tools.bundled.compose import Composer
 from tools.bundled.concepts import INDEX
@@ -30,23 +34,27 @@ COLOURS_IN_FILE = 32
 
 
 def build(artwork: Artwork, folder: Path) -> dict[str, int]:
-    """Write all data sets below `folder` (replacing what is there); returns the bytes of each."""
+    """Write all data sets below `folder` (replacing what is there); returns the bytes of each one's pictures."""
     if folder.exists():
         shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     described, sizes = [], {}
     for task in TASKS:
         test = min(TEST_MOST, max(TEST_LEAST, TEST_TOTAL // len(task.classes)))
         parts = {"train": (SOURCE_STYLE, TRAIN), "val": (SOURCE_STYLE, VAL), "test": (SOURCE_STYLE, test)}
         parts |= {f"test-{style}": (style, SHIFTED) for style in SHIFTED_STYLES}
+        files: dict[str, bytes] = {}
         for part, (style, per_class) in parts.items():
-            _write_part(task, part, per_class, artwork.of_styles((style,)), folder / task.name / part)
-        sizes[task.name] = sum(f.stat().st_size for f in (folder / task.name).rglob("*.png"))
+            files |= _part(task, part, per_class, artwork.of_styles((style,)))
+        write_archive(folder / f"{task.name}.zip", files)
+        sizes[task.name] = sum(map(len, files.values()))
         described.append(_describe(task))
     (folder / "datasets.json").write_text(json.dumps(described, indent=1) + "\n")
     return sizes
 
 
-def _write_part(task: Task, part: str, per_class: int, artwork: Artwork, folder: Path) -> None:
+def _part(task: Task, part: str, per_class: int, artwork: Artwork) -> dict[str, bytes]:
+    """The PNG files of one part, by their paths."""
     # Each part has its own seed, from its name: adding a task or a part changes no other picture.
     generator = torch.Generator().manual_seed(zlib.crc32(f"{task.name}/{part}".encode()))
     half = int(part != "train")  # of the drawings: no drawing of a class is in train and in val or test
@@ -54,11 +62,13 @@ def _write_part(task: Task, part: str, per_class: int, artwork: Artwork, folder:
     label = torch.arange(len(task.classes)).repeat_interleave(per_class)
     scenes = world.draw(len(label), generator, simple=0.0, **_given(task, label, half, generator))
     pictures = composer(scenes, generator).permute(0, 2, 3, 1).numpy()
+    files: dict[str, bytes] = {}
     for k, picture in enumerate(pictures):
-        place = folder / task.classes[k // per_class]
-        place.mkdir(parents=True, exist_ok=True)
         small = Image.fromarray(picture).quantize(COLOURS_IN_FILE, dither=Image.Dither.NONE)
-        small.save(place / f"{k % per_class:02d}.png", optimize=True)
+        data = BytesIO()
+        small.save(data, "PNG", optimize=True)
+        files[f"{part}/{task.classes[k // per_class]}/{k % per_class:02d}.png"] = data.getvalue()
+    return files
 
 
 def _given(task: Task, label: Tensor, half: int, generator: torch.Generator) -> dict[str, Tensor | int]:
@@ -118,16 +128,22 @@ def _describe(task: Task) -> dict[str, object]:
 
 def freeze(folder: Path, record: Path) -> str:
     """Hash every data set, and all of them together, into `record`."""
-    hashes = {task.name: _hash(sorted((folder / task.name).rglob("*.png")), folder) for task in TASKS}
-    hashes["datasets.json"] = _hash([folder / "datasets.json"], folder)
+    hashes = {task.name: _hash(_pictures(folder / f"{task.name}.zip")) for task in TASKS}
+    hashes["datasets.json"] = _hash({"datasets.json": (folder / "datasets.json").read_bytes()})
     whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({"all": whole} | hashes, indent=1) + "\n")
     return whole
 
 
-def _hash(files: list[Path], folder: Path) -> str:
+def _pictures(file: Path) -> dict[str, bytes]:
+    """The files of an archive by their paths from the folder of the archives, in the order that they have in it."""
+    with zipfile.ZipFile(file) as archive:
+        return {f"{file.stem}/{name}": archive.read(name) for name in archive.namelist()}
+
+
+def _hash(files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    for name, data in files.items():
+        digest.update(name.encode() + b"\0" + data)
     return digest.hexdigest()

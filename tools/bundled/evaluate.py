@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,12 @@ class Recipe:
 def read_parts(model: CLIP, preprocess: Any, folder: Path, described: dict[str, Any]) -> dict[str, Part]:
     """Features of every part of one data set."""
     parts = {}
+    archive = zipfile.ZipFile(folder / f"{described['name']}.zip")
     for name in ("train", "val", "test", *described["shifted"]):
         images, labels = [], []
         for label, title in enumerate(described["classes"]):
-            for file in sorted((folder / described["name"] / name / title).glob("*.png")):
-                with Image.open(file) as picture:
+            for file in sorted(one for one in archive.namelist() if one.startswith(f"{name}/{title}/")):
+                with Image.open(archive.open(file)) as picture:
                     images.append(preprocess(picture.convert("RGB")))
                 labels.append(label)
         with torch.no_grad():

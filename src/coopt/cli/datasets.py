@@ -120,7 +120,7 @@ def _bundled() -> list[dict[str, Any]]:
             "name": f"{PREFIX}{one.name}",
             "kind": "bundled",
             "classes": len(one.class_names),
-            "images": len(find_images(one.folder)),
+            "images": len(find_images(one.archive)),
             "template": one.template,
         }
         for one in bundled_datasets()

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
+from coopt.data.archives import is_folder
 from coopt.data.finding import find_images
 from coopt.data.splits import ImageDataset, Split
 from coopt.errors import DataError
@@ -31,7 +32,7 @@ class BundledDataset:
         template: its hand-made prompt, written before any result was seen.
         style: the art style of its train, val and test parts.
         shifted: art styles that it has another test part in.
-        folder: where its images lie.
+        archive: the ZIP archive of its images, PART/CLASS/NUMBER.png.
     """
 
     name: str
@@ -40,7 +41,7 @@ class BundledDataset:
     template: str
     style: str
     shifted: tuple[str, ...]
-    folder: Path
+    archive: Path
 
     def load(self, style: str | None = None) -> ImageDataset:
         """The data set with its train, val and test parts.
@@ -57,7 +58,7 @@ class BundledDataset:
         shifted = style is not None and style != self.style
         return ImageDataset(
             name=f"{self.name} ({style})" if shifted else self.name,
-            root=self.folder,
+            root=self.archive,
             class_names=self.class_names,
             train=self._part("train"),
             val=self._part("val"),
@@ -66,8 +67,11 @@ class BundledDataset:
         )
 
     def _part(self, part: str) -> Split:
-        folders = [self.folder / part / name for name in self.class_names]
-        missing = next((folder for folder in folders if not folder.is_dir()), None)
+        folders = [self.archive / part / name for name in self.class_names]
+        try:
+            missing = next((folder for folder in folders if not is_folder(folder)), None)
+        except DataError as error:
+            raise DataError(f"The bundled data set {self.name!r} is damaged: {error} Reinstall coopt.") from error
         if missing is not None:
             raise DataError(
                 f"The bundled data set {self.name!r} is not complete: {missing} does not exist. Reinstall coopt."
@@ -132,7 +136,7 @@ def _read(folder: Path) -> tuple[BundledDataset, ...]:
             template=one["prompt"],
             style=one["source_style"],
             shifted=tuple(part.removeprefix("test-") for part in one["shifted"]),
-            folder=folder / one["name"],
+            archive=folder / f"{one['name']}.zip",
         )
         for one in described
     )
