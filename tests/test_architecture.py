@@ -64,7 +64,7 @@ def imported(file: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == (1 if stub.exists() else 0), f"{file}:{node.lineno}: imports are absolute here"
-            source = f"{module_of(file)}.{node.module}" if node.level else node.module or ""
+            source = ".".join(filter(None, (module_of(file) if node.level else "", node.module)))
             for alias in node.names:
                 whole = f"{source}.{alias.name}"
                 yield (whole if whole in modules() else source), node.lineno

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import coopt
+from coopt.app.configuration import config_of
 from coopt.cli import main
 from coopt.cli.config import defaults_from
-from coopt.cli.settings import FitSettings
 
 from .conftest import run
 
@@ -20,7 +22,13 @@ from .conftest import run
 def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `coopt fit` was going to do."""
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("coopt.cli.fitting.run_fit", lambda settings, output, typed: seen.update(vars(settings)))
+
+    def noted(request: coopt.app.FitRequest, command: str) -> None:
+        seen.clear()
+        seen.update({**vars(request), **request.parameters})
+        raise click.exceptions.Exit(0)
+
+    monkeypatch.setattr("coopt.app.fit", noted)
     return seen
 
 
@@ -58,7 +66,8 @@ def test_what_is_saved_is_read_back(settings: dict[str, Any], tmp_path: Path) ->
     CliRunner().invoke(main, ["fit", *arguments])
     first = dict(settings)
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(FitSettings(**first).config(tmp_path / "o")))
+    request = coopt.app.FitRequest(**{one.name: first[one.name] for one in fields(coopt.app.FitRequest)})
+    file.write_text(yaml.safe_dump(config_of(request, tmp_path / "o")))
     assert run("fit", "--config", file).exit_code == 0
     assert settings == first
 

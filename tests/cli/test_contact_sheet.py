@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from coopt.cli.contact_sheet import ContactSheet
-from coopt.cli.prediction_rows import Row
+from coopt.app.contact_sheet import ContactSheet
+from coopt.app.prediction_rows import Row
 
 from .conftest import make_photos, run, save_image
 
@@ -72,8 +72,8 @@ def test_pictures_stand_by_class(learned: tuple[Path, Path], tmp_path: Path) -> 
 
 def test_its_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = save_image(tmp_path / "0.png", (1, 2, 3), 0)
-    monkeypatch.setattr("coopt.cli.contact_sheet.MOST_IN_CLASS", 2)
-    monkeypatch.setattr("coopt.cli.contact_sheet.MOST", 5)
+    monkeypatch.setattr("coopt.app.contact_sheet.MOST_IN_CLASS", 2)
+    monkeypatch.setattr("coopt.app.contact_sheet.MOST", 5)
     sheet = ContactSheet(tmp_path / "sheet.html", "title", ["a", "b"], 0.5)
     for name in "aaabbb":
         sheet.add(Row(image, ((name, 0.75),)))

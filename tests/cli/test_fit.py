@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 import coopt
+from coopt.app.fit_result import Measured
 from coopt.backbones import LocalBackbone, check_backbone_name
 from coopt.cli.fit import METHODS
-from coopt.cli.fit_advice import FETCHED, Measured
+from coopt.cli.fit_report import FETCHED
 from coopt.evaluation import Evaluation
 
 from .conftest import COLOURS, make_photos, run, run_json, save_image
@@ -120,7 +121,7 @@ def test_the_bundled_model_is_said_to_be_a_toy(
     local: bool, nameless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = (LocalBackbone("openclip:ViT-B-16/openai", tmp_path, 1, 68.3), LocalBackbone("worse", tmp_path, 2, 1.0))
-    monkeypatch.setattr("coopt.cli.fit_advice.local_backbones", lambda: there if local else ())
+    monkeypatch.setattr("coopt.cli.fit_report.local_backbones", lambda: there if local else ())
     typed = f"coopt fit {nameless} --epochs 1 --lr 0 --csc --out {tmp_path}/out"
     result = run(*typed.split()[1:])
     better = "--backbone openclip:ViT-B-16/openai" if local else f"--backbone {FETCHED} --download"

@@ -95,7 +95,7 @@ def test_stopped_elsewhere(learned: tuple[Path, Path], monkeypatch: pytest.Monke
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("coopt.cli.prediction_request.iter_images", stop)
+    monkeypatch.setattr("coopt.app.prediction_input.iter_images", stop)
     result = run("predict", learned[0], "x.png")
     assert result.exit_code == 130
     assert "the same command goes on from there" in result.stderr

@@ -32,6 +32,6 @@ def test_too_little_or_no_memory_is_refused(
 def test_a_large_step_is_announced(
     photos: Path, short: Path, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coopt.cli.fitting.LARGE", 1000)
+    monkeypatch.setattr("coopt.app.fitting.LARGE", 1000)
     result = run("fit", photos, "--backbone", clip, "--config", short, "--out", tmp_path / "out")
     assert "A training step holds up to " in result.stdout and "--memory SIZE lowers that" in result.stdout

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import coopt
-from coopt.cli.placing import UNCERTAIN, folder_names
+from coopt.app.placing import UNCERTAIN, folder_names
 
 from .conftest import run, run_json, save_image
 
@@ -186,7 +186,7 @@ class TestWithRowsInAFile:
             arguments = ("predict", learned[0], inbox, "--out", tmp_path / f"rows.{form}", "--topk", 2)
             run(*arguments)
             with monkeypatch.context() as patch:
-                patch.setattr("coopt.cli.loading.load_prompt", None)  # nothing is loaded
+                patch.setattr("coopt.app.loading.load_prompt", None)  # nothing is loaded
                 document = run_json(*arguments, "--copy-to", tmp_path / form)
             assert document["placed"] == 4
         assert files(tmp_path / "csv") == files(tmp_path / "jsonl") != {}

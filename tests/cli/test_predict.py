@@ -17,16 +17,15 @@ from click.testing import CliRunner
 from rich.cells import cell_len
 
 import coopt
-from coopt.cli import main, predicting
-from coopt.cli.predicting import predictions
-from coopt.cli.prediction_request import Request
-from coopt.cli.prediction_rows import Row, Shape
-from coopt.cli.where import Where
+from coopt.app import classifying
+from coopt.app.classifying import predictions
+from coopt.app.prediction_rows import Row, Shape
+from coopt.cli import main
 from coopt.methods.base import ClipClassifier
 
 from .conftest import COLOURS, run, run_json, save_image
 
-REAL_CHUNK = predicting._chunk
+REAL_CHUNK = classifying._chunk
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def mixed(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=[512, 2])
 def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coopt.cli.predicting.CHUNK", request.param)
+    monkeypatch.setattr("coopt.app.classifying.CHUNK", request.param)
 
 
 def test_people_see_class_percent_and_path(learned: tuple[Path, Path], mixed: Path) -> None:
@@ -63,7 +62,7 @@ def test_lines_fit_the_terminal(
     save_image(long, (200, 40, 40), 0)
     names = ["a class with a name that fills a line of a usual terminal alone", "日本語の名前日本語の名前", "kite"]
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("coopt.cli.prediction_rows._on_terminal", lambda: True)
+    monkeypatch.setattr("coopt.cli.prediction_printers._on_terminal", lambda: True)
     lines = run("predict", learned[0], long, "--classes", ",".join(names), "--topk", topk).stdout.splitlines()
     assert len(lines) == (2 if topk == 1 else 4)
     assert max(map(cell_len, lines)) <= columns
@@ -242,9 +241,8 @@ class TestLists:
     def test_no_more_images_are_taken_than_are_worked_on(
         self, learned: tuple[Path, Path], mixed: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 3)
-        where = Where(None, "auto", False)
-        request = Request(learned[0], None, "-", 1, None, None, where, True, False, None, False)
+        monkeypatch.setattr("coopt.app.classifying.CHUNK", 3)
+        request = coopt.app.PredictRequest(learned[0], from_list="-", cache=False)
         taken: list[Path] = []
 
         def endless() -> Iterator[Path]:
@@ -284,19 +282,19 @@ class TestFiles:
     def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        monkeypatch.setattr("coopt.app.classifying.CHUNK", 2)
         out = tmp_path / f"rows.{form}"
         arguments = ("predict", learned[0], mixed, "--no-cache", "--out")
         run(*arguments, tmp_path / f"whole.{form}")
         encoded: list[str] = []
-        monkeypatch.setattr(predicting, "_chunk", _stopping_at("4.png", encoded))
+        monkeypatch.setattr(classifying, "_chunk", _stopping_at("4.png", encoded))
         stopped = run(*arguments, out)
         assert stopped.exit_code == 130
         assert "Interrupted after 4 images, whose rows are kept: the same command goes on" in stopped.stderr
         assert not out.exists()
         part = tmp_path / f".rows.{form}.part"
         part.write_bytes(part.read_bytes() + b"half a ro")  # as a killed run leaves it
-        monkeypatch.setattr(predicting, "_chunk", _stopping_at(None, encoded))
+        monkeypatch.setattr(classifying, "_chunk", _stopping_at(None, encoded))
         resumed = run(*arguments, out)
         assert resumed.exit_code == 0, resumed.stderr
         assert "Going on after 4 images, where an earlier run stopped." in resumed.stdout
@@ -307,11 +305,11 @@ class TestFiles:
     def test_other_settings_or_images_do_not_go_on(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        monkeypatch.setattr("coopt.app.classifying.CHUNK", 2)
         out = tmp_path / "rows.csv"
         arguments = ("predict", learned[0], mixed, "--out", out)
         with monkeypatch.context() as patch:
-            patch.setattr(predicting, "_chunk", _stopping_at("2.png", []))
+            patch.setattr(classifying, "_chunk", _stopping_at("2.png", []))
             run(*arguments)
         begun = (tmp_path / ".rows.csv.part").read_bytes()
         other = run(*arguments, "--classes", "a kite,a heron", "--topk", 2)
@@ -337,7 +335,7 @@ class TestFiles:
         arguments = ("predict", learned[0], mixed, "--out", out)
         first = run_json(*arguments)
         rows, images = out.read_bytes(), [mixed / f"{i}.png" for i in range(5)]
-        monkeypatch.setattr("coopt.cli.loading.load_prompt", None)  # nothing is loaded
+        monkeypatch.setattr("coopt.app.loading.load_prompt", None)  # nothing is loaded
         document = run_json(*arguments)
         assert document == {**first, "warnings": []}
         assert "is complete: 4 images classified, 1 left out." in run(*arguments, "--precision", "fp32").stdout
@@ -380,12 +378,12 @@ class TestFiles:
     def test_a_stopped_run_that_replaces_a_file_goes_on(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coopt.cli.predicting.CHUNK", 2)
+        monkeypatch.setattr("coopt.app.classifying.CHUNK", 2)
         out = tmp_path / "rows.csv"
         out.write_text("old")
         arguments = ("predict", learned[0], mixed, "--out", out)
         with monkeypatch.context() as patch:
-            patch.setattr(predicting, "_chunk", _stopping_at("4.png", []))
+            patch.setattr(classifying, "_chunk", _stopping_at("4.png", []))
             stopped = run(*arguments, "--overwrite")
         assert "whose rows are kept: the same command without --overwrite goes on from there." in stopped.stderr
         assert out.read_text() == "old"
@@ -416,7 +414,7 @@ class TestFiles:
     def test_many_bad_images_are_counted_and_not_all_named(
         self, learned: tuple[Path, Path], mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coopt.cli.predicting.MOST_NAMED", 2)
+        monkeypatch.setattr("coopt.app.predicting.MOST_NAMED", 2)
         for name in ("5.png", "6.png", "7.png"):
             (mixed / name).write_bytes(b"junk")
         result = run("predict", learned[0], mixed, "--out", tmp_path / "rows.jsonl")

@@ -98,7 +98,7 @@ def test_other_methods(fit: Any) -> None:
     found, _ = fit("photos", TRAINER__COCOOP={"N_CTX": 4, "CTX_INIT": "a photo of a", "PREC": "fp32"})
     assert (found["method"], found["init"], found["n_ctx"]) == ("cocoop", "a photo of a", None)
     found, _ = fit("photos", TRAINER__NAME="KgCoOp", TRAINER__COOP={"W": 4.0, "N_CTX": 4})
-    assert (found["method"], found["set"], found["n_ctx"]) == ("kgcoop", ("guide_weight=4.0",), 4)
+    assert (found["method"], found["guide_weight"], found["n_ctx"]) == ("kgcoop", 4.0, 4)
 
 
 def test_what_is_typed_wins(fit: Any) -> None:

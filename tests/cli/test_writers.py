@@ -19,7 +19,7 @@ from .conftest import run
 # The process stands still before the images that begin with the one of this name.
 STANDING = """
 import time
-import coopt.cli.predicting as predicting
+import coopt.app.classifying as predicting
 from coopt.cli import main
 
 chunk = predicting._chunk

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from coopt.cli.output import Output, command, size_of
+from coopt.cli.output import Output, command
+from coopt.wording import size_of
 
 
 @command("cache")

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from coopt.cli.reference_config import is_reference_config, options_of
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.errors import CooptWarning, ParameterError
 
 _NOTES = "coopt.cli.config"

@@ -36,7 +36,7 @@ def datasets(output: Output, root: Path | None) -> None:
     """
     from coopt.data.benchmarks.catalogue import BENCHMARKS
     from coopt.data.benchmarks.status import benchmark_status
-    from coopt.data.images import display_name
+    from coopt.data.file_names import display_name
     from coopt.errors import DataError
 
     if root is not None and not root.is_dir():

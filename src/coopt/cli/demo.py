@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from coopt.cli.learning_options import recipe_options
 from coopt.cli.options import CACHE, threads
 from coopt.cli.output import Output, command
-from coopt.cli.recipe_options import recipe_options
 
 
 class IntList(click.ParamType):
@@ -93,8 +93,8 @@ def demo(
     if listed:
         _list(output)
         return
-    from coopt.cli.assignments import recipe_of
     from coopt.cli.demonstration import DemoSettings, run_demo
+    from coopt.cli.learning_options import recipe_of
 
     typed = ctx.find_root().obj
     run_demo(

@@ -14,11 +14,11 @@ from typing import Any
 import click
 import torch
 
+from coopt.app.run_folder import refuse_foreign
+from coopt.app.system import peak_memory, versions
 from coopt.backbones import Backbone, load_backbone
 from coopt.cli.demo_report import say_next, say_table, say_words, write_figures
-from coopt.cli.fit_report import peak_memory, versions
 from coopt.cli.output import Output
-from coopt.cli.run_folder import refuse_foreign
 from coopt.data import FeatureCache, ImageDataset, display_name, encode_labels, few_shot
 from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
 from coopt.errors import CooptError, Interrupted, SavedFileError

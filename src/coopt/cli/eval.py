@@ -1,9 +1,9 @@
-"""`coopt eval`: the options."""
+"""`coopt eval`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
@@ -13,13 +13,13 @@ from coopt.cli.options import (
     PROMPT,
     ROOT,
     SPLIT,
-    DataReading,
     backbone_options,
     data_reading,
     on_bad_image,
     precision,
 )
 from coopt.cli.output import Output, command
+from coopt.wording import counted
 
 
 @command("eval")
@@ -46,23 +46,7 @@ from coopt.cli.output import Output, command
 @on_bad_image("fail")
 @CACHE
 @precision(None)
-def eval(
-    output: Output,
-    prompt: Path,
-    data: Path,
-    root: Path | None,
-    split: str,
-    backbone: str | None,
-    device: str,
-    download: bool,
-    position: str | None,
-    preprocess: str | None,
-    out: Path | None,
-    reading: DataReading,
-    on_bad_image: str,
-    cache: bool,
-    precision: Literal["auto", "fp32", "bf16"] | None,
-) -> None:
+def eval(output: Output, **options: Any) -> None:
     """Measure a learned prompt on labelled images.
 
     PROMPT is a folder written by `coopt fit`, or a checkpoint of CoOp's reference implementation (then --backbone is
@@ -76,8 +60,25 @@ def eval(
       coopt eval coopt-photos other-photos --split all --out mistakes
       coopt eval output/prompt_learner imagenet_a --root DATA --backbone openai:RN50.pt
     """
-    from coopt.cli.evaluating import run_eval
-    from coopt.cli.where import Where
+    from coopt.app.evaluating import evaluate
+    from coopt.app.requests import EvaluateRequest
+    from coopt.cli.measures import MEASURES, measures, say_mistakes
 
-    where = Where(backbone, device, download, position, precision, reading.value_range)
-    run_eval(prompt, data, root, split, where, preprocess, out, on_bad_image, cache, output, reading)
+    result = evaluate(EvaluateRequest.of(**options))
+    found = result.evaluation
+    output.say()
+    output.table(
+        [f"On {counted(found.n, 'image')}, %", *MEASURES], [[result.prompt, *measures(found)]], right=(1, 2, 3, 4)
+    )
+    say_mistakes(output, found)
+    if result.out is not None:
+        from coopt.app.evaluation_files import CONFUSION, EVALUATION, MISTAKES, PICTURE
+        from coopt.data.file_names import display_name
+
+        mistakes = counted(sum(one.count for one in found.confusions), "mistake")
+        output.say()
+        output.say(
+            f"In '{display_name(result.out)}': {MISTAKES} ({mistakes}, the surest first), {CONFUSION}, {PICTURE}, "
+            f"{EVALUATION}."
+        )
+    output.result(result.to_dict())

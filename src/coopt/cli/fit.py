@@ -1,16 +1,19 @@
-"""`coopt fit`: the options."""
+"""`coopt fit`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
+from coopt import events
 from coopt.cli.config import config_option
+from coopt.cli.learning_options import method_parameters, recipe_options
 from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, data_reading, on_bad_image, precision
 from coopt.cli.output import Output, command
-from coopt.cli.recipe_options import recipe_options
+from coopt.data.file_names import display_name
 
 METHODS = (
     "coop", "cocoop", "kgcoop", "tip_adapter", "text_bias", "text_transformation", "linear_probe", "image_tuning"
@@ -97,8 +100,13 @@ def fit(ctx: click.Context, output: Output, **options: Any) -> None:
       coopt fit caltech101 --root DATA --shots 16
       coopt fit --config my-prompt/config.yaml
     """
-    from coopt.cli.fitting import run_fit
-    from coopt.cli.settings import FitSettings
+    from coopt import app
+    from coopt.cli.fit_report import FitReport
 
-    typed = ctx.find_root().obj
-    run_fit(FitSettings(**options), output, ["coopt", *(typed or ["fit"])])
+    typed = ["coopt", *(ctx.find_root().obj or ["fit"])]
+    parameters = method_parameters(options["method"], options)
+    request = app.FitRequest.of(parameters=parameters, **options)
+    report = FitReport(output, request, typed)
+    with events.listening(report.hear):
+        result = app.fit(request, command=display_name(shlex.join(typed)))
+    report.tell(result)

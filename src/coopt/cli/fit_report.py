@@ -1,243 +1,177 @@
-"""What `coopt fit` says and writes about a run."""
+"""What `coopt fit` says: of the data, of what came of it, and what to do next or to change."""
 
 from __future__ import annotations
 
-import platform
 import shlex
-import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-import torch
+import click
 
-from coopt import __version__
-from coopt.cli.fit_advice import Measured, chance_sentence, say_probe, say_toy, say_what_to_change
-from coopt.cli.output import MEASURES, Output, measures, percent, size_of
-from coopt.cli.settings import FitSettings
-from coopt.data import ImageDataset, display_name
-from coopt.methods.base import ClipClassifier
+from coopt import events
+from coopt.app.fit_result import FitResult, Measured
+from coopt.app.fitting import DataRead
+from coopt.app.requests import FitRequest
+from coopt.backbones import local_backbones
+from coopt.cli.measures import MEASURES, measures, percent
+from coopt.cli.output import Output
+from coopt.data import display_name
+from coopt.data.bundled import PREFIX
+from coopt.methods.linear_probe import LinearProbe
 from coopt.prompts.templates import DEFAULT_TEMPLATE
-from coopt.wording import counted
+from coopt.wording import counted, setting, size_of
 
-RESULT_FORMAT = 1
+FETCHED = "openclip:ViT-B-32/laion2b_s34b_b79k"
+"""What to fetch where no published model is at hand: small, fast on a CPU, under a licence that allows all uses."""
+FETCHED_SIZE = "0.6 GB"
 
-_TITLES = {
-    "coop": "learned prompt",
-    "cocoop": "learned prompt (CoCoOp)",
-    "kgcoop": "learned prompt (KgCoOp)",
-    "tip_adapter": "Tip-Adapter",
-    "text_bias": "text bias",
-    "text_transformation": "text transformation",
-    "linear_probe": "linear probe",
-    "image_tuning": "tuned image encoder",
-}
+# Options that say what is learned from, and with; neither how, nor where it goes.
+_OF_DATA = (
+    *("backbone", "cache", "device", "download", "on_bad_image", "seed", "shots", "test_fraction", "value_range"),
+)
 
 
-def title_of(estimator: ClipClassifier) -> str:
-    """What was learned, as tables call it."""
-    finetuned = "-F" if getattr(estimator, "finetune", False) else ""
-    return _TITLES.get(estimator.method, estimator.method) + finetuned
-
-
-def say_data(output: Output, settings: FitSettings, dataset: ImageDataset, typed: Sequence[str]) -> None:
-    """What there is to learn from and with, and what was decided about it."""
-    parts = [f"{counted(len(dataset.train), 'image')} to learn from"]
-    if dataset.test is not None:
-        parts.append(f"{len(dataset.test)} held out")
-    if dataset.val is not None:
-        parts.append(f"{len(dataset.val)} for validation (not used)")
-    lines = [f"{dataset.name}: {counted(len(dataset.class_names), 'class')}, {', '.join(parts)}."]
-    if dataset.test is None:
-        lines.append("No images are held out, so accuracy is not measured.")
-    for line in (*lines, *dataset.notes):
-        output.say(line)
-    if settings.toy:
-        say_toy(output, typed)
-
-
-def result_of(
-    settings: FitSettings,
-    whole: ImageDataset,
-    dataset: ImageDataset,
-    estimator: ClipClassifier,
-    measured: Measured | None,
-    typed: Sequence[str],
-) -> dict[str, Any]:
-    """Everything needed to do the run again, and what came of it."""
-    backbone = estimator.backbone_
-    context, losses = getattr(estimator, "context_", None), getattr(estimator, "losses_", [])
-    return {
-        "format": RESULT_FORMAT,
-        "kind": "fit",
-        "method": estimator.method,
-        "command": display_name(shlex.join(typed)),
-        "settings": settings.identity(whole.hash),
-        "recipe": estimator.parameters.get("recipe"),
-        "versions": versions(),
-        "machine": {
-            "device": str(backbone.device),
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-        },
-        "backbone": {
-            "name": backbone.name,
-            "fingerprint": backbone.fingerprint,
-            "preprocessing": backbone.preprocessing.id,
-        },
-        "dataset": {
-            "name": whole.name,
-            "path": display_name(settings.where),
-            "hash": whole.hash,
-            "sample_hash": dataset.hash,
-            "train": len(dataset.train),
-            "val": 0 if dataset.val is None else len(dataset.val),
-            "test": 0 if dataset.test is None else len(dataset.test),
-            "held_out_made": dataset.held_out_made,
-            "notes": list(dataset.notes),
-        },
-        "class_names": list(estimator.class_names_),
-        "seed": settings.seed,
-        "shots": settings.shots,
-        "precision": estimator.precision_,
-        "n_ctx": None if context is None else int(context.shape[-2]),
-        "epochs": len(losses),
-        "loss": losses[-1] if losses else None,
-        "peak_memory_bytes": peak_memory(),
-        "metrics": _metrics(measured),
-    }
-
-
-def _metrics(measured: Measured | None) -> dict[str, Any]:
-    if measured is None:
-        return dict.fromkeys(("zero_shot", "learned", "linear_probe", "chance", "at_chance"))
-    return {
-        "zero_shot": {"template": DEFAULT_TEMPLATE, **measured.zero_shot.to_dict()},
-        "learned": measured.learned.to_dict(),
-        "linear_probe": None if measured.probe is None else measured.probe.to_dict(),
-        "chance": measured.chance,
-        "at_chance": measured.at_chance,
-    }
-
-
-def saved_extra(
-    settings: FitSettings, whole: ImageDataset, dataset: ImageDataset, measured: Measured | None
-) -> dict[str, Any]:
-    """What goes with the prompt wherever it is sent: what it was learned from, and how well it did."""
-    return {
-        "learned_from": {
-            "dataset": whole.name,
-            "hash": whole.hash,
-            "images": len(dataset.train),
-            "shots": settings.shots,
-            "seed": settings.seed,
-            "test_fraction": settings.test_fraction,
-            "held_out_made": dataset.held_out_made,
-        },
-        "accuracy": {
-            "images": 0 if measured is None else measured.learned.n,
-            "zero_shot": None if measured is None else measured.zero_shot.accuracy,
-            "learned": None if measured is None else measured.learned.accuracy,
-        },
-    }
-
-
-def report(
-    output: Output,
-    result: dict[str, Any],
-    measured: Measured | None,
-    folder: Path,
-    settings: FitSettings,
-    title: str,
-    typed: Sequence[str],
-) -> None:
-    """Tells people what came of it and what to do next; machines get the result.
+class FitReport:
+    """Tells people of one run; machines get the result.
 
     Args:
         output: where to speak.
-        result: see `result_of`.
-        measured: on the held-out images; None: there are none.
-        folder: where it was saved.
-        settings: the options.
-        title: of what was learned, in tables.
+        request: what was asked for.
         typed: the command line.
     """
-    if measured is not None:
-        _say_accuracy(output, measured, title)
-    files = sum(file.stat().st_size for file in folder.iterdir() if file.name.startswith("prompt."))
-    saved = f"Saved to '{display_name(folder)}' ({size_of(files)}) after {result['seconds']['total']:.1f} seconds."
-    output.say()
-    if measured is not None and measured.at_chance:
-        output.say(chance_sentence(measured))
-        output.say(f"{saved} Before it is of use, change:")
-        say_what_to_change(output, settings, measured, typed)
-    else:
+
+    def __init__(self, output: Output, request: FitRequest, typed: Sequence[str]) -> None:
+        self.output, self.request, self.typed = output, request, typed
+
+    def hear(self, event: events.Event) -> None:
+        """What there is to learn from and with, and what was decided about it."""
+        if not isinstance(event, DataRead):
+            return
+        for line in str(event).splitlines():
+            self.output.say(line)
+        if self._toy:
+            sentence, command = _better(self.typed)
+            self.output.say(
+                f"The bundled model is small and knows emoji and icons: for photographs it is a toy. {sentence}"
+            )
+            self.output.command(command)
+
+    def tell(self, result: FitResult) -> None:
+        """What came of it and what to do next."""
+        measured, out, say = result.measured, result.out, self.output.say
         if measured is not None:
-            _say_comparison(output, measured, settings, title)
-        output.say(f"{saved} Next:")
-        _say_next(output, folder, settings, bool(result["n_ctx"]))
-    if measured is not None and measured.probe_is_better:
-        say_probe(output, settings, folder)
-    output.result({**result, "out": display_name(folder)})
+            self._say_accuracy(measured, result.title)
+        files = sum(file.stat().st_size for file in out.iterdir() if file.name.startswith("prompt."))
+        saved = f"Saved to '{display_name(out)}' ({size_of(files)}) after {result.seconds['total']:.1f} seconds."
+        say()
+        if measured is not None and measured.at_chance:
+            say(_chance_sentence(measured))
+            say(f"{saved} Before it is of use, change:")
+            self._say_what_to_change(measured)
+        else:
+            if measured is not None:
+                self._say_comparison(measured, result.title)
+            say(f"{saved} Next:")
+            self._say_next(out, bool(result.n_ctx))
+        if measured is not None and measured.probe_is_better:
+            say("The linear probe is clearly better here:")
+            self.output.command(self._probe_command(out.with_name(f"{out.name}-probe")))
+        self.output.result({**result.to_dict(), "out": display_name(out)})
+
+    @property
+    def _toy(self) -> bool:
+        """Whether the small bundled model is used on somebody's own data, which it was not made for."""
+        return self.request.backbone == "bundled" and not str(self.request.data).startswith(PREFIX)
+
+    def _say_next(self, folder: Path, has_words: bool) -> None:
+        name = shlex.quote(display_name(folder))
+        self.output.command(f"coopt predict {name} IMAGES...")
+        self.output.command(f"coopt eval {name} {self._data_typed}")
+        if has_words:
+            self.output.command(f"coopt words {name}")
+
+    def _say_accuracy(self, measured: Measured, title: str) -> None:
+        zero_shot, learned, probe = measured.zero_shot, measured.learned, measured.probe
+        found = [(f'zero-shot, "{DEFAULT_TEMPLATE}"', zero_shot), (title, learned)]
+        found += [] if probe is None else [("linear probe (same features)", probe)]
+        self.output.say()
+        self.output.table(
+            ["On held-out images, %", *MEASURES],
+            [[name, *measures(one)] for name, one in found],
+            right=(1, 2, 3, 4),
+        )
+        before = {one.name: one.accuracy for one in zero_shot.classes}
+        worst = [one for one in learned.worst_classes() if one.accuracy < 100]
+        if worst:
+            self.output.say()
+            self.output.table(
+                ["Weakest classes, %", "images", "zero-shot", title],
+                [[display_name(c.name), str(c.n), percent(before[c.name]), percent(c.accuracy)] for c in worst],
+                right=(1, 2, 3),
+            )
+
+    def _say_comparison(self, measured: Measured, title: str) -> None:
+        zero_shot, learned = measured.zero_shot, measured.learned
+        if learned.accuracy == zero_shot.accuracy == 100:
+            self.output.say("Both are without a mistake on these images; they are too easy to tell which is better.")
+        elif learned.accuracy <= zero_shot.accuracy:
+            limit = (
+                "The bundled model is what limits it; see above." if self._toy else "More images per class help most."
+            )
+            self.output.say(f"The {title} is no better than the hand-made prompt here. {limit}")
+
+    def _say_what_to_change(self, measured: Measured) -> None:
+        """What to try where accuracy is at chance level, the likeliest first."""
+        say = self.output.say
+        if self._toy:
+            sentence, command = _better([*self.typed, "--overwrite"])
+            say(f"  - The backbone. {sentence}")
+            self.output.command(command, indent=4)
+        if measured.learned.accuracy > measured.chance:
+            say("  - The number of held-out images, which are too few to tell: --test-fraction 0.5 holds out half.")
+        if measured.probe is not None and measured.probe.interval[0] > measured.chance:
+            say(
+                "  - The class names: the features tell the classes apart, as the linear probe shows, and the names do not. "
+                "Are they words for what the images show? --class-names FILE gives others."
+            )
+        else:
+            say(
+                "  - The labels: look at some images of each class. Are they labelled right, and can you tell them apart?"
+            )
+
+    def _probe_command(self, out: Path) -> str:
+        """The command that fits a linear probe from the same data into `out`."""
+        words = [f"coopt fit {self._data_typed}", setting("method", LinearProbe.method), setting("out", out)]
+        options = click.get_current_context().command.params
+        usual = {str(one.name): one.to_info_dict()["default"] for one in options if isinstance(one, click.Option)}
+        for name in _OF_DATA:
+            value = getattr(self.request, name)
+            if value is not None and value != usual[name]:
+                words.append(setting(name, value))
+        return display_name(" ".join(words))
+
+    @property
+    def _data_typed(self) -> str:
+        """The data as words of a command line (a prompt keeps the range of values itself)."""
+        given = {"root": self.request.root, **self.request.reading}
+        words = [str(self.request.data)]
+        for name, value in given.items():
+            words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(map(display_name, words))
 
 
-def _say_next(output: Output, folder: Path, settings: FitSettings, has_words: bool) -> None:
-    name = shlex.quote(display_name(folder))
-    output.command(f"coopt predict {name} IMAGES...")
-    output.command(f"coopt eval {name} {settings.data_typed}")
-    if has_words:
-        output.command(f"coopt words {name}")
+def _better(typed: Sequence[str]) -> tuple[str, str]:
+    """A sentence about a better backbone, and what was typed with that backbone."""
+    local = local_backbones()
+    more = ["--backbone", local[0].name] if local else ["--backbone", FETCHED, "--download"]
+    found = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
+    return f"{found}:", display_name(shlex.join([*typed, *more]))
 
 
-def _say_accuracy(output: Output, measured: Measured, title: str) -> None:
-    zero_shot, learned, probe = measured.zero_shot, measured.learned, measured.probe
-    found = [(f'zero-shot, "{DEFAULT_TEMPLATE}"', zero_shot), (title, learned)]
-    found += [] if probe is None else [("linear probe (same features)", probe)]
-    output.say()
-    output.table(
-        ["On held-out images, %", *MEASURES],
-        [[name, *measures(one)] for name, one in found],
-        right=(1, 2, 3, 4),
+def _chance_sentence(measured: Measured) -> str:
+    """Says that nothing was learned, as far as can be told."""
+    low, high = measured.learned.interval
+    return (
+        f"At chance level: {percent(measured.learned.accuracy)} % of {counted(measured.learned.n, 'held-out image')} "
+        f"(95% interval {percent(low)} to {percent(high)}), where guessing gets {percent(measured.chance)} %."
     )
-    before = {one.name: one.accuracy for one in zero_shot.classes}
-    worst = [one for one in learned.worst_classes() if one.accuracy < 100]
-    if worst:
-        output.say()
-        output.table(
-            ["Weakest classes, %", "images", "zero-shot", title],
-            [[display_name(c.name), str(c.n), percent(before[c.name]), percent(c.accuracy)] for c in worst],
-            right=(1, 2, 3),
-        )
-
-
-def _say_comparison(output: Output, measured: Measured, settings: FitSettings, title: str) -> None:
-    zero_shot, learned = measured.zero_shot, measured.learned
-    if learned.accuracy == zero_shot.accuracy == 100:
-        output.say("Both are without a mistake on these images; they are too easy to tell which is better.")
-    elif learned.accuracy <= zero_shot.accuracy:
-        limit = (
-            "The bundled model is what limits it; see above." if settings.toy else "More images per class help most."
-        )
-        output.say(f"The {title} is no better than the hand-made prompt here. {limit}")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    found = {"coopt": __version__, "python": platform.python_version()}
-    for name, package in (("torch", "torch"), ("open_clip", "open_clip_torch"), ("pillow", "pillow")):
-        try:
-            found[name] = version(package)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def peak_memory() -> int | None:
-    """The most memory that this process has held so far, in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

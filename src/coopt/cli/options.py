@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -63,48 +62,6 @@ def on_bad_image(default: str) -> Callable[[_Function], _Function]:
     return decorate
 
 
-@dataclass(frozen=True)
-class DataReading:
-    """How DATA is read: the options of `data_reading`, None where nothing is said.
-
-    Attributes:
-        class_names, class_from, path_column, label_column, split_column: see `coopt.load_dataset`.
-        value_range: see `coopt.load_backbone`.
-    """
-
-    class_names: Path | None = None
-    class_from: Literal["top", "parent", "path"] | None = None
-    path_column: str | None = None
-    label_column: str | None = None
-    split_column: str | None = None
-    value_range: tuple[float | int, float | int] | None = None
-
-    @property
-    def of_dataset(self) -> dict[str, Any]:
-        """What `coopt.load_dataset` is given."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "value_range"}
-
-    @property
-    def typed(self) -> list[str]:
-        """The options of the data set as words of a command line (a prompt keeps the range of values itself)."""
-        given = {name: value for name, value in self.of_dataset.items() if value is not None}
-        return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-    def config(self) -> dict[str, str | None]:
-        """The options as entries of a configuration file, from wherever it is read."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.class_names is not None:
-            values["class_names"] = self.class_names.absolute()
-        return {name: None if value is None else self._text(value) for name, value in values.items()}
-
-    @staticmethod
-    def _text(value: Any) -> str:
-        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-AS_USUAL = DataReading()
-
-
 class _ValueRange(click.ParamType):
     """Two numbers with a comma between them."""
 
@@ -152,14 +109,8 @@ _DATA_READING = (
 
 
 def data_reading(command: _Function) -> _Function:
-    """The options that say how DATA is read; the command is given them as one `reading`."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
-        reading = DataReading(**{field.name: options.pop(field.name) for field in fields(DataReading)})
-        return command(*arguments, reading=reading, **options)
-
-    decorated: Any = run
+    """The options that say how DATA is read."""
+    decorated: Any = command
     for option in reversed(_DATA_READING):
         decorated = option(decorated)
     return decorated

@@ -8,33 +8,48 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 
-from coopt.errors import CooptWarning
+from coopt import events
 from coopt.wording import spoken
-
-if TYPE_CHECKING:
-    from coopt.evaluation import Evaluation
 
 PIPED_WIDTH = 120
 """Columns of a table that is not shown on a terminal."""
 
 
 class Output:
-    """Where a command's words go.
+    """Where a command's words go, its own and those that it hears while it works.
 
     Args:
         json: print one JSON document and nothing else on standard output.
-
-    Attributes:
-        warnings: what was warned of so far, as {"type": ..., "message": ...}.
     """
 
     def __init__(self, json: bool = False) -> None:
         self.json = json
-        self.warnings: list[dict[str, str]] = []
+        self._warned: list[events.Warned] = []
+
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """What was warned of so far."""
+        return [{"type": one.kind, "message": one.message} for one in self._warned]
+
+    @contextmanager
+    def hearing(self, debug: bool = False) -> Iterator[None]:
+        """Within this context sentences and warnings become lines; those of libraries are shown with `debug` only."""
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            with events.listening(self.hear), events.warnings_collected() as self._warned:
+                yield
+
+    def hear(self, event: events.Event) -> None:
+        """Sentences and warnings; all else is for others."""
+        if isinstance(event, events.Said):
+            self.say(event.text)
+        elif isinstance(event, events.Warned):
+            _write(sys.stderr, f"Warning: {event.message}")
 
     def say(self, text: str = "") -> None:
         """A line for people; wrapped at blanks on a terminal, never elsewhere."""
@@ -84,28 +99,7 @@ class Output:
 
     def warn(self, message: str, kind: str = "CooptWarning") -> None:
         """A warning on standard error, once."""
-        warning = {"type": kind, "message": message}
-        if warning not in self.warnings:
-            self.warnings.append(warning)
-            _write(sys.stderr, f"Warning: {message}")
-
-    @contextmanager
-    def warnings_shown(self, debug: bool = False) -> Iterator[None]:
-        """Within this context coopt's warnings become lines; those of libraries are shown with `debug` only."""
-        with warnings.catch_warnings():
-            if not debug:
-                warnings.simplefilter("ignore")
-            warnings.simplefilter("always", CooptWarning)
-            shown = warnings.showwarning
-
-            def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-                if issubclass(category, CooptWarning):
-                    self.warn(str(message), category.__name__)
-                else:
-                    shown(message, category, *args, **kwargs)
-
-            warnings.showwarning = show
-            yield
+        events.emit(events.Warned(message, kind))
 
     @staticmethod
     def _print(what: Any) -> None:
@@ -150,7 +144,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
             from coopt.progress import progress_shown
 
             output = Output(as_json)
-            with output.warnings_shown(debug), progress_shown():
+            with output.hearing(debug), progress_shown():
                 function(output=output, **options)
 
         made = click.command(name, cls=_Command, **settings)(run)
@@ -165,32 +159,3 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
 def option_names(command: click.Command) -> dict[str, str]:
     """What the command's options are called, by parameter: {"n_ctx": "--n-ctx"}."""
     return {str(option.name): option.opts[0] for option in command.params if isinstance(option, click.Option)}
-
-
-def percent(value: float) -> str:
-    """A share in percent, as tables show it."""
-    return f"{value:.1f}"
-
-
-def percent_interval(interval: tuple[float, float]) -> str:
-    """An interval in percent, as tables show it."""
-    return f"{percent(interval[0])} to {percent(interval[1])}"
-
-
-MEASURES = ("accuracy", "95% interval", "macro-F1", "class mean")
-"""The columns of a table of evaluations."""
-
-
-def measures(found: Evaluation) -> list[str]:
-    """The cells of an evaluation under `MEASURES`."""
-    shares = (percent(found.macro_f1), percent(found.mean_class_accuracy))
-    return [percent(found.accuracy), percent_interval(found.interval), *shares]
-
-
-def size_of(n_bytes: int | float) -> str:
-    """A number of bytes for people."""
-    for unit in ("bytes", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} GB"

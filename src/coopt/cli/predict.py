@@ -1,14 +1,19 @@
-"""`coopt predict`: the options."""
+"""`coopt predict`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from coopt import events
 from coopt.cli.options import CACHE, PROMPT, VALUE_RANGE, backbone_options, on_bad_image, precision
 from coopt.cli.output import Output, command
+from coopt.errors import ParameterError
+
+if TYPE_CHECKING:
+    from coopt.cli.prediction_printers import Printer
 
 
 @command("predict")
@@ -46,30 +51,7 @@ from coopt.cli.output import Output, command
 @on_bad_image("skip")
 @CACHE
 @precision(None)
-def predict(
-    output: Output,
-    prompt: Path,
-    images: tuple[str, ...],
-    from_list: str | None,
-    topk: int,
-    csv: bool,
-    jsonl: bool,
-    out: Path | None,
-    overwrite: bool,
-    min_confidence: float | None,
-    copy_to: Path | None,
-    move_to: Path | None,
-    contact_sheet: Path | None,
-    classes: str | None,
-    classes_file: Path | None,
-    backbone: str | None,
-    device: str,
-    download: bool,
-    value_range: tuple[float | int, float | int] | None,
-    on_bad_image: str,
-    cache: bool,
-    precision: Literal["auto", "fp32", "bf16"] | None,
-) -> None:
+def predict(output: Output, csv: bool, jsonl: bool, **options: Any) -> None:
     """Classify images with a learned prompt.
 
     PROMPT is a folder written by `coopt fit` (or `coopt zero-shot --out`). IMAGES are image files, folders (searched
@@ -87,43 +69,45 @@ def predict(
       coopt predict coopt-photos new.jpg --classes "red kite,grey heron"
       coopt predict coopt-photos inbox/ --move-to sorted --min-confidence 0.6
     """
+    out, images = options["out"], options.pop("images")
     forms = [name for name, given in (("json", output.json and not out), ("csv", csv), ("jsonl", jsonl)) if given]
     if len(forms) > 1:
         raise click.UsageError(f"--{forms[0]} and --{forms[1]} exclude each other: give one of them.")
-    if bool(images) == (from_list is not None):
+    if bool(images) == (options["from_list"] is not None):
         raise click.UsageError("Give either IMAGES... or --from-list FILE.")
     form = "csv" if csv else "jsonl" if jsonl else _form_of(out)
-    if overwrite and out is None:
+    if options["overwrite"] and out is None:
         raise click.UsageError("--overwrite is for a file: give --out FILE.")
-    if copy_to is not None and move_to is not None:
+    if options["copy_to"] is not None and options["move_to"] is not None:
         raise click.UsageError("--copy-to and --move-to exclude each other: give one of them.")
-    from coopt.cli.placing import Placement
-    from coopt.cli.predicting import run_predict
-    from coopt.cli.prediction_request import Request, read_class_names
-    from coopt.cli.where import Where
+    from coopt.app.predicting import predict as run_predict
+    from coopt.app.requests import PredictRequest
 
-    names = read_class_names(classes, classes_file)
-    where = Where(backbone, device, download, precision=precision, value_range=value_range)
-    skip = on_bad_image == "skip"
-    folder = copy_to or move_to
-    placement = None if folder is None else Placement(folder, "copy" if folder == copy_to else "move")
-    request = Request(
-        prompt,
-        images or None,
-        from_list,
-        topk,
-        form,
-        names,
-        where,
-        skip,
-        cache,
-        out,
-        overwrite,
-        min_confidence,
-        placement,
-        contact_sheet,
-    )
-    run_predict(request, output)
+    names = _class_names(options.pop("classes"), options.pop("classes_file"))
+    request = PredictRequest.of(images=images or None, class_names=names, form=form, keep_rows=output.json, **options)
+    with events.listening(_Rows(form, output)):
+        result = run_predict(request)
+    output.result(result.to_dict())
+
+
+class _Rows:
+    """Prints rows as they come."""
+
+    def __init__(self, form: str | None, output: Output) -> None:
+        self.form, self.output = form, output
+        self.printer: Printer | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        from coopt.app.prediction_rows import Predicted, PredictionsBegun
+        from coopt.cli.prediction_printers import CsvPrinter, JsonlPrinter, PeoplePrinter
+
+        if isinstance(event, PredictionsBegun) and not self.output.json:
+            printers = {"csv": CsvPrinter, "jsonl": JsonlPrinter}
+            printer = printers.get(self.form or "", PeoplePrinter)(event.class_names, event.shape, self.output)
+            printer.begin()
+            self.printer = printer
+        elif isinstance(event, Predicted) and self.printer is not None:
+            self.printer.row(event.row)
 
 
 def _form_of(out: Path | None) -> Literal["csv", "jsonl"] | None:
@@ -134,3 +118,32 @@ def _form_of(out: Path | None) -> Literal["csv", "jsonl"] | None:
     if ending not in (".csv", ".jsonl"):
         raise click.UsageError(f"--out ends in {ending or 'nothing'!r}: add --csv or --jsonl to say what to write.")
     return "csv" if ending == ".csv" else "jsonl"
+
+
+def _class_names(classes: str | None, file: Path | None) -> list[str] | None:
+    """Class names of `--classes` or `--classes-file`; None when neither is given.
+
+    Raises:
+        ParameterError: both are given, or the file cannot be read.
+    """
+    from coopt.data.file_names import display_name
+    from coopt.data.text_files import decode_text, in_unicode, visible
+
+    if classes is not None and file is not None:
+        raise ParameterError("--classes and --classes-file exclude each other: give one of them.")
+    if file is not None:
+        try:
+            lines = in_unicode(decode_text(file.read_bytes())).splitlines()
+        except OSError as error:
+            raise ParameterError(
+                f"The file of class names '{display_name(file)}' cannot be read: {error.strerror or error}."
+            ) from error
+    elif classes is not None:
+        lines = classes.split(",")
+    else:
+        return None
+    names = [name for line in lines if (name := visible(line))]
+    if not names:
+        where = "--classes" if file is None else f"The file of class names '{display_name(file)}'"
+        raise ParameterError(f"{where} names no class. Expected at least two.")
+    return names

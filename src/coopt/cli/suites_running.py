@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from coopt.app.system import versions
 from coopt.backbones import check_backbone_name
 from coopt.backbones.loading import resolve_device
-from coopt.cli.fit_report import versions
 from coopt.cli.output import Output
 from coopt.data import display_name
 from coopt.errors import CooptError, DataError, Interrupted, ParameterError

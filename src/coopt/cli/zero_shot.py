@@ -1,9 +1,9 @@
-"""`coopt zero-shot`: the options."""
+"""`coopt zero-shot`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
@@ -12,13 +12,13 @@ from coopt.cli.options import (
     DATA,
     ROOT,
     SPLIT,
-    DataReading,
     backbone_options,
     data_reading,
     on_bad_image,
     precision,
 )
 from coopt.cli.output import Output, command
+from coopt.wording import counted
 
 
 @command("zero-shot")
@@ -39,22 +39,7 @@ from coopt.cli.output import Output, command
 @on_bad_image("fail")
 @CACHE
 @precision("fp32")
-def zero_shot(
-    output: Output,
-    data: Path,
-    root: Path | None,
-    templates: tuple[str, ...],
-    ensemble: bool,
-    split: str,
-    backbone: str,
-    device: str,
-    download: bool,
-    out: Path | None,
-    reading: DataReading,
-    on_bad_image: str,
-    cache: bool,
-    precision: Literal["auto", "fp32", "bf16"],
-) -> None:
+def zero_shot(output: Output, **options: Any) -> None:
     """Measure hand-made prompts on labelled images.
 
     Nothing is learned. DATA is a folder, a CSV file or a name as for `coopt fit`. Each template is measured alone, and
@@ -67,8 +52,24 @@ def zero_shot(
       coopt zero-shot photos --ensemble --out my-ensemble
       coopt zero-shot oxford_pets --root DATA --ensemble --template dataset
     """
-    from coopt.cli.evaluating import run_zero_shot
-    from coopt.cli.where import Where
+    from coopt.app.evaluating import zero_shot as measure
+    from coopt.app.requests import ZeroShotRequest
+    from coopt.cli.measures import MEASURES, measures, say_mistakes
+    from coopt.data.file_names import display_name
 
-    where = Where(backbone, device, download, precision=precision, value_range=reading.value_range)
-    run_zero_shot(data, root, split, templates, ensemble, where, out, on_bad_image, cache, output, reading)
+    result = measure(ZeroShotRequest.of(**options))
+    rows = list(result.templates)
+    if len(rows) > 1:
+        rows.append((f"all {len(rows)} together", result.together))
+    output.say()
+    output.table(
+        [f"On {counted(result.together.n, 'image')}, %", *MEASURES],
+        [[display_name(name), *measures(one)] for name, one in rows],
+        right=(1, 2, 3, 4),
+    )
+    say_mistakes(output, result.together)
+    if result.out is not None:
+        out = display_name(result.out)
+        output.say()
+        output.say(f"Saved to '{out}'; use it as `coopt predict {out} IMAGES...`.")
+    output.result(result.to_dict())

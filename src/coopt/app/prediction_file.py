@@ -21,9 +21,11 @@ from coopt.data.file_names import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_json
 from coopt.locks import writing_file
-from coopt.wording import counted
+from coopt.wording import called, counted, setting
 
-_CHOOSE = "Choose another --out, or add --overwrite to begin anew."
+
+def _choose() -> str:
+    return f"Choose another {called('out')}, or add {setting('overwrite', True)} to begin anew."
 
 
 class PredictionFile:
@@ -65,7 +67,7 @@ class PredictionFile:
             SavedFileError: there is something that this run can neither go on from nor replace.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(writing_file(self.path, "--out"))
+            stack.enter_context(writing_file(self.path, called("out")))
             self._recall()
             self._stack = stack.pop_all()
         return self
@@ -98,12 +100,12 @@ class PredictionFile:
         met, same, unchanged = self._compared(images)
         shown = f"'{display_name(self.path)}' was begun"
         if met < self.rows:
-            raise SavedFileError(f"{shown} and has {counted(self.rows, 'image')}; only {met} come now. {_CHOOSE}")
+            raise SavedFileError(f"{shown} and has {counted(self.rows, 'image')}; only {met} come now. {_choose()}")
         if not same:
-            raise SavedFileError(f"{shown} with other images than the {self.rows} that come first now. {_CHOOSE}")
+            raise SavedFileError(f"{shown} with other images than the {self.rows} that come first now. {_choose()}")
         if not unchanged:
             raise SavedFileError(
-                f"{shown} with these images, but some of the first {self.rows} were changed since (size or date). {_CHOOSE}"
+                f"{shown} with these images, but some of the first {self.rows} were changed since (size or date). {_choose()}"
             )
 
     def check_complete(self, images: Iterator[Path]) -> None:
@@ -117,7 +119,7 @@ class PredictionFile:
             if _digests(_present(images, self.folder))[2] != self._contents:
                 raise SavedFileError(
                     f"{shown} is complete and its images were moved ({display_name(self.moved_to or '')}), but there are "
-                    "others now. Choose another --out for them."
+                    f"others now. Choose another {called('out')} for them."
                 )
             return
         met, same, unchanged = self._compared(images)
@@ -126,15 +128,15 @@ class PredictionFile:
             if more:
                 raise SavedFileError(
                     f"{shown} is complete for {counted(self.rows, 'image')}, and more follow them now ({more}). Give these with "
-                    "another --out, or add --overwrite to begin anew."
+                    f"another {called('out')}, or add {setting('overwrite', True)} to begin anew."
                 )
             return
         if met < self.rows:
             raise SavedFileError(
-                f"{shown} is there already, for {counted(self.rows, 'image')}; only {met} now. {_CHOOSE}"
+                f"{shown} is there already, for {counted(self.rows, 'image')}; only {met} now. {_choose()}"
             )
         what = "some of its images were changed since (size or date)" if same else "for other images than those of now"
-        raise SavedFileError(f"{shown} is there already, {'but ' if same else ''}{what}. {_CHOOSE}")
+        raise SavedFileError(f"{shown} is there already, {'but ' if same else ''}{what}. {_choose()}")
 
     def write(self, data: bytes) -> None:
         """Adds the bytes of rows; they count once they are committed."""
@@ -189,20 +191,20 @@ class PredictionFile:
         shown = f"'{display_name(self.path)}'"
         if self.overwrite or state is None:
             if there and not self.overwrite:
-                raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
+                raise SavedFileError(f"{shown} is there already. {_choose()}")
             return
         part = self.part.exists()
         whole = there and state["finished"] and not part
         if whole and (state["bytes"], state["sha256"]) != _size_and_sha256(self.path):
-            raise SavedFileError(f"{shown} is there already and was changed since it was written. {_CHOOSE}")
+            raise SavedFileError(f"{shown} is there already and was changed since it was written. {_choose()}")
         if there and not whole and not state["replaces"]:
-            raise SavedFileError(f"{shown} is there already. {_CHOOSE}")
+            raise SavedFileError(f"{shown} is there already. {_choose()}")
         if not whole and not (part and self.part.stat().st_size >= state["bytes"]):
             return  # its rows were removed
         if state["settings"] != self.settings:
             different = sorted(k for k in self.settings if state["settings"].get(k) != self.settings[k])
             was = "made" if whole else "begun"
-            raise SavedFileError(f"{shown} was {was} with other settings ({', '.join(different)}). {_CHOOSE}")
+            raise SavedFileError(f"{shown} was {was} with other settings ({', '.join(different)}). {_choose()}")
         self.rows, self.left_out, self._size = state["rows"], state["left_out"], state["bytes"]
         self._images, self._contents, self._sha256 = state["images"], state["contents"], state["sha256"]
         self.folder, self._replaces = Path(state["folder"]), state["replaces"]

@@ -1,109 +1,21 @@
-"""Rows of `coopt predict`: for people, as CSV, and as JSON."""
+"""Rows of `coopt predict` on standard output: for people, as CSV, and as JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from shutil import get_terminal_size
-from typing import Any
 
 from rich.cells import cell_len
 
+from coopt.app.prediction_rows import Row, Shape, as_dict, csv_cells, csv_header, csv_line
 from coopt.cli.output import Output
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 
 UNSURE = "(uncertain)"
 """What people see in the place of a class below `--min-confidence`."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What all rows of a run have in common.
-
-    Attributes:
-        topk: classes per image.
-        decided: with `--min-confidence` an image may have no class; then a CSV of several classes says apart from them
-            which one counts.
-    """
-
-    topk: int = 1
-    decided: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was found for one image: its most probable classes, or why it could not be read.
-
-    Attributes:
-        best: (class, probability), the most probable first; of a row that was read from a file, the first alone.
-        sure: whether the first counts; see `--min-confidence`.
-    """
-
-    path: Path
-    best: tuple[tuple[str, float], ...] = ()
-    error: str | None = None
-    sure: bool = True
-
-
-def as_dict(row: Row) -> dict[str, Any]:
-    """The row for JSON: path, class (null when uncertain), probability (and `top` when there are several), or path and
-    error."""
-    path = os.fspath(row.path)
-    if row.error is not None:
-        return {"path": path, "error": row.error}
-    top = [{"class": name, "probability": probability} for name, probability in row.best]
-    decision = {**top[0], **({} if row.sure else {"class": None})}
-    return {"path": path, **decision, **({"top": top} if len(top) > 1 else {})}
-
-
-def csv_header(shape: Shape) -> list[str]:
-    """path, class and probability (numbered when there are several), error."""
-    several = [f"{name}_{i + 1}" for i in range(shape.topk) for name in ("class", "probability")]
-    decision = ["class"] if shape.decided else []
-    return ["path", *([*decision, *several] if shape.topk > 1 else ["class", "probability"]), "error"]
-
-
-def _csv_cells(row: Row, shape: Shape) -> list[str]:
-    cells = [cell for name, share in row.best for cell in (name, f"{share:.6f}")] or [""] * (2 * shape.topk)
-    decision = cells[0] if row.sure else ""
-    if shape.topk == 1:
-        cells[0] = decision
-    elif shape.decided:
-        cells = [decision, *cells]
-    return [os.fspath(row.path), *cells, row.error or ""]
-
-
-def csv_line(cells: list[str]) -> bytes:
-    """One row of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    # Names keep their bytes, so that what reads the file finds the images.
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def line_of(row: Row, shape: Shape, form: str | None) -> bytes:
-    """The row as it stands in a file of this form, "csv" or "jsonl"."""
-    return csv_line(_csv_cells(row, shape)) if form == "csv" else json.dumps(as_dict(row)).encode() + b"\n"
-
-
-def read_rows(file: Path, form: str | None) -> Iterator[Row]:
-    """The rows of a file that `coopt predict` wrote, one after another."""
-    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        found: Iterator[dict[str, Any]] = csv.DictReader(lines) if form == "csv" else map(json.loads, lines)
-        for one in found:
-            first = one.get("class", one.get("class_1"))  # the class that counts, or there is no such column
-            share = one.get("probability", one.get("probability_1"))
-            if one.get("error"):
-                yield Row(Path(one["path"]), error=one["error"])
-            else:
-                yield Row(Path(one["path"]), ((first or "", float(share or 0)),), sure=bool(first))
 
 
 class Printer(ABC):
@@ -189,7 +101,7 @@ class CsvPrinter(Printer):
 
     def row(self, row: Row) -> None:
         """An image that was left out has empty cells and says why in the last one."""
-        self._write(_csv_cells(row, self.shape))
+        self._write(csv_cells(row, self.shape))
 
     def _write(self, cells: list[str]) -> None:
         line = csv_line(cells)

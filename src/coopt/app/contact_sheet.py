@@ -1,4 +1,4 @@
-"""`coopt predict --contact-sheet FILE`: one HTML page with small pictures by class, which needs nothing beside it."""
+"""The contact sheet of a prediction: one HTML page with small pictures by class, which needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from coopt.cli.prediction_rows import Row
-from coopt.data.images import display_name, open_image
+from coopt.app.prediction_rows import Row
+from coopt.data.file_names import display_name
+from coopt.data.images import open_image
 from coopt.errors import BadImageError, SavedFileError
 from coopt.files import write_bytes
-from coopt.wording import counted
+from coopt.wording import called, counted
 
 MOST_IN_CLASS, MOST = 60, 1500
 """Pictures of a class, and of the whole page; of about four kilobytes each."""
@@ -46,7 +47,7 @@ class ContactSheet:
         file: the page.
         title: stands above it.
         class_names: the classes, in the order of the page.
-        least: `--min-confidence`, if there is one.
+        least: the least confidence, if there is one.
 
     Raises:
         SavedFileError: the file is there and is something else.
@@ -71,10 +72,10 @@ class ContactSheet:
                 self._reasons.append(f"<li>{html.escape(row.error)}</li>")
             return
         name, share = row.best[0]
-        place = name if row.sure else None
-        self.counts[place] += 1
-        if self.counts[place] <= self._most and self._shown < MOST:
-            self._figures.setdefault(place, []).append(_figure(row.path, share))
+        section = name if row.sure else None
+        self.counts[section] += 1
+        if self.counts[section] <= self._most and self._shown < MOST:
+            self._figures.setdefault(section, []).append(_figure(row.path, share))
             self._shown += 1
 
     def write(self) -> None:
@@ -88,7 +89,7 @@ class ContactSheet:
     def _page(self) -> str:
         title = html.escape(display_name(self.title))
         order: list[str | None] = [*self.class_names, None]
-        sections = [self._section(place) for place in order if self.counts[place]]
+        sections = [self._section(name) for name in order if self.counts[name]]
         bad = [f"<h2>Not read <small>{self.unreadable}</small></h2><ul>", *self._reasons, "</ul>"]
         return "\n".join(
             [
@@ -112,13 +113,13 @@ class ContactSheet:
         )
         return f"{counted(total, 'image')}{left_out}.{bound} The percentage is the probability of the class."
 
-    def _section(self, place: str | None) -> str:
+    def _section(self, class_name: str | None) -> str:
         least = "" if self.least is None else f": no class reached {100 * self.least:g}%"
-        name = f"Uncertain{least}" if place is None else display_name(place)
-        figures = self._figures.get(place, [])
-        shown = "" if len(figures) == self.counts[place] else f", {len(figures)} shown"
+        name = f"Uncertain{least}" if class_name is None else display_name(class_name)
+        figures = self._figures.get(class_name, [])
+        shown = "" if len(figures) == self.counts[class_name] else f", {len(figures)} shown"
         return (
-            f"<section><h2>{html.escape(name)} <small>{self.counts[place]}{shown}</small></h2>"
+            f"<section><h2>{html.escape(name)} <small>{self.counts[class_name]}{shown}</small></h2>"
             f'<div class="grid">{"".join(figures)}</div></section>'
         )
 
@@ -137,7 +138,7 @@ def check_sheet(file: Path) -> None:
     except OSError as error:
         raise SavedFileError(f"Cannot write '{display_name(file)}': {error.strerror or error}.") from error
     if not ours:
-        raise SavedFileError(f"'{display_name(file)}' is there already. Choose another --contact-sheet.")
+        raise SavedFileError(f"'{display_name(file)}' is there already. Choose another {called('contact_sheet')}.")
 
 
 def _figure(path: Path, share: float) -> str:

@@ -1,4 +1,4 @@
-"""`coopt predict --copy-to / --move-to FOLDER`: images into FOLDER/CLASS, and into FOLDER/_uncertain.
+"""Copying or moving images that were classified into FOLDER/CLASS, and into FOLDER/_uncertain.
 
 Nothing is ever written over. A file whose name is taken there gets a number (`1.jpg`, `1-2.jpg`), unless it is copied
 and the very same file lies there already: so the same command can be given again, and goes on where it was stopped. A
@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coopt.cli.output import Output
-from coopt.cli.prediction_rows import Row
+from coopt import events
+from coopt.app.prediction_rows import Row
 from coopt.data.archives import inside, read_bytes
 from coopt.data.file_names import display_name
-from coopt.errors import CooptWarning, ParameterError, SavedFileError
+from coopt.errors import ParameterError, SavedFileError
 from coopt.files import write_bytes
-from coopt.wording import counted
+from coopt.wording import called, counted
 
 UNCERTAIN = "_uncertain"
-"""The folder of images below `--min-confidence`."""
+"""The folder of images below the least confidence."""
 
 MOST_BYTES = 100
 """Of the name of a class's folder; file systems take 255, and whole paths must fit too."""
@@ -49,7 +49,7 @@ class Placement:
 
     @property
     def option(self) -> str:
-        """What it is called on the command line."""
+        """What it is called on the command line, and in the notes beside a file of predictions."""
         return f"--{self.how}-to"
 
     def __str__(self) -> str:
@@ -68,8 +68,8 @@ class Placement:
             if image.parent not in known:
                 if self.how == "move" and inside(image) is not None:
                     raise ParameterError(
-                        f"'{display_name(image)}' is in an archive, which nothing is moved out of. Give --copy-to in the "
-                        "place of --move-to."
+                        f"'{display_name(image)}' is in an archive, which nothing is moved out of. Give "
+                        f"{called('copy_to')} in the place of {called('move_to')}."
                     )
                 known.clear()  # images of one folder come one after another
                 real = os.path.realpath(image.parent)
@@ -116,8 +116,8 @@ class Placer:
         missing: those that are neither at their old place nor at the new one.
     """
 
-    def __init__(self, placement: Placement, class_names: Sequence[str], output: Output) -> None:
-        self.placement, self.output = placement, output
+    def __init__(self, placement: Placement, class_names: Sequence[str]) -> None:
+        self.placement = placement
         self.folders = folder_names(class_names)
         self.placed = self.there = self.missing = 0
 
@@ -156,7 +156,7 @@ class Placer:
             else:
                 self.missing += 1
                 if self.missing <= MOST_NAMED:
-                    self.output.warn(f"'{display_name(image)}' is not there any more.", CooptWarning.__name__)
+                    events.emit(events.Warned(f"'{display_name(image)}' is not there any more."))
             return
         number, target = 1, folder / image.name
         while os.path.lexists(target):
@@ -215,7 +215,7 @@ class Placer:
         copying = self.placement.how == "copy"
         verb = "copied" if copying else "moved"
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            hint = "Check the permissions of both folders" + ("" if copying else ", or use --copy-to")
+            hint = "Check the permissions of both folders" + ("" if copying else f", or use {called('copy_to')}")
         else:
             hint = "Free space or choose another place"
         return SavedFileError(

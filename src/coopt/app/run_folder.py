@@ -1,22 +1,19 @@
-"""The folder that `coopt fit` writes: whose run is in it, finished or not, and whether another may take its place."""
+"""The folder that a fit writes: whose run is in it, finished or not, and whether another may take its place."""
 
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
-from coopt.data.images import display_name
+from coopt.data.file_names import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_bytes, write_json
-from coopt.locks import writing_folder
 from coopt.methods.saving import CHECKPOINT_NAME as CHECKPOINT
 from coopt.methods.saving import JSON_NAME as PROMPT
 from coopt.methods.saving import RUN_NAME as CHECKPOINT_RUN
+from coopt.wording import called, setting
 
 RESULT, CONFIG = "result.json", "config.yaml"
 
@@ -28,7 +25,7 @@ class RunFolder:
         path: the folder; made when something is written.
         identity: what makes runs the same.
         overwrite: another run may be replaced.
-        command: what was typed, to say how an interrupted run goes on.
+        command: how the run is started, to say how an interrupted one goes on.
         images: the folder that is learned from, if it is one.
     """
 
@@ -43,18 +40,19 @@ class RunFolder:
         """The state of training."""
         return self.path / CHECKPOINT
 
+    def refuse_foreign(self) -> None:
+        """Refuses a folder that is none of ours; see the function."""
+        refuse_foreign(self.path, (PROMPT, CHECKPOINT, CHECKPOINT_RUN), self.images)
+
     def check(self) -> None:
-        """Refuses to replace what another run left here, and to mix with files that are not coopt's. From then to the end
-        of the command no other process writes here.
+        """Refuses to replace what another run left here, and to mix with files that are not coopt's.
 
         Raises:
-            InUseError: another process writes here.
             SavedFileError: there is a prompt or a checkpoint of another run, a file where the folder should be, or a
                 folder with other files or of the images themselves.
         """
         shown = display_name(self.path)
-        refuse_foreign(self.path, (PROMPT, CHECKPOINT, CHECKPOINT_RUN), self.images)
-        click.get_current_context().with_resource(writing_folder(self.path, "--out"))
+        self.refuse_foreign()
         if self.overwrite:
             return
         for file, record, what in (
@@ -66,8 +64,8 @@ class RunFolder:
             difference = self._difference(self.path / record)
             if difference:
                 raise SavedFileError(
-                    f"'{shown}' holds {what} with other settings ({difference}). Choose another folder with --out, "
-                    "or add --overwrite to replace it."
+                    f"'{shown}' holds {what} with other settings ({difference}). Choose another folder with "
+                    f"{called('out')}, or add {setting('overwrite', True)} to replace it."
                 )
 
     def begin(self) -> int:
@@ -135,12 +133,12 @@ def refuse_foreign(path: Path, ours: Sequence[str], images: Path | None = None) 
     """
     shown = display_name(path)
     if path.exists() and not path.is_dir():
-        raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another --out.")
+        raise SavedFileError(f"'{shown}' is a file, expected a folder to save into. Choose another {called('out')}.")
     if images is not None and path.resolve().is_relative_to(images.resolve()):
         other = path.name if path.resolve() != images.resolve() else f"coopt-{path.resolve().name}"
         raise SavedFileError(
             f"'{shown}' is inside of the folder of images '{display_name(images)}', and would be taken for a class the "
-            f"next time. Choose a folder outside of it, such as --out {shlex.quote(str(beside(images, other)))}."
+            f"next time. Choose a folder outside of it, such as {setting('out', str(beside(images, other)))}."
         )
     if not path.is_dir() or any((path / name).exists() for name in ours):
         return
@@ -149,7 +147,7 @@ def refuse_foreign(path: Path, ours: Sequence[str], images: Path | None = None) 
         named = ", ".join(display_name(name) for name in others[:3]) + (", ..." if len(others) > 3 else "")
         raise SavedFileError(
             f"'{shown}' holds other files ({named}) and nothing that coopt wrote. Choose a new or an empty folder with "
-            "--out."
+            f"{called('out')}."
         )
 
 

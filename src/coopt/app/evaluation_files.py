@@ -1,4 +1,4 @@
-"""`coopt eval --out DIR`: the confusion matrix and the mistakes, to be looked at and to be counted with."""
+"""What an evaluation leaves in a folder: the confusion matrix and the mistakes, to be looked at and to be counted with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from coopt.cli.output import Output
-from coopt.cli.prediction_rows import csv_line
-from coopt.data import display_name
+from coopt.app.prediction_rows import csv_line
 from coopt.files import write_bytes, write_json
-from coopt.wording import counted
 
 EVALUATION, CONFUSION, PICTURE, MISTAKES = "evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv"
 MOST_CLASSES = 1000
@@ -28,18 +25,16 @@ def write_evaluation(
     scores: Float[np.ndarray, "n classes"],
     targets: Int[np.ndarray, " n"],
     names: Sequence[str],
-    output: Output,
 ) -> None:
     """Writes what is known of each image, all of it together, and as numbers.
 
     Args:
         folder: made if need be.
-        document: what `coopt eval --json` prints.
+        document: the evaluation.
         paths: of the images.
         scores: before the softmax.
         targets: the true classes.
         names: of the classes.
-        output: where to speak.
 
     Raises:
         SavedFileError: a file cannot be written.
@@ -55,11 +50,6 @@ def write_evaluation(
     write_bytes(folder / CONFUSION, b"".join(lines))
     save_figure(confusion_figure(counts, shown), folder / Path(PICTURE).stem, formats=("png",))
     write_json(folder / EVALUATION, document)
-    output.say()
-    output.say(
-        f"In '{display_name(folder)}': {MISTAKES} ({counted(int((predicted != targets).sum()), 'mistake')}, the surest first), "
-        f"{CONFUSION}, {PICTURE}, {EVALUATION}."
-    )
 
 
 def _counted(
@@ -67,10 +57,10 @@ def _counted(
 ) -> tuple[Int[np.ndarray, "classes classes"], list[str]]:
     """Images by true and predicted class, and the names of these classes."""
     met = np.arange(len(names)) if len(names) <= MOST_CLASSES else np.unique(np.concatenate([targets, predicted]))
-    place = np.zeros(len(names), dtype=np.int64)
-    place[met] = np.arange(len(met))
+    row_of = np.zeros(len(names), dtype=np.int64)
+    row_of[met] = np.arange(len(met))
     counts = np.zeros((len(met), len(met)), dtype=np.int64)
-    np.add.at(counts, (place[targets], place[predicted]), 1)
+    np.add.at(counts, (row_of[targets], row_of[predicted]), 1)
     return counts, [names[int(i)] for i in met]
 
 

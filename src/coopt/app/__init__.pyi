@@ -1,0 +1,13 @@
+from .evaluating import EvaluationResult as EvaluationResult
+from .evaluating import ZeroShotResult as ZeroShotResult
+from .evaluating import evaluate as evaluate
+from .evaluating import zero_shot as zero_shot
+from .fit_result import FitResult as FitResult
+from .fitting import fit as fit
+from .predicting import PredictionResult as PredictionResult
+from .predicting import predict as predict
+from .requests import CompareRequest as CompareRequest
+from .requests import EvaluateRequest as EvaluateRequest
+from .requests import FitRequest as FitRequest
+from .requests import PredictRequest as PredictRequest
+from .requests import ZeroShotRequest as ZeroShotRequest

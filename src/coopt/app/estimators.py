@@ -1,0 +1,91 @@
+"""Methods by name, with parameters as people give them: which method has which, and the sentence for one that it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from coopt.errors import ParameterError
+from coopt.methods.base import LOCAL_PARAMETERS, ClipClassifier
+from coopt.methods.saving import METHODS
+from coopt.methods.zero_shot import ZeroShot
+
+OF_REQUESTS = ("precision", "text_path", "memory", "seed")
+"""Parameters of a method that are fields of a request."""
+
+_USUAL = {"precision": "fp32", "text_path": "auto", "memory": "auto"}
+
+_TITLES = {
+    "coop": "learned prompt",
+    "cocoop": "learned prompt (CoCoOp)",
+    "kgcoop": "learned prompt (KgCoOp)",
+    "tip_adapter": "Tip-Adapter",
+    "text_bias": "text bias",
+    "text_transformation": "text transformation",
+    "linear_probe": "linear probe",
+    "image_tuning": "tuned image encoder",
+    "zero_shot": "hand-made prompt",
+}
+
+
+def method_class(method: str) -> type[ClipClassifier]:
+    """The class of a method.
+
+    Raises:
+        ParameterError: there is no such method, or it learns nothing from images.
+    """
+    if method not in METHODS or method == ZeroShot.method:
+        known = [name for name in METHODS if name != ZeroShot.method]
+        close = get_close_matches(method, known, n=2)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"The methods are {', '.join(known)}."
+        raise ParameterError(f"There is no method {method!r} that learns from images. {hint}")
+    return METHODS[method]
+
+
+def parameters_of(method: str) -> tuple[str, ...]:
+    """The names of a method's own parameters, those of the machine and of requests left out."""
+    known = method_class(method)().get_params(deep=False)
+    return tuple(name for name in known if name not in LOCAL_PARAMETERS and name not in OF_REQUESTS)
+
+
+def make_estimator(method: str, parameters: Mapping[str, Any], **of_request: Any) -> ClipClassifier:
+    """A method with its parameters, which are checked; not fitted yet.
+
+    Args:
+        method: its name.
+        parameters: its own.
+        of_request: `OF_REQUESTS`; what the method does not know is left out.
+
+    Raises:
+        ParameterError: a parameter that the method does not have, or a value that it does not take.
+    """
+    own = parameters_of(method)
+    for name in parameters:
+        if name not in own:
+            close = get_close_matches(name, own, n=2)
+            hint = f"Did you mean {' or '.join(close)}? " if close else ""
+            raise ParameterError(
+                f"The method {method!r} has no parameter {name!r}. {hint}Its parameters are {', '.join(own) or 'none'}."
+            )
+    cls = method_class(method)
+    known = cls().get_params(deep=False)
+    for name, usual in _USUAL.items():
+        if name not in known and of_request.get(name, usual) != usual:
+            raise no_such_option(method, name)
+    estimator = cls(**{**{name: value for name, value in of_request.items() if name in known}, **parameters})
+    estimator._check_parameters()
+    return estimator
+
+
+def no_such_option(method: str, name: str) -> ParameterError:
+    """The sentence for an option that a method does not have."""
+    from coopt.wording import called
+
+    return ParameterError(f"The method {method!r} has no {called(name)}. Leave it out, or choose another method.")
+
+
+def title_of(estimator: ClipClassifier) -> str:
+    """What was learned, as tables call it."""
+    finetuned = "-F" if getattr(estimator, "finetune", False) else ""
+    return _TITLES.get(estimator.method, estimator.method) + finetuned

@@ -1,0 +1,270 @@
+"""Learning a prompt: data, zero-shot baseline, learning, measuring, saving."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coopt import events
+from coopt.app.configuration import call_of, config_of, data_again, identity_of
+from coopt.app.estimators import make_estimator
+from coopt.app.fit_result import FitResult, Measured, result_of, saved_extra
+from coopt.app.requests import FitRequest
+from coopt.app.run_folder import RunFolder, beside
+from coopt.backbones import Backbone, load_backbone
+from coopt.backbones.precision import resolved
+from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
+from coopt.data.benchmarks.registry import is_name
+from coopt.data.features import named_together_with
+from coopt.errors import Interrupted
+from coopt.evaluation import Evaluation, evaluate
+from coopt.locks import writing_folder
+from coopt.methods.base import ClipClassifier
+from coopt.methods.learned import LearnedMethod
+from coopt.methods.linear_probe import LinearProbe
+from coopt.methods.saving import save
+from coopt.methods.zero_shot import ZeroShot
+from coopt.wording import called, counted, on_command_line, setting, size_of
+
+LARGE = 10**9
+"""Bytes that are worth a sentence before they are taken."""
+
+QUICK_PROBE = 10**7
+"""Images times classes times width of the features up to which a linear probe takes a few seconds at most."""
+
+
+@dataclass(frozen=True)
+class DataRead(events.Event):
+    """There are images to learn from.
+
+    Attributes:
+        name: of the data set.
+        classes: how many.
+        train, test, val: images of the parts; None: there is no such part.
+        notes: what was decided about them, in sentences.
+    """
+
+    name: str
+    classes: int
+    train: int
+    test: int | None
+    val: int | None
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{counted(self.train, 'image')} to learn from"]
+        if self.test is not None:
+            parts.append(f"{self.test} held out")
+        if self.val is not None:
+            parts.append(f"{self.val} for validation (not used)")
+        lines = [f"{self.name}: {counted(self.classes, 'class')}, {', '.join(parts)}."]
+        if self.test is None:
+            lines.append("No images are held out, so accuracy is not measured.")
+        return "\n".join([*lines, *self.notes])
+
+
+def fit(data: FitRequest | str | Path, *, command: str | None = None, **options: Any) -> FitResult:
+    """Learns a prompt from labelled images, measures it on those that are held out, and saves it.
+
+    Args:
+        data: a folder, a CSV file or the name of a data set; or the whole request.
+        command: how the run is started, for the record and for the message of an interrupted run; None: this call.
+        options: fields of `FitRequest`; all other names are parameters of the method, such as `n_ctx=4`.
+
+    Raises:
+        CooptError: anything that is wrong with the options, the data, the backbone or the output folder.
+        Interrupted: Ctrl-C; says what was saved. The same call goes on.
+    """
+    request = FitRequest.of(data, **options) if isinstance(data, FitRequest) else FitRequest.of(data=data, **options)
+    with events.warnings_collected() as warned:
+        run = _Fit(request, command or call_of(request))
+        with run.held():
+            return run.run(warned)
+
+
+class _Fit:
+    """One run; what is known of it becomes more from step to step."""
+
+    def __init__(self, request: FitRequest, command: str) -> None:
+        self.started = time.monotonic()
+        self.request, self.command = request, command
+        self.estimator = make_estimator(
+            request.method,
+            request.parameters,
+            precision=request.precision,
+            text_path=request.text_path,
+            memory=request.memory,
+            seed=request.seed,
+        )
+        self.whole, self.dataset = _data(request)
+        self.identity = identity_of(request, self.estimator, self.whole.hash)
+        images = images_of(request)
+        out = request.out or default_folder(self.whole.name, images)
+        self.folder = RunFolder(out, dict(self.identity), request.overwrite, command, images)
+        recipe = getattr(self.estimator, "recipe_", None)
+        self.epochs = 0 if recipe is None else recipe.epochs_for(max(self.dataset.train.counts.values()))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """From here on no other process writes into the folder."""
+        parts = (self.dataset.train, self.dataset.test, self.dataset.val)
+        train, test, val = (None if part is None else len(part) for part in parts)
+        events.emit(
+            DataRead(self.dataset.name, len(self.dataset.class_names), train or 0, test, val, tuple(self.dataset.notes))
+        )
+        self.folder.refuse_foreign()
+        with writing_folder(self.folder.path, called("out") if on_command_line() else "out"):
+            self.folder.check()  # before the backbone is loaded, which may take long
+            yield
+
+    def run(self, warned: list[events.Warned]) -> FitResult:
+        """Learns, measures and saves."""
+        request, dataset, folder = self.request, self.dataset, self.folder
+        leaks = find_leakage(dataset, value_range=request.value_range)
+        backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
+        if request.precision == "auto":
+            events.say(f"{setting('precision', 'auto')} is {resolved('auto', backbone.device)} on this machine.")
+        folder.identity["fingerprint"] = backbone.fingerprint
+        folder.check()
+        try:
+            with named_together_with(dataset.train.paths):
+                zero_shot, held_out = _zero_shot(request, backbone, dataset)
+            learning = time.monotonic()
+            self._learn(backbone)
+            learning = time.monotonic() - learning
+            measured = _measure_all(request, self.estimator, dataset, zero_shot, held_out)
+        except KeyboardInterrupt:
+            raise Interrupted(self._how_to_go_on()) from None
+        finally:
+            folder.abandon()
+        save(self.estimator, folder.path, saved_extra(request, self.whole, dataset, measured))
+        result = result_of(
+            request=request,
+            identity=self.identity,
+            path=data_again(request),
+            whole=self.whole,
+            dataset=dataset,
+            estimator=self.estimator,
+            measured=measured,
+            command=self.command,
+            leaks=len(leaks),
+            skipped=() if held_out is None else tuple(held_out.skipped),
+            seconds={"total": time.monotonic() - self.started, "learning": learning},
+            warnings=tuple(warned),
+            out=folder.path,
+        )
+        folder.finish(result.to_dict(), config_of(request, folder.path))
+        return result
+
+    def _learn(self, backbone: Backbone) -> None:
+        done = self.folder.begin()
+        if done:
+            events.say(f"Going on after epoch {done} of {self.epochs}, where an earlier run stopped.")
+        request, names, train = self.request, self.dataset.class_names, self.dataset.train
+        of_machine = {
+            "backbone": backbone,
+            "class_names": names,
+            "cache": request.cache,
+            "on_bad_image": request.on_bad_image,
+            "checkpoint": self.folder.checkpoint,
+        }
+        known = self.estimator.get_params(deep=False)
+        self.estimator.set_params(**{name: value for name, value in of_machine.items() if name in known})
+        if isinstance(self.estimator, LearnedMethod) and (needed := self.estimator.step_bytes(backbone, names)) > LARGE:
+            lower = f"{called('memory')} SIZE" if on_command_line() else "memory"
+            events.say(f"A training step holds up to {size_of(needed)} above the model; {lower} lowers that.")
+        self.estimator.fit(list(train.paths), list(train.labels))
+
+    def _how_to_go_on(self) -> str:
+        done = self.folder.saved_epochs()
+        kept = "; image features computed so far are kept in the cache" if self.request.cache else ""
+        saved = (
+            f"{done} of {counted(self.epochs, 'epoch')} saved in '{display_name(self.folder.path)}'."
+            if done
+            else f"No epoch was finished{kept}."
+        )
+        again = "Run the same command" if on_command_line() else "Make the same call"
+        return f"Interrupted. {saved} {again} to go on:\n  {self.command}"
+
+
+def _data(request: FitRequest) -> tuple[ImageDataset, ImageDataset]:
+    """The whole data set, and what is learned from of it."""
+    whole = load_dataset(
+        request.data,
+        seed=request.seed,
+        test_fraction=request.test_fraction,
+        root=request.root,
+        on_bad_image=request.on_bad_image,
+        **request.reading,
+    )
+    return whole, whole if request.shots is None else few_shot(whole, request.shots, request.seed)
+
+
+def images_of(request: FitRequest) -> Path | None:
+    """The folder that is learned from; None when the data are something else."""
+    return request.data if request.data.is_dir() and not is_name(str(request.data), request.root) else None
+
+
+def default_folder(name: str, images: Path | None) -> Path:
+    """Where a prompt is saved when nothing else is said: here, or beside the folder of images where that is here."""
+    kept = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    folder = f"coopt-{kept.strip('-.') or 'prompt'}"
+    inside = images is not None and Path.cwd().is_relative_to(images.resolve())
+    return beside(images, folder) if images is not None and inside else Path(folder)
+
+
+def _zero_shot(
+    request: FitRequest, backbone: Backbone, dataset: ImageDataset
+) -> tuple[Evaluation | None, Features | None]:
+    """What a hand-made prompt reaches, and the features of the held-out images, which are computed once."""
+    if dataset.test is None or len(dataset.test) == 0:
+        return None, None
+    zero_shot = ZeroShot(
+        backbone,
+        text_path=request.text_path,  # type: ignore[arg-type]
+        precision=request.precision,
+        memory=request.memory,
+        cache=request.cache,
+    ).fit_classes(dataset.class_names)
+    held_out = zero_shot.image_features(list(dataset.test.paths), request.on_bad_image)
+    return _measure(zero_shot, dataset, held_out), held_out
+
+
+def _measure(estimator: ClipClassifier, dataset: ImageDataset, held_out: Features | None) -> Evaluation | None:
+    if held_out is None or dataset.test is None:
+        return None
+    kept = [dataset.test.paths[i] for i in held_out.kept]
+    images = held_out.features[0] if estimator.uses_features else kept
+    return evaluate(estimator, images, [dataset.test.labels[i] for i in held_out.kept])
+
+
+def _measure_all(
+    request: FitRequest,
+    estimator: ClipClassifier,
+    dataset: ImageDataset,
+    zero_shot: Evaluation | None,
+    held_out: Features | None,
+) -> Measured | None:
+    learned = _measure(estimator, dataset, held_out)
+    if zero_shot is None or learned is None:
+        return None
+    probe = _probe(request, estimator, dataset) if request.cache else None
+    found = None if probe is None else _measure(probe, dataset, held_out)
+    return Measured(zero_shot, learned, found, learned.chance(len(dataset.class_names)))
+
+
+def _probe(request: FitRequest, estimator: ClipClassifier, dataset: ImageDataset) -> LinearProbe | None:
+    """A linear probe on the features that were learned from, which lie in the cache; None where it is not quick."""
+    backbone, train = estimator.backbone_, dataset.train
+    cost = len(train) * len(dataset.class_names) * backbone.embed_dim
+    if not estimator.uses_features or isinstance(estimator, LinearProbe) or cost > QUICK_PROBE:
+        return None
+    found = estimator.image_features(list(train.paths), request.on_bad_image)
+    labels = [train.labels[i] for i in found.kept]
+    if min(map(labels.count, dataset.class_names)) < 2:  # too few to choose its strength of regularisation
+        return None
+    return LinearProbe(backbone, seed=request.seed, class_names=dataset.class_names).fit(found.features[0], labels)

@@ -1,0 +1,202 @@
+"""How to learn, as options: `--recipe`, what `--epochs` and `--lr` change of it, and `--set NAME=VALUE` for all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from coopt.app.assignments import value_of
+from coopt.errors import ParameterError
+from coopt.training.recipe import Recipe
+from coopt.wording import SET, called, setting
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+RECIPE = "recipe"
+
+USUAL = {"n_ctx": None, "csc": False, "position": "end", "init": None, RECIPE: "fast"}
+"""Options that not all methods have, and what they are when nobody asks for them."""
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """The texts NAME=VALUE of `--set` as a mapping; a name may be dotted, "recipe.lr".
+
+    Raises:
+        ParameterError: a text is no NAME=VALUE, or a name is given two values.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, typed = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name or not typed.strip():
+            raise ParameterError(f"--set takes NAME=VALUE, such as --set recipe.lr=0.01. Got {text!r} instead.")
+        value = value_of(typed)
+        if name in found and found[name] != value:
+            raise ParameterError(
+                f"--set gives {name} two values, {found[name]!r} and {value!r}. Leave one of them out."
+            )
+        found[name] = value
+    return found
+
+
+def changed_recipe(recipe: str | dict[str, Any], changes: dict[str, Any]) -> str | dict[str, Any]:
+    """`--recipe` with the fields that other options change of it.
+
+    Raises:
+        ParameterError: a recipe has no such field.
+    """
+    known = [one.name for one in fields(Recipe) if one.name != "name"]
+    for name in changes:
+        if name == "name":
+            raise ParameterError("A recipe's name is given with --recipe NAME, not with --set recipe.name=NAME.")
+        if name not in known:
+            close = get_close_matches(name, known, n=2)
+            hint = f"Did you mean {' or '.join(f'recipe.{one}' for one in close)}? " if close else ""
+            raise ParameterError(f"A recipe has no field {name!r}. {hint}Its fields are {', '.join(known)}.")
+    if not changes:
+        return recipe
+    return {**({"name": recipe} if isinstance(recipe, str) else recipe), **changes}
+
+
+def recipe_changes(given: dict[str, Any], epochs: int | None, lr: float | None) -> dict[str, Any]:
+    """The fields of the recipe that are changed by `--epochs`, `--lr` and (among what `--set` gave) recipe.FIELD.
+
+    Raises:
+        ParameterError: an option and `--set` give one field two values.
+    """
+    dotted = {name.removeprefix(f"{RECIPE}."): value for name, value in given.items() if name.startswith(f"{RECIPE}.")}
+    for field, value in (("epochs", epochs), ("lr", lr)):
+        if value is None:
+            continue
+        if field in dotted and dotted[field] != value:
+            raise ParameterError(
+                f"--{field} {value} and --set recipe.{field}={dotted[field]} contradict each other. Give one of them."
+            )
+        dotted[field] = value
+    return dotted
+
+
+def recipe_of(recipe: str, epochs: int | None, lr: float | None, texts: Sequence[str]) -> Recipe:
+    """The recipe of a command that has no other parameters to be set.
+
+    Raises:
+        ParameterError: what is set is not a field of the recipe, or is out of its range.
+    """
+    given = assignments(texts)
+    for name, value in given.items():
+        if not name.startswith(f"{RECIPE}."):
+            changed_recipe(recipe, {name: value})  # says what the fields are
+            raise ParameterError(f"--set takes fields of the recipe: write --set recipe.{name}={value}.")
+    return Recipe.of(changed_recipe(recipe, recipe_changes(given, epochs, lr)))
+
+
+class RecipeType(click.ParamType):
+    """The name of a recipe, or (from a configuration file) a mapping of its changed fields."""
+
+    name = "recipe"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As it is (what a name means is the method's to say), unless no method could take it."""
+        try:
+            Recipe.of(value)
+        except ParameterError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+def recipe_options(set_help: str) -> Callable[[_Function], _Function]:
+    """The options; the command gets them as `recipe`, `epochs`, `lr` and `set`. `set_help`: what `--set` takes."""
+    options = (
+        click.option(
+            "--recipe",
+            type=RecipeType(),
+            default="fast",
+            show_default=True,
+            metavar="[fast|paper]",
+            help="How to train.",
+        ),
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Rounds through the images, instead of the recipe's.",
+        ),
+        click.option(
+            "--lr", type=click.FloatRange(min=0), metavar="RATE", help="Learning rate, instead of the recipe's."
+        ),
+        click.option("--set", multiple=True, metavar="NAME=VALUE", help=set_help),
+    )
+
+    def decorate(function: _Function) -> _Function:
+        @wraps(function)
+        def run(*arguments: Any, **given: Any) -> Any:
+            return function(*arguments, **_typed_ones_win(click.get_current_context(), given))
+
+        decorated: Any = run
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _typed_ones_win(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Of `--epochs 8` and `--set recipe.epochs=9`, the one that a configuration file gives makes way for the typed one."""
+
+    def from_file(name: str) -> bool:
+        return ctx.get_parameter_source(name) == ParameterSource.DEFAULT_MAP
+
+    for field in ("epochs", "lr"):
+        dotted = [text for text in given["set"] if text.partition("=")[0].strip() == f"recipe.{field}"]
+        if given[field] is None or not dotted or from_file(field) == from_file("set"):
+            continue
+        if from_file(field):
+            given[field] = None
+        else:
+            given["set"] = tuple(text for text in given["set"] if text not in dotted)
+    return given
+
+
+def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a method among the options of `coopt fit`, which are taken out of `options`.
+
+    Raises:
+        ParameterError: an option or a parameter that the method does not have, or two that contradict each other.
+    """
+    from coopt.app.estimators import no_such_option, parameters_of
+
+    known = parameters_of(method)
+    has_recipe = RECIPE in known
+    epochs, lr, texts = (options.pop(name) for name in ("epochs", "lr", "set"))
+    given = {name: options.pop(name) for name in USUAL}
+    for name, usual in {**USUAL, "epochs": None, "lr": None}.items():
+        value = {**given, "epochs": epochs, "lr": lr}[name]
+        if value != usual and not (name in known or (name in ("epochs", "lr") and has_recipe)):
+            raise no_such_option(method, name)
+    more = assignments(texts)
+    free = [name for name in known if called(name).startswith(f"--{SET} ")]
+    for name, value in more.items():
+        if name not in free and not (name.startswith(f"{RECIPE}.") and has_recipe):
+            raise _no_such_parameter(method, name, value, free, has_recipe)
+    found = {name: value for name, value in given.items() if name in known}
+    if has_recipe:
+        found[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, epochs, lr))
+    return found | {name: value for name, value in more.items() if name in free}
+
+
+def _no_such_parameter(method: str, name: str, value: Any, free: list[str], has_recipe: bool) -> ParameterError:
+    if called(name).removeprefix("--").replace("-", "_") == name:
+        return ParameterError(f"{name} has an option of its own: write {setting(name, value)}.")
+    there = [*free, *([f"{RECIPE}.{one.name}" for one in fields(Recipe) if one.name != "name"] if has_recipe else [])]
+    meant = [f"{RECIPE}.{name}"] if f"{RECIPE}.{name}" in there else get_close_matches(name, there, n=2)
+    hint = f"Did you mean {' or '.join(meant)}? " if meant else ""
+    return ParameterError(
+        f"The method {method!r} has no parameter {name!r}. {hint}"
+        f"--{SET} takes {', '.join(there) or 'nothing for this method'}."
+    )
