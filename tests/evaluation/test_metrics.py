@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -75,9 +76,26 @@ def test_summary_is_the_papers() -> None:
     assert (found.mean, found.n) == (63.0, 3)
     assert found.std == pytest.approx(math.sqrt((9 + 1 + 16) / 3))  # ddof=0
     assert found.interval == pytest.approx(1.96 * found.std / math.sqrt(3))
-    assert summarize([5.0]).std == 0
+    assert (summarize([5.0]).std, summarize([5.0]).t_interval) == (0, None)
     with pytest.raises(DataError):
         summarize([])
+
+
+@pytest.mark.parametrize(("n", "quantile"), [(2, 12.706), (3, 4.303), (5, 2.776), (11, 2.228), (31, 2.042)])
+def test_students_interval_is_that_of_printed_tables(n: int, quantile: float) -> None:
+    values = np.random.RandomState(n).normal(70, 3, n).tolist()
+    found = summarize(values).t_interval
+    assert found == pytest.approx(quantile * statistics.stdev(values) / math.sqrt(n), rel=1e-3)
+
+
+def test_students_interval_covers_what_it_says_and_the_papers_does_not() -> None:
+    """At three seeds 1.96 std / sqrt(n), with ddof=0, covers the mean three times out of four."""
+    draws = np.random.RandomState(0).normal(0, 1, (6000, 3))
+    found = [summarize(row.tolist()) for row in draws]
+    papers = np.mean([abs(one.mean) <= one.interval for one in found])
+    student = np.mean([abs(one.mean) <= (one.t_interval or 0) for one in found])
+    assert papers == pytest.approx(0.75, abs=0.02)
+    assert student == pytest.approx(0.95, abs=0.01)
 
 
 def test_some_of_the_classes(backbone: Backbone) -> None:

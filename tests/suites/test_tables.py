@@ -89,7 +89,7 @@ def test_mean_spread_and_difference() -> None:
     assert (table.measured, table.planned) == (4, 4 * 10)
     _, rows = grid(table, next(one for one in table.sections if one.title == "ViT-B/16"))
     by_name = {row[0]: i for i, row in enumerate(rows)}
-    assert rows[by_name["CoOp (M=16)"]][1] == "72.00 ±0.82 [0.92]"
+    assert rows[by_name["CoOp (M=16)"]][1] == "72.00 ±0.82 [0.92; t 2.48]"
     assert rows[by_name["CoOp (M=16)"] + 1][:2] == ["  published", "71.92"]
     assert rows[by_name["CoOp (M=16)"] + 2][:2] == ["  difference", "+0.08"]
     assert rows[by_name["CoOp (M=4)"]][1:] == ["missing"] * 6

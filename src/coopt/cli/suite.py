@@ -128,8 +128,8 @@ def run(ctx: click.Context, output: Output, **options: Any) -> None:
 def show(output: Output, name: str | None, everything: bool, **options: Any) -> None:
     """Show a suite's results beside the published numbers.
 
-    Of several seeds it shows the mean, the standard deviation (divided by n) and half of the 95% interval of the mean;
-    what was not run is said to be missing.
+    Of several seeds it shows the mean, the standard deviation (divided by n) and half of the 95% interval of the mean, as
+    the papers compute it and after Student; what was not run is said to be missing.
 
     \b
     Examples:

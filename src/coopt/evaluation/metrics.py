@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import binomtest
+from scipy.stats import t as student_t
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from coopt.data import as_class_names, encode_labels
@@ -166,29 +167,38 @@ def _confusions(
 class Summary:
     """Several runs (seeds) of one thing in numbers.
 
+    Of the two intervals, the papers' is for comparing with published ones. It takes the deviation of so few seeds for the
+    true one, and covers the true mean less often than it says: at three seeds in 75% of cases. Student's covers it in
+    95%, if seeds scatter normally (W. S. Gosset, "The Probable Error of a Mean", Biometrika 1908).
+
     Attributes:
         mean: their mean.
         std: their standard deviation (of the runs themselves: ddof=0).
-        interval: half of the 95% interval of the mean, 1.96 std / sqrt(n).
+        interval: half of the 95% interval of the mean as papers report it, 1.96 std / sqrt(n).
         n: how many runs.
+        t_interval: half of Student's 95% interval of the mean, t s / sqrt(n), with the deviation s of ddof=1 and the
+            quantile t of n - 1 degrees of freedom; None for a single run, which tells nothing of the spread.
     """
 
     mean: float
     std: float
     interval: float
     n: int
+    t_interval: float | None = None
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and 95% interval of one number over several runs.
+    """Mean, standard deviation and 95% intervals of one number over several runs.
 
     Raises:
         DataError: there are no values.
     """
-    if len(values) == 0:
-        raise DataError("Got no values to summarise. Expected at least one.")
+    n = len(values)
+    if n == 0:
+        raise DataError("Got no values to summarize. Expected at least one.")
     std = float(np.std(values))
-    return Summary(float(np.mean(values)), std, 1.96 * std / math.sqrt(len(values)), len(values))
+    t_interval = float(student_t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else None
+    return Summary(float(np.mean(values)), std, 1.96 * std / math.sqrt(n), n, t_interval)
 
 
 def means_over(several: Sequence[Mapping[_Seed, float]]) -> dict[_Seed, float]:

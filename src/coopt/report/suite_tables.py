@@ -28,7 +28,10 @@ def grid(table: Table, section: Section) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-LEGEND = "Accuracy in percent: mean ± standard deviation over the seeds (divided by n) [half of the 95% interval of the mean]."
+LEGEND = (
+    "Accuracy in percent: mean ± standard deviation over the seeds (divided by n) [half of the 95% interval of the mean: as the "
+    "papers have it, 1.96 std / sqrt(n); t: Student's, which holds for few seeds, too]."
+)
 
 
 def said_of_words(words: WordTable) -> str:
@@ -71,8 +74,8 @@ def _ours(cell: Cell) -> str:
         return MISSING if cell.state == "missing" else NONE
     ours = cell.ours
     text = f"{ours.mean:.2f}"
-    if ours.n > 1:
-        text += f" ±{ours.std:.2f} [{ours.interval:.2f}]"
+    if ours.t_interval is not None:
+        text += f" ±{ours.std:.2f} [{ours.interval:.2f}; t {ours.t_interval:.2f}]"
     return text if ours.n == cell.planned else f"{text} ({ours.n}/{cell.planned} seeds)"
 
 

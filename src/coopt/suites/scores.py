@@ -123,7 +123,7 @@ class Scores:
         ours = summarize(list(seeds.values()))
         if key.target == HARMONIC:  # of the means, as the papers have it; the spread is that of the seeds
             base, new = (summarize([*self.seeds(replace(key, target=target)).values()]) for target in (BASE, NEW))
-            ours = Summary(harmonic_mean(base.mean, new.mean), ours.std, ours.interval, ours.n)
+            ours = replace(ours, mean=harmonic_mean(base.mean, new.mean))
         return Cell("measured", ours, published, max(planned, ours.n))
 
     def _impossible_at(self, key: CellKey) -> bool:
