@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy, normalize
 from coopt.backbones import Backbone, Preprocessing
 from coopt.backbones.protocol import Precision
 from coopt.methods.cocoop import CoCoOp, initial_meta_net
-from coopt.text.encode import Path, TextEncoder
+from coopt.text.encode import TextEncoder, TextPath
 from coopt.text.layout import context_prompts
-from coopt.text.memory import Estimate, Memory
+from coopt.text.memory import Memory, StepMemory
 
-PATH_AND_PRECISION: dict[str, tuple[Path, Precision]] = {
+PATH_AND_PRECISION: dict[str, tuple[TextPath, Precision]] = {
     "reference": ("reference", "fp32"),
     "fp32": ("fast", "fp32"),
     "bf16": ("fast", "bf16"),
@@ -64,7 +64,7 @@ class Step:
         self.prompts = context_prompts(backbone, names, n_ctx)
         self.pixels = torch.randn(batch, 3, *backbone.preprocessing.size, generator=generator).to(where)
         self.labels = (torch.arange(batch) % len(names)).to(where)
-        self.estimate: Estimate | None = None  # of the way that was asked for last
+        self.estimate: StepMemory | None = None  # of the way that was asked for last
         self.start = (0.02 * torch.randn(n_ctx, backbone.text.width, generator=generator)).to(where)
 
     def take(self, encoder: TextEncoder, features: Callable[[], Tensor]) -> Tensor:

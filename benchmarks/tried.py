@@ -36,7 +36,7 @@ from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import Step, device, random_backbone
 from coopt.backbones.protocol import Block
-from coopt.text.attention import Layout, _attend, _attend_backward
+from coopt.text.attention import attend, attend_backward
 from coopt.text.encode import TextEncoder
 from coopt.text.fast import FastPass
 from coopt.text.feed_forward import QUICK_GELU
@@ -138,7 +138,7 @@ def attention(prompts: Prompts, heads: int, depth: int, precisions: Sequence[str
     rows = []
     for precision in precisions:
         dtype = DTYPES[precision]
-        layout = Layout.of(tails, prompts.shared, 1, heads, where, dtype)
+        layout = AttentionPattern.of(tails, prompts.shared, 1, heads, where, dtype)
         bins, length, _ = layout.bins.shape
         sizes = (length, *[prompts.shared + length] * 2, length)
         query, key, value, grad = (
@@ -149,7 +149,7 @@ def attention(prompts: Prompts, heads: int, depth: int, precisions: Sequence[str
             q: Tensor = query, k: Tensor = key, v: Tensor = value, g: Tensor = grad, mask: Tensor = layout.mask
         ) -> Tensor:
             out, grads = torch.empty_like(q), (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
-            _attend_backward(g, _attend(q, k, v, mask, out), (q, k, v), grads)
+            attend_backward((g, attend((q, k, v), mask, out), (q, k, v), grads))
             return torch.cat([one.flatten() for one in (out, *grads)])
 
         def theirs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import open_clip
@@ -33,5 +34,5 @@ def small_open_clip(
     kind = "CustomTextCLIP" if custom else "CLIP"
     tokenizer = ClipTokenizer()
     if not start_token:
-        tokenizer.start_id = None
+        tokenizer.framing = replace(tokenizer.framing, start=None)
     return ClipBackbone(model, f"test:{kind}", tokenizer, Preprocessing(size=(32, 32)))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from coopt.backbones.openclip import build_model
+from coopt.backbones.protocol import Framing
 
 VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 64}
 RESNET = {"image_size": 32, "layers": [1, 1, 2, 1], "width": 8, "head_width": 64}
@@ -22,9 +23,7 @@ CUSTOM = {**CLIP, "custom_text": True}
 class FakeTokenizer:
     """A tokenizer of 600 tokens whose end id is the highest."""
 
-    start_id = 598
-    end_id = 599
-    pad_id = 0
+    framing = Framing(start=598, end=599, pad=0)
     vocab_size = 600
 
     def encode(self, text: str) -> list[int]:

@@ -73,14 +73,12 @@ def test_encode_image(folder: Path) -> None:
         backbone.encode_image(torch.randn(1, 3, 16, 32))
 
 
-def test_gradients_reach_injected_embeddings(folder: Path) -> None:
+def test_gradients_reach_given_vectors(folder: Path) -> None:
     text = load_backbone(f"openclip:local-dir:{folder}", device="cpu").text
     ids = torch.zeros(1, 77, dtype=torch.long)
     ids[0, :3] = torch.tensor([49406, 320, 49407])
-    embeddings = text.token_embedding(ids).clone().requires_grad_()
-    with text.injected(embeddings):
-        feature = text.forward(ids)
-    torch.testing.assert_close(feature, text.forward(ids))
+    embeddings = text.embed(ids).clone().requires_grad_()
+    feature = text(embeddings, ids)
     feature.sum().backward()
     assert embeddings.grad is not None
     assert (embeddings.grad[0, :3].abs().amax(-1) > 0).all() and not embeddings.grad[0, 3:].any()
@@ -131,7 +129,7 @@ def test_unknown_device(device: str) -> None:
 
 def test_bundled() -> None:
     backbone = load_backbone("bundled", device="cpu")
-    assert backbone.name == "bundled" and backbone.text.blocks is not None
+    assert backbone.name == "bundled" and backbone.text.open is not None
     height, width = backbone.preprocessing.size
     assert torch.isfinite(backbone.encode_image(torch.zeros(1, 3, height, width))).all()
 
@@ -164,13 +162,16 @@ def test_rows_of_the_list() -> None:
     rows = {row.name: row for row in list_backbones()}
     assert rows["ViT-B-16"].supported and "openai" in rows["ViT-B-16"].tags and rows["ViT-B-16"].context_length == 77
     assert rows["PE-Core-L-14-336"].context_length == 32
-    assert rows["ViT-B-16-SigLIP"].reason == "its text tower is bidirectional (not causal)"
+    assert rows["ViT-B-16"].text_path == "fast"
+    assert rows["ViT-B-16-SigLIP"].supported and rows["ViT-B-16-SigLIP"].text_path == "reference"
+    assert rows["coca_ViT-B-32"].reason == "its text tower appends a class token after the text, as CoCa does"
+    assert rows["coca_ViT-B-32"].text_path == ""
 
 
 def test_unknown_public_name() -> None:
     import coopt.backbones
 
-    with pytest.raises(AttributeError, match=r"has no attribute 'load_backbones'"):
+    with pytest.raises(AttributeError, match="load_backbones"):
         coopt.backbones.load_backbones  # noqa: B018
 
 

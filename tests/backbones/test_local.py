@@ -31,7 +31,7 @@ def test_what_is_in_the_caches_best_first(cache: Path, tmp_path: Path) -> None:
     zipped(clip / "another-model.pt")
     large = put_in_cache(cache, "laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "open_clip_model.safetensors")
     save_file(small_model().state_dict(), large)
-    # not causal, so not for coopt
+    # its tokenizer is not here
     zipped(put_in_cache(cache, "timm/ViT-B-16-SigLIP", "open_clip_model.safetensors"))
     # in transformers' format: no weights under open_clip's names
     zipped(put_in_cache(cache, "openai/clip-vit-base-patch16", "pytorch_model.bin"))
@@ -47,7 +47,7 @@ def test_models_of_the_hub_without_a_tag(cache: Path) -> None:
     save_folder(small_model(), folder)
     (row,) = local_backbones()
     assert row.name == "openclip:hf-hub:org/mine" and row.imagenet is None and row.bytes > 1_000_000
-    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "no_causal_mask": True}}
+    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "embed_cls": True}}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     assert local_backbones() == ()
 

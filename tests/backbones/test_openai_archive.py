@@ -50,7 +50,9 @@ def assert_same_model(backbone: Any, model: Any, tolerance: float = 1e-5) -> Non
     torch.testing.assert_close(
         backbone.encode_image(pixels), model.encode_image(pixels), atol=tolerance, rtol=tolerance
     )
-    torch.testing.assert_close(backbone.text.forward(ids), model.encode_text(ids), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        backbone.text(backbone.text.embed(ids), ids), model.encode_text(ids), atol=tolerance, rtol=tolerance
+    )
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
@@ -64,7 +66,7 @@ def test_archive_gives_the_model_back(tmp_path: Path, vision: dict, trace: bool)
     assert backbone.name == f"openai:{path}"
     assert backbone.preprocessing.size == (32, 32) and backbone.embed_dim == 32
     assert backbone.text.heads == 1 and backbone.text.pooling == "argmax" and backbone.text.causal
-    assert backbone.text.blocks is not None and type(backbone.text.blocks[0].activation).__name__ == "QuickGELU"
+    assert backbone.text.open is not None and type(backbone.text.open.blocks[0].activation).__name__ == "QuickGELU"
     # the same weights from a plain state dict are the same backbone
     torch.save({"state_dict": model.state_dict()}, tmp_path / "plain.pt")
     assert load_openai(tmp_path / "plain.pt").fingerprint == backbone.fingerprint

@@ -12,6 +12,7 @@ from coopt.backbones import caches
 from coopt.backbones.catalogue import list_backbones, model_configs, natural_key, weight_tags
 from coopt.backbones.openclip import build_model, load_openclip
 from coopt.backbones.preprocessing import Preprocessing
+from coopt.backbones.protocol import ScoreHead
 from coopt.errors import BackboneError, UnsupportedBackboneError, WeightsNotFoundError
 
 from .small_models import CLIP, CUSTOM, configuration, put_in_cache, save_folder, small_model
@@ -23,15 +24,14 @@ from .test_openai_archive import assert_same_model
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ("ViT-B-16-SigLIP/webli", r"its text tower is bidirectional \(not causal\)"),
-        ("ViT-H-14-CLIPA/datacomp1b", r"its text tower is bidirectional \(not causal\)"),
-        ("MobileCLIP-S1/datacompdr", r"its text tower is bidirectional \(not causal\)"),
         ("coca_ViT-B-32/laion2b_s13b_b90k", "its text tower appends a class token after the text, as CoCa does"),
         ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text tower is the Hugging Face model 'roberta-base'"),
     ],
 )
 def test_refused_at_once_by_name_and_reason(spec: str, reason: str) -> None:
-    with pytest.raises(UnsupportedBackboneError, match=rf"^openclip:{spec}: {reason}.*`coopt backbones` lists those"):
+    with pytest.raises(
+        UnsupportedBackboneError, match=rf"^openclip:{spec}: {reason}.*`coopt backbones` lists the models"
+    ):
         load_openclip(spec, download=True)
 
 
@@ -42,11 +42,28 @@ def test_every_refused_model_is_refused() -> None:
                 load_openclip(f"{row.name}/any", download=True)
 
 
-def test_folder_with_a_bidirectional_tower_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    config = configuration(text_cfg={"no_causal_mask": True, "pool_type": "last"})
+def test_folder_with_a_class_token_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    config = configuration(text_cfg={"embed_cls": True})
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with pytest.raises(UnsupportedBackboneError, match=r"bidirectional"):
+    with pytest.raises(
+        UnsupportedBackboneError, match=r"appends a class token after the text, as CoCa does, so prompts"
+    ):
         load_openclip(f"local-dir:{tmp_path}")
+
+
+def test_folder_of_siglips_kind(tmp_path: Path) -> None:
+    """A bidirectional tower that reads out at the last position, and a bias on the scores."""
+    text = {"no_causal_mask": True, "pool_type": "last"}
+    config = {**configuration(text_cfg=text), "custom_text": True, "init_logit_bias": -10}
+    model = small_model(text_cfg=text, custom_text=True, init_logit_bias=-10)
+    with torch.no_grad():
+        model.logit_bias.fill_(-12.5)
+    backbone = load_openclip(f"local-dir:{save_folder(model, tmp_path / 'model', config)}")
+    assert backbone.text.open is None and not backbone.text.causal
+    assert backbone.score_head == ScoreHead(backbone.logit_scale, -12.5, "sigmoid")
+    ids = torch.zeros(1, 77, dtype=torch.long)
+    ids[0, :3] = torch.tensor([49406, 320, 49407])
+    assert torch.equal(backbone.text(backbone.text.embed(ids), ids), model.encode_text(ids))
 
 
 # ---- published tags, without a network
@@ -125,7 +142,7 @@ def test_model_folder(tmp_path: Path, config: dict) -> None:
     folder = save_folder(model, tmp_path / "model", config, {"resize_mode": "squash", "std": [1, 1, 1]})
     backbone = load_openclip(f"local-dir:{folder}", name="mine")
     assert_same_model(backbone, model)
-    assert backbone.name == "mine" and backbone.text.blocks is not None
+    assert backbone.name == "mine" and backbone.text.open is not None
     assert backbone.preprocessing.resize_mode == "squash" and backbone.preprocessing.std == (1.0, 1.0, 1.0)
     assert not backbone.model.training and not any(weight.requires_grad for weight in backbone.model.parameters())
     assert backbone.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from coopt.backbones.protocol import Tokenizer
+from coopt.backbones.protocol import Framing, Tokenizer
 from coopt.backbones.tokenizers import ClipTokenizer, HubTokenizer, tokenizer_for
 from coopt.errors import BackboneError, WeightsNotFoundError
 
@@ -22,12 +22,12 @@ def clip() -> ClipTokenizer:
 def test_golden_ids(clip: ClipTokenizer) -> None:
     for case in json.loads((GOLDEN / "tokenizer.json").read_text()):
         assert clip.encode(case["text"]) == case["ids"]
-        assert [clip.start_id, *case["ids"], clip.end_id] == case["tokenized"]
+        assert [clip.framing.start, *case["ids"], clip.framing.end] == case["tokenized"]
 
 
 def test_protocol(clip: ClipTokenizer) -> None:
     assert isinstance(clip, Tokenizer)
-    assert (clip.start_id, clip.end_id, clip.pad_id, clip.vocab_size) == (49406, 49407, 0, 49408)
+    assert clip.framing == Framing(49406, 49407, 0) and clip.vocab_size == 49408
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,7 @@ class FakeHub:
     """Like a transformers tokenizer: letters are 10 and up, framed by the given ids."""
 
     pad_token_id = 1
+    sep_token_id = 102
 
     def __init__(self, before: list[int], after: list[int]) -> None:
         self.before, self.after = before, after
@@ -73,11 +74,13 @@ class FakeHub:
 
 def test_hub_tokenizer_finds_its_frame() -> None:
     xlm = HubTokenizer(FakeHub([0], [2]), str.strip)
-    assert (xlm.start_id, xlm.end_id, xlm.pad_id, xlm.vocab_size) == (0, 2, 1, 500)
+    assert xlm.framing == Framing(0, 2, 1) and xlm.vocab_size == 500
     assert xlm.encode(" ab ") == [107, 108] and xlm.decode([107, 108]) == "ab"
     assert isinstance(xlm, Tokenizer)
     mt5 = HubTokenizer(FakeHub([], [1]), str.strip)
-    assert (mt5.start_id, mt5.end_id) == (None, 1)
+    assert mt5.framing == Framing(None, 1, 1)
+    clipa = HubTokenizer(FakeHub([101], [102]), str.strip, strip_end=True)
+    assert clipa.framing == Framing(101, 0, 1)
 
 
 @pytest.mark.parametrize(("before", "after"), [([0], []), ([], []), ([0, 3], [2]), ([0], [2, 2])])

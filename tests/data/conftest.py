@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from coopt.backbones.preprocessing import Preprocessing
-from coopt.backbones.protocol import Backbone
+from coopt.backbones.protocol import Backbone, ScoreHead
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -24,7 +24,7 @@ class TinyBackbone(Backbone):
         self.fingerprint = fingerprint
         self.device = torch.device("cpu")
         self.embed_dim = dim
-        self.logit_scale = 100.0
+        self.score_head = ScoreHead(100.0)
         self.preprocessing = Preprocessing(size=(16, 16))
         self.weights = torch.randn(12, dim, generator=torch.Generator().manual_seed(0))
         self.batches: list[int] = []

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from coopt.backbones import Backbone
-from coopt.backbones.protocol import Block
+from coopt.backbones.text_tower import Block
 from coopt.text.encode import _CONVERTED
 
 
@@ -29,7 +29,10 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live = self.peak = 0
         converted = [
-            tensor for blocks in _CONVERTED.get(backbone.text, {}).values() for b in blocks for tensor in _weights(b)
+            tensor
+            for opened in _CONVERTED.get(backbone.text, {}).values()
+            for block in opened.blocks
+            for tensor in _weights(block)
         ]
         self._weights = [
             t.untyped_storage() for t in (*backbone.model.parameters(), *backbone.model.buffers(), *converted)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coopt.backbones import Backbone
 from coopt.errors import ParameterError
-from coopt.text.encode import TextEncoder, fast_path_is_exact
+from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Prompts, context_prompts, template_prompts
 from tests.models import small_open_clip
 
@@ -176,12 +176,19 @@ def test_work_is_prefix_and_tails_only(backbone: Backbone) -> None:
     assert TextEncoder(backbone, context_prompts(backbone, ["cat", "dog"], 16, "end", True)).rows == 1 + 2 * 19
 
 
-def test_fast_path_is_refused_where_it_is_not_exact(backbone: Backbone) -> None:
-    from dataclasses import replace
-
-    bidirectional = replace(backbone.text, causal=False, padding_matters=True)
-    assert fast_path_is_exact(backbone.text) and not fast_path_is_exact(bidirectional)
-    assert not fast_path_is_exact(replace(backbone.text, blocks=None))
+@pytest.mark.parametrize(
+    "text", [dict(no_causal_mask=True), dict(no_causal_mask=True, pool_type="last"), dict(pool_type="last")], ids=str
+)
+def test_fast_path_is_refused_where_it_is_not_exact(text: dict) -> None:
+    """And the reference path serves these towers."""
+    backbone = small_open_clip(custom=True, **text)
+    prompts = context_prompts(backbone, NAMES, 4)
+    assert not TextEncoder(backbone, prompts).fast
+    with pytest.raises(ParameterError, match="The fast text path is not exact for test:CustomTextCLIP"):
+        TextEncoder(backbone, prompts, path="fast")
+    context = context_for(backbone, 4).requires_grad_()
+    TextEncoder(backbone, prompts)(context).sum().backward()
+    assert context.grad is not None and bool((context.grad.abs().amax(1) > 0).all())
 
 
 @pytest.mark.usefixtures("unchecked")

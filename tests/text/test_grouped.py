@@ -52,8 +52,8 @@ def test_as_many_groups_as_the_memory_holds(backbone: Backbone) -> None:
 def test_plans_of_two_sizes_are_kept(backbone: Backbone) -> None:
     """Chunks of one size and a last one of another, again and again."""
     encode = TextEncoder(backbone, context_prompts(backbone, NAMES, 3))
-    kept = encode._pieces_for
+    kept = encode._chunks_for
     four, one = kept(4), kept(1)
     assert kept(4) is four and kept(1) is one and kept(4) is four
     kept(2)
-    assert kept(4) is four and len(encode._pieces) == KEPT_PLANS
+    assert kept(4) is four and len(encode._chunks) == KEPT_PLANS

@@ -46,7 +46,7 @@ def test_tokens_through_the_blocks(backbone: Backbone, calls: Any) -> None:
     blocks, last, rest = (calls(FastPass, name) for name in ("_block", "_last_block", "_rest"))
     encoder = TextEncoder(backbone, context_prompts(backbone, NAMES, 16))
     encoder(context_for(backbone, 16).requires_grad_()).sum().backward()
-    layers = len(backbone.text.blocks or ())
+    layers = len(backbone.text.open.blocks)
     # The start and 16 vectors once, and the tails; behind the last attention the end tokens alone.
     assert rows(blocks) == [17 + TAILS] * (layers - 1) and rows(last) == [17 + TAILS]
     assert rows(rest) == [17 + TAILS] * (layers - 1) + [len(NAMES)]
@@ -58,7 +58,7 @@ def test_what_is_constant_is_projected_once(backbone: Backbone, calls: Any) -> N
     encoder = TextEncoder(backbone, context_prompts(backbone, NAMES, 16))
     for _ in range(2):
         encoder(context_for(backbone, 16).requires_grad_()).sum().backward()
-    others = len(backbone.text.blocks or ()) - 2  # the last block projects for itself
+    others = len(backbone.text.open.blocks) - 2  # the last block projects for itself
     assert rows(projected) == [TAILS, *[17, *[17 + TAILS] * others] * 2]
 
 
@@ -113,14 +113,14 @@ def test_class_specific_chunks_touch_their_own_vectors_alone(backbone: Backbone,
 def test_chunks_of_like_lengths_share_their_indices(backbone: Backbone) -> None:
     names = [f"cat {i}" for i in range(10, 60)]
     encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, names, 4)))
-    plans = [piece.run.__closure__ for piece in encoder._pieces_for(1)[0]]
-    layouts = {
-        id(cell.cell_contents.layout)
+    plans = [chunk.run.__closure__ for chunk in encoder._chunks_for(1)[0]]
+    patterns = {
+        id(cell.cell_contents.pattern)
         for cells in plans
         for cell in cells or ()
-        if hasattr(cell.cell_contents, "layout")
+        if hasattr(cell.cell_contents, "pattern")
     }
-    assert len(layouts) == len(set(encoder.prompts.lengths.tolist()))
+    assert len(patterns) == len(set(encoder.prompts.lengths.tolist()))
 
 
 def test_a_name_is_tokenised_once(backbone: Backbone, calls: Any) -> None:

@@ -11,10 +11,21 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
+
+_UNUSUAL_BLOCKS = (
+    "block_type",
+    "qk_norm",
+    "scaled_cosine_attn",
+    "scale_heads",
+    "scale_attn_inner",
+    "scale_attn",
+    "scale_fc",
+)
+"""Settings of a text tower for which open_clip takes another kind of block."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class BackboneInfo:
         supported: whether coopt trains prompts for it.
         reason: why not; empty when supported.
         context_length: of the text tower, in tokens.
+        text_path: how fast prompts run: "fast", or "reference" where every prompt runs at its full length; empty when
+            not supported.
     """
 
     name: str
@@ -34,6 +47,7 @@ class BackboneInfo:
     supported: bool
     reason: str
     context_length: int
+    text_path: str = ""
 
 
 def list_backbones() -> list[BackboneInfo]:
@@ -49,6 +63,7 @@ def list_backbones() -> list[BackboneInfo]:
                 supported=reason is None,
                 reason=reason or "",
                 context_length=int(config["text_cfg"].get("context_length", 77)),
+                text_path="" if reason else text_path_of(config),
             )
         )
     return rows
@@ -61,11 +76,17 @@ def unsupported_reason(config: dict) -> str | None:
         return f"its text tower is the Hugging Face model {text['hf_model_name']!r}, not one of open_clip's own"
     if "multimodal_cfg" in config or text.get("embed_cls"):
         return "its text tower appends a class token after the text, as CoCa does"
-    if text.get("no_causal_mask"):
-        return "its text tower is bidirectional (not causal)"
-    if text.get("pool_type", "argmax") not in ("argmax", "eos"):
-        return f"its text tower pools at {text['pool_type']!r}, not at the end token"
+    if text.get("pool_type", "argmax") not in ("argmax", "eos", "last"):
+        return f"its text tower pools at {text['pool_type']!r}, neither at the end token nor at the last position"
     return None
+
+
+def text_path_of(config: dict) -> Literal["fast", "reference"]:
+    """Which text path serves a supported configuration: the fast one is exact for causal towers read at the end token
+    whose blocks hold nothing out of the ordinary."""
+    text = config.get("text_cfg", {})
+    bidirectional = text.get("no_causal_mask") or text.get("pool_type", "argmax") == "last"
+    return "reference" if bidirectional or any(text.get(key) for key in _UNUSUAL_BLOCKS) else "fast"
 
 
 @functools.cache

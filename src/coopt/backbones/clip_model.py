@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from coopt.backbones.image_tower import ImageTower
+from coopt.backbones.openclip_text import OpenClipText
 from coopt.backbones.preprocessing import Preprocessing
-from coopt.backbones.protocol import Backbone, Tokenizer, fingerprint_of, frozen
-from coopt.backbones.towers import open_text_tower
-from coopt.errors import BackboneError, ParameterError, UnsupportedBackboneError
+from coopt.backbones.protocol import Backbone, ScoreHead, Tokenizer, fingerprint_of, frozen
+from coopt.errors import ParameterError
 
 
 class ClipBackbone(Backbone):
-    """A frozen open_clip CLIP or CustomTextCLIP with a causal text tower.
+    """A frozen open_clip CLIP or CustomTextCLIP.
 
     Args:
         model: open_clip's; frozen here: evaluation mode, float32, no gradients.
@@ -27,7 +28,7 @@ class ClipBackbone(Backbone):
         device: where it lives.
 
     Raises:
-        UnsupportedBackboneError: its text tower is not causal, or of a kind that prompts cannot be trained for.
+        UnsupportedBackboneError: its text tower is of a kind that prompts cannot be trained for.
         BackboneError: the tokenizer has more tokens than the tower.
     """
 
@@ -48,18 +49,10 @@ class ClipBackbone(Backbone):
         model.visual.to(memory_format=self._memory_format)
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
-        self.text = open_text_tower(self.model, tokenizer, name)
-        if not self.text.causal:
-            raise UnsupportedBackboneError(not_causal_message(name))
-        if self.text.pooling == "last":
-            raise UnsupportedBackboneError(f"{name}: its text tower pools at the last position, not at the end token.")
-        if tokenizer.vocab_size > self.text.token_embedding.num_embeddings:
-            raise BackboneError(
-                f"{name}: its tokenizer has {tokenizer.vocab_size} tokens and its text tower only "
-                f"{self.text.token_embedding.num_embeddings}; the configuration names the wrong tokenizer."
-            )
-        self.logit_scale = float(model.logit_scale.detach().exp().reshape(-1)[0])
-        self.embed_dim = self._embed_dim()
+        self.text = OpenClipText(self.model, tokenizer, name)
+        self.image = ImageTower(self.model.visual)
+        self.score_head = _score_head(model)
+        self.embed_dim = self.text.dim
 
     @functools.cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
@@ -79,10 +72,8 @@ class ClipBackbone(Backbone):
                 f"Got {tuple(pixels.shape[-2:])} instead: use its preprocessing.test(image)."
             )
         pixels = pixels.to(self.device, torch.float32, memory_format=self._memory_format)
-        return _ImageTower(self.model.visual)(pixels)
-
-    def image_tower(self) -> nn.Module:
-        return _ImageTower(copy.deepcopy(self.model.visual)).eval().requires_grad_(True)
+        assert self.image is not None
+        return self.image(pixels)
 
     def with_image_tower(self, tower: nn.Module) -> Backbone:
         model = copy.copy(self.model)  # all is shared, but for the table of its parts
@@ -93,29 +84,13 @@ class ClipBackbone(Backbone):
         # Worker processes rebuild the opened tower, which holds functions, around the same model.
         return type(self), (self.model, self.name, self.tokenizer, self.preprocessing, self.device)
 
-    @torch.no_grad()
-    def _embed_dim(self) -> int:
-        width = self.text.token_embedding.embedding_dim
-        return int(self.text.projection(torch.zeros(1, width, device=self.device)).shape[-1])
 
-
-class _ImageTower(nn.Module):
-    """open_clip's image tower, which may give more than the features."""
-
-    def __init__(self, visual: Any) -> None:
-        super().__init__()
-        self.visual = visual
-
-    def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
-        features = self.visual(pixels)
-        return (features[0] if isinstance(features, tuple) else features).float()
-
-
-def not_causal_message(name: str) -> str:
-    return (
-        f"{name}: its text tower is bidirectional (not causal), and coopt trains prompts for causal text towers. "
-        "`coopt backbones` lists those that work."
-    )
+def _score_head(model: Any) -> ScoreHead:
+    """Models with a bias on their scores were trained with a sigmoid of each, as SigLIP; all others with a softmax."""
+    scale, bias = float(model.logit_scale.detach().exp().reshape(-1)[0]), getattr(model, "logit_bias", None)
+    if bias is None:
+        return ScoreHead(scale)
+    return ScoreHead(scale, float(bias.detach().reshape(-1)[0]), "sigmoid")
 
 
 def architecture_of(model: nn.Module, pooling: str, causal: bool) -> str:

@@ -153,10 +153,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.ls_2 = nn.Identity()
 
-    def forward(self, x: Float[Tensor, "n L W"], mask: Tensor | None = None) -> Float[Tensor, "n L W"]:
-        """One block; `mask` is added to the attention's scores."""
+    def forward(self, x: Float[Tensor, "n L W"], attn_mask: Tensor | None = None) -> Float[Tensor, "n L W"]:
+        """One block; `attn_mask` is added to the attention's scores."""
         y = self.ln_1(x)
-        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=attn_mask)[0]
         return x + self.mlp(self.ln_2(x))
 
 
@@ -169,10 +169,10 @@ class Transformer(nn.Module):
         hidden = int(width * mlp_ratio)
         self.resblocks = nn.ModuleList(Block(width, heads, hidden, quick_gelu) for _ in range(layers))
 
-    def forward(self, x: Float[Tensor, "n L W"], mask: Tensor | None = None) -> Float[Tensor, "n L W"]:
+    def forward(self, x: Float[Tensor, "n L W"], attn_mask: Tensor | None = None) -> Float[Tensor, "n L W"]:
         """All blocks."""
         for block in self.resblocks:
-            x = block(x, mask)
+            x = block(x, attn_mask)
         return x
 
 

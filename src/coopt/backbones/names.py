@@ -154,8 +154,7 @@ def refuse_unsupported(config: dict, name: str) -> None:
     reason = unsupported_reason(config)
     if reason:
         raise UnsupportedBackboneError(
-            f"{name}: {reason}, and coopt trains prompts for causal text towers. "
-            "`coopt backbones` lists those that work."
+            f"{name}: {reason}, so prompts cannot be learned for it. `coopt backbones` lists the models that work."
         )
 
 

@@ -5,18 +5,19 @@ Notation: N images, C classes, L tokens of a prompt, W text width, D width of th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from coopt.backbones.image_tower import ImageTower
 from coopt.backbones.preprocessing import Preprocessing, ValueRange
+from coopt.backbones.text_tower import TextTower
 from coopt.errors import UnsupportedBackboneError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -25,13 +26,32 @@ Precision = Literal["auto", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
 
 
+@dataclass(frozen=True)
+class Framing:
+    """What stands around the tokens of a text.
+
+    Attributes:
+        start: the id before them; None for tokenizers without one (mT5's).
+        end: the id behind them.
+        pad: the id that fills a prompt up to the tower's context length.
+    """
+
+    start: int | None
+    end: int
+    pad: int
+
+    @property
+    def placeholder(self) -> int:
+        """An id that masks and pooling take for a word of no account: it stands where a learned vector does."""
+        # Low, since some towers read out at the highest id.
+        return min({0, 1, 2} - {self.end, self.pad})
+
+
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to token ids and back, without the start, end and padding tokens. A `start_id` of None: there is none."""
+    """Text to token ids and back, without the tokens that frame it."""
 
-    start_id: int | None
-    end_id: int
-    pad_id: int
+    framing: Framing
     vocab_size: int
 
     def encode(self, text: str) -> list[int]: ...
@@ -39,63 +59,38 @@ class Tokenizer(Protocol):
     def decode(self, ids: list[int]) -> str: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
-    """One residual attention block of a text tower, opened for the fast path (frozen tensors, not copies)."""
-
-    ln_1: nn.Module
-    qkv_weight: Float[Tensor, "triple_width width"]
-    qkv_bias: Float[Tensor, " triple_width"] | None
-    out_proj: nn.Linear
-    scale_1: nn.Module
-    ln_2: nn.Module
-    fc: nn.Linear
-    activation: nn.Module
-    proj: nn.Linear
-    scale_2: nn.Module
-
-
-@dataclass(frozen=True, eq=False)
-class TextTower:
-    """A text tower and what is true of it. The text pass asks these attributes and never goes by names.
+@dataclass(frozen=True)
+class ScoreHead:
+    """How a model was trained to compare images with texts.
 
     Attributes:
-        causal: a token's feature depends on earlier tokens only.
-        pooling: which position is the prompt's feature: the highest id, the first `end_id`, or the last position.
-        padding_matters: what stands after the end token changes the feature.
-        blocks: the tower opened for the fast path; None when only the native forward knows its kind of block.
-        forward: the native forward, token ids (C, L) with L the full context length to features (C, D).
-        start_id, end_id, pad_id: token ids that frame a prompt, as the tower (not the tokenizer) understands them.
-            `start_id` is None for towers that were trained without a start token (those with mT5's vocabulary).
+        scale: the factor on the cosine similarity (already exponentiated; CLIP: about 100).
+        bias: what is added to every score (SigLIP: about -10).
+        link: what makes probabilities of scores: "softmax" over the classes, or "sigmoid" of each (SigLIP).
     """
 
-    causal: bool
-    pooling: Literal["argmax", "eos", "last"]
-    padding_matters: bool
-    width: int
-    heads: int
-    context_length: int
-    start_id: int | None
-    end_id: int
-    pad_id: int
-    token_embedding: nn.Embedding
-    positional_embedding: Float[Tensor, "context width"]
-    ln_final: nn.Module
-    projection: Callable[[Tensor], Tensor]
-    forward: Callable[[Int[Tensor, "classes context"]], Float[Tensor, "classes dim"]]
-    blocks: tuple[Block, ...] | None = field(repr=False, default=None)
+    scale: float
+    bias: float = 0.0
+    link: Literal["softmax", "sigmoid"] = "softmax"
 
-    @contextmanager
-    def injected(self, embeddings: Float[Tensor, "classes context width"]) -> Iterator[None]:
-        """Within this context the token embedding returns `embeddings` whatever ids it is given.
+    def __call__(
+        self, images: Float[Tensor, "n dim"], text: Float[Tensor, "*sets classes dim"]
+    ) -> Float[Tensor, "n classes"]:
+        """Scores of normalised features.
 
-        Masks and pooling still see the ids, so the native forward runs untouched on learned vectors.
+        Args:
+            images: one row for each image.
+            text: one row for each class, or (n, C, D): for each image classes of its own.
         """
-        handle = self.token_embedding.register_forward_hook(lambda *_: embeddings)
-        try:
-            yield
-        finally:
-            handle.remove()
+        if text.ndim == 2:
+            scores = self.scale * images @ text.T
+        else:
+            scores = self.scale * torch.einsum("ncd,nd->nc", text, images)
+        return scores + self.bias if self.bias else scores
+
+    def probabilities(self, scores: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+        """Of the classes, given scores: of one each where the link is "sigmoid", so that they need not add up to 1."""
+        return scores.sigmoid() if self.link == "sigmoid" else scores.softmax(dim=-1)
 
 
 class Backbone(ABC):
@@ -104,25 +99,34 @@ class Backbone(ABC):
     Attributes:
         name: as the user writes it, e.g. "openclip:ViT-B-16/openai".
         fingerprint: SHA-256 of the architecture and all weights; two backbones with one fingerprint give one answer.
-        logit_scale: the factor on the cosine similarity (already exponentiated; CLIP: about 100).
         embed_dim: D.
+        preprocessing: of images, before `encode_image`.
+        tokenizer, text: of prompts.
+        image: the image tower; None where a backbone does not give it away.
+        score_head: how it compares images with texts.
     """
 
     name: str
     fingerprint: str
     device: torch.device
     embed_dim: int
-    logit_scale: float
+    score_head: ScoreHead
     preprocessing: Preprocessing
     tokenizer: Tokenizer
     text: TextTower
+    image: ImageTower | None = None
     model: nn.Module
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on the cosine similarity: that of `score_head`."""
+        return self.score_head.scale
 
     @abstractmethod
     def encode_image(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
         """Preprocessed pixels to image features in float32, *not* normalised; runs without gradients."""
 
-    def image_tower(self) -> nn.Module:
+    def image_tower(self) -> ImageTower:
         """A copy of the image tower, to be trained: pixels (n, 3, h, w) to features (n, D), differentiable.
 
         It stays in evaluation mode: the statistics of batch normalisation are those of pre-training.
@@ -130,6 +134,8 @@ class Backbone(ABC):
         Raises:
             UnsupportedBackboneError: this kind of backbone does not give its image tower away.
         """
+        if self.image is not None:
+            return copy.deepcopy(self.image).eval().requires_grad_(True)
         raise UnsupportedBackboneError(f"{self.name}: the image tower of a {type(self).__name__} cannot be trained.")
 
     def with_image_tower(self, tower: nn.Module) -> Backbone:
@@ -177,4 +183,4 @@ def frozen(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-__all__ = ["Backbone", "Block", "TextTower", "Tokenizer", "fingerprint_of", "frozen"]
+__all__ = ["Backbone", "Framing", "ScoreHead", "TextTower", "Tokenizer", "fingerprint_of", "frozen"]

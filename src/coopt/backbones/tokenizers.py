@@ -9,6 +9,7 @@ from typing import Any
 from coopt.backbones.bpe import CLEANERS, MERGES_FILE, BytePairEncoding
 from coopt.backbones.catalogue import open_clip_folder
 from coopt.backbones.names import how_to_get
+from coopt.backbones.protocol import Framing
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 
@@ -19,13 +20,10 @@ class ClipTokenizer:
         clean: open_clip's name of the clean-up before encoding: "lower", "whitespace" or "canonicalize".
     """
 
-    pad_id = 0
-
     def __init__(self, clean: str = "lower") -> None:
         self.clean = clean
         self._bpe = BytePairEncoding(open_clip_folder() / MERGES_FILE)
-        self.start_id: int | None = self._bpe.start_id
-        self.end_id: int = self._bpe.end_id
+        self.framing = Framing(self._bpe.start_id, self._bpe.end_id, pad=0)
         self.vocab_size: int = self._bpe.vocab_size
 
     def __reduce__(self) -> tuple:
@@ -48,12 +46,15 @@ class HubTokenizer:
         tokenizer: what transformers' AutoTokenizer returns.
         clean: the text's clean-up before encoding.
         name: for messages.
+        strip_end: the end token is taken away again and 0 stands there instead, as CLIPA's models learned it.
 
     Raises:
         BackboneError: it frames a text in a way that prompts cannot use.
     """
 
-    def __init__(self, tokenizer: Any, clean: Callable[[str], str], name: str = "this") -> None:
+    def __init__(
+        self, tokenizer: Any, clean: Callable[[str], str], name: str = "this", strip_end: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._clean = clean
         framed = list(tokenizer("a").input_ids)
@@ -65,9 +66,8 @@ class HubTokenizer:
                 f"The tokenizer {name!r} frames the ids {plain} as {framed}: expected at most one token before "
                 "the text and exactly one after it."
             )
-        self.start_id: int | None = framed[0] if before else None
-        self.end_id: int = framed[-1]
-        self.pad_id: int = int(tokenizer.pad_token_id)
+        end = 0 if strip_end and framed[-1] == tokenizer.sep_token_id else framed[-1]
+        self.framing = Framing(framed[0] if before else None, end, int(tokenizer.pad_token_id))
         self.vocab_size: int = len(tokenizer)
 
     def encode(self, text: str) -> list[int]:
@@ -108,7 +108,7 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
             f"The tokenizer {name!r} needs the package transformers, which is not installed: pip install 'coopt[hub]'."
         ) from error
     clean = CLEANERS[settings.pop("clean", "whitespace")]
-    settings.pop("strip_sep_token", None)
+    strip_end = bool(settings.pop("strip_sep_token", False))
     settings.pop("language", None)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder or name, local_files_only=not download, **settings)
@@ -117,4 +117,4 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
         raise WeightsNotFoundError(
             f"The files of the tokenizer {name!r} were not found {where}. {how_to_get()}"
         ) from error
-    return HubTokenizer(tokenizer, clean, name)
+    return HubTokenizer(tokenizer, clean, name, strip_end)

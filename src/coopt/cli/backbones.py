@@ -37,8 +37,8 @@ def backbones(output: Output, part: str | None, everything: bool, local: bool) -
     found = [row for row in rows if (everything or row.supported) and _matches(part, row.name, *row.tags)]
     if found:
         output.table(
-            ["model (openclip:MODEL/TAG)", "tokens", "tags"],
-            [[row.name, str(row.context_length), _tags(row)] for row in found],
+            ["model (openclip:MODEL/TAG)", "tokens", "text path", "tags"],
+            [[row.name, str(row.context_length), row.text_path, _tags(row)] for row in found],
             right=(1,),
         )
     else:
@@ -50,6 +50,7 @@ def backbones(output: Output, part: str | None, everything: bool, local: bool) -
         more = f"; {left_out} that cannot be used are left out (--all shows them)" if left_out else ""
         output.say()
         output.say(f"{len(found)} models{more}.")
+        output.say("Text path: fast, or reference, which runs every prompt at its full length.")
     output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
     output.result({"backbones": [asdict(row) for row in found]})
 

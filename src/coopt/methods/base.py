@@ -37,8 +37,7 @@ from coopt.methods.estimator import Estimator, check_fitted
 from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
 from coopt.progress import progress_shown
-from coopt.text.encode import PATHS
-from coopt.text.encode import Path as TextPath
+from coopt.text.encode import TEXT_PATHS, TextPath
 from coopt.text.layout import check_class_names, clean_name
 from coopt.text.memory import Memory, bytes_of
 from coopt.wording import counted, subject
@@ -318,7 +317,7 @@ class ClipClassifier(Estimator, ABC):
         return {"path": self.text_path, "precision": self.precision_, "memory": self.memory}
 
     def _check_text_parameters(self) -> None:
-        self._require("text_path", self.text_path in PATHS, f"one of {', '.join(PATHS)}")
+        self._require("text_path", self.text_path in TEXT_PATHS, f"one of {', '.join(TEXT_PATHS)}")
         self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         bytes_of(self.memory)
 

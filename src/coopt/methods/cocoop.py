@@ -25,8 +25,7 @@ from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
-from coopt.text.encode import Path as TextPath
-from coopt.text.encode import TextEncoder
+from coopt.text.encode import TextEncoder, TextPath
 from coopt.text.grouped import sum_over_groups
 from coopt.text.layout import context_prompts
 from coopt.text.memory import Memory

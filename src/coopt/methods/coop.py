@@ -24,8 +24,7 @@ from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.directions import text_directions
-from coopt.text.encode import Path as TextPath
-from coopt.text.encode import TextEncoder
+from coopt.text.encode import TextEncoder, TextPath
 from coopt.text.layout import POSITIONS, Position, context_prompts
 from coopt.text.memory import Memory
 from coopt.training.recipe import CSC_RECIPES, Recipe

@@ -19,7 +19,7 @@ from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.methods.coop import CoOp
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
-from coopt.text.encode import Path as TextPath
+from coopt.text.encode import TextPath
 from coopt.text.layout import Position
 from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe

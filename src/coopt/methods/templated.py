@@ -22,7 +22,7 @@ from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
 from coopt.text.directions import text_directions
-from coopt.text.encode import Path as TextPath
+from coopt.text.encode import TextPath
 from coopt.text.memory import Memory
 from coopt.training.recipe import Recipe
 

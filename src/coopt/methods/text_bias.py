@@ -21,7 +21,7 @@ from coopt.data import FeatureCache
 from coopt.errors import ParameterError
 from coopt.methods.templated import TextAdapter
 from coopt.prompts.templates import DEFAULT_TEMPLATE
-from coopt.text.encode import Path as TextPath
+from coopt.text.encode import TextPath
 from coopt.text.memory import Memory
 from coopt.training.recipe import FAST, PAPER, Recipe
 from coopt.wording import on_command_line

@@ -27,7 +27,7 @@ from coopt.methods.inputs import as_images
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
 from coopt.prompts.templates import DEFAULT_TEMPLATE
-from coopt.text.encode import Path as TextPath
+from coopt.text.encode import TextPath
 from coopt.text.memory import Memory
 from coopt.training.batches import Views
 from coopt.training.recipe import Recipe

@@ -19,7 +19,7 @@ from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, as_class_names
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
-from coopt.text.encode import Path as TextPath
+from coopt.text.encode import TextPath
 from coopt.text.memory import Memory
 
 

@@ -39,8 +39,7 @@ def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -
     ids = backbone.tokenizer.encode(clean_name(words))
     if not ids:
         raise ParameterError(f"{subject('init', 'a context')} must hold at least one word. Got {words!r} instead.")
-    table = backbone.text.token_embedding.weight
-    vectors = table[torch.tensor(ids, device=table.device)].detach().float().cpu().clone()
+    vectors = backbone.text.embed(torch.tensor(ids, device=backbone.device)).detach().float().cpu().clone()
     return vectors if n_classes is None else vectors.expand(n_classes, -1, -1).clone()
 
 

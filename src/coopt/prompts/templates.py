@@ -14,7 +14,7 @@ from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Backbone, Precision
 from coopt.errors import ParameterError
 from coopt.text.directions import text_directions
-from coopt.text.encode import Path, TextEncoder
+from coopt.text.encode import TextEncoder, TextPath
 from coopt.text.layout import template_prompts
 from coopt.text.memory import Memory
 from coopt.wording import subject
@@ -64,7 +64,7 @@ def template_features(
     class_names: Sequence[str],
     templates: Sequence[str],
     *,
-    path: Path = "auto",
+    path: TextPath = "auto",
     precision: Precision = "fp32",
     memory: Memory = "auto",
 ) -> Float[Tensor, "classes dim"]:

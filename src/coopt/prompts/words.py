@@ -27,7 +27,7 @@ class NearestWord(NamedTuple):
 
 def nearest_words(backbone: Backbone, context: Float[Tensor, "n_ctx width"], top_k: int = 5) -> list[list[NearestWord]]:
     """For each of the M context vectors the `top_k` nearest entries of the same backbone's vocabulary, nearest first."""
-    table = backbone.text.token_embedding.weight.detach().float()
+    table = _vocabulary(backbone)
     distances = torch.cdist(context.to(table), table, compute_mode="donot_use_mm_for_euclid_dist")
     nearest, ids = distances.topk(min(top_k, len(table)), largest=False)
     return [
@@ -39,6 +39,12 @@ def nearest_words(backbone: Backbone, context: Float[Tensor, "n_ctx width"], top
     ]
 
 
+def _vocabulary(backbone: Backbone) -> Float[Tensor, "vocabulary width"]:
+    """The embedding of every token that the tokenizer knows."""
+    with torch.no_grad():
+        return backbone.text.embed(torch.arange(backbone.tokenizer.vocab_size, device=backbone.device)).float()
+
+
 def distance_scale(backbone: Backbone, std: float = 0.02, seed: int = 0) -> dict[str, float]:
     """What a distance means: how near to the vocabulary a random vector is, and a real word to the next one.
 
@@ -46,7 +52,7 @@ def distance_scale(backbone: Backbone, std: float = 0.02, seed: int = 0) -> dict
         "random_to_word": mean distance of vectors from N(0, std) to their nearest entry;
         "word_to_word": mean distance of entries to the nearest other entry.
     """
-    table = backbone.text.token_embedding.weight.detach().float()
+    table = _vocabulary(backbone)
     generator = torch.Generator().manual_seed(seed)
     sample = table[torch.randperm(len(table), generator=generator)[:64].to(table.device)]
     noise = (torch.randn(64, table.shape[1], generator=generator) * std).to(table)

@@ -16,17 +16,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.backbones.precision import resolved
-from coopt.backbones.protocol import PRECISIONS, Backbone, Block, Precision, TextTower
+from coopt.backbones.protocol import PRECISIONS, Backbone, Precision
+from coopt.backbones.text_tower import Block, CausalBlocks, TextTower
 from coopt.errors import ParameterError
-from coopt.text.attention import Layout
 from coopt.text.fast import FastPass, make_plan
 from coopt.text.layout import Prompts
-from coopt.text.memory import Costs, Estimate, Memory, automatic_memory, bytes_of, text_of
+from coopt.text.memory import Costs, Memory, StepMemory, automatic_memory, bytes_of, text_of
+from coopt.text.pattern import AttentionPattern
 from coopt.text.reference import encode_reference
 from coopt.wording import called, setting, subject
 
-Path = Literal["auto", "fast", "reference"]
-PATHS: tuple[Path, ...] = ("auto", "fast", "reference")
+TextPath = Literal["auto", "fast", "reference"]
+TEXT_PATHS: tuple[TextPath, ...] = ("auto", "fast", "reference")
 
 KEPT_PLANS = 2
 """Plans kept for numbers of groups: images come in chunks of one size, and a last one of another."""
@@ -38,7 +39,7 @@ Bounds = list[tuple[int, int]]
 """Which classes, in order of length, run together: from, to."""
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Some of the classes: which, and their features (G, classes, D) under a context."""
 
     classes: Int[Tensor, " classes"]
@@ -71,35 +72,35 @@ class TextEncoder:
         backbone: Backbone,
         prompts: Prompts,
         *,
-        path: Path = "auto",
+        path: TextPath = "auto",
         precision: Precision = "fp32",
         memory: Memory = "auto",
         batch: int = 1,
         learning: bool = True,
     ) -> None:
-        for name, value, allowed in (("path", path, PATHS), ("precision", precision, PRECISIONS)):
+        for name, value, allowed in (("path", path, TEXT_PATHS), ("precision", precision, PRECISIONS)):
             if value not in allowed:
                 raise ParameterError(
                     f"{subject(name, 'the text encoder')} must be one of {', '.join(allowed)}. Got {value!r} instead."
                 )
         tower = backbone.text
-        if path == "fast" and not fast_path_is_exact(tower):
+        if path == "fast" and tower.open is None:
             raise ParameterError(
                 f"The fast text path is not exact for {backbone.name}. Use {setting('text_path', 'auto')} or "
                 f"{setting('text_path', 'reference')}."
             )
         self.tower = tower
         self.prompts = prompts
-        self.fast = path != "reference" and fast_path_is_exact(tower)
+        self.fast = path != "reference" and tower.open is not None
         self.dtype = torch.bfloat16 if resolved(precision, backbone.device) == "bf16" else torch.float32
         self.batch = batch
         self.memory = bytes_of(memory)
         self._automatic = automatic_memory(backbone.device)
         self._limit = math.inf  # bytes of a chunk's tensors, after the device ran out of memory
         self._costs = Costs.of(tower, backbone.embed_dim, self.dtype, self.fast, learning)
-        self._pieces: dict[int, tuple[tuple[Piece, ...], bool]] = {}  # by number of groups, the most recently used last
+        self._chunks: dict[int, tuple[tuple[Chunk, ...], bool]] = {}  # by number of groups, the most recently used last
         if self.fast:
-            self._pass = FastPass.of(tower, _blocks_in(tower, self.dtype), self.dtype)
+            self._pass = FastPass.of(tower, _opened_in(tower, self.dtype), self.dtype)
             self._order = torch.argsort(prompts.lengths, stable=True)
             self._tails = (prompts.lengths - prompts.shared)[self._order]
         else:
@@ -116,39 +117,41 @@ class TextEncoder:
         """
         own = context is not None and self.prompts.class_specific
         grouped = context is not None and context.ndim == 3 and not own
-        pieces, keep = self._pieces_for(len(context) if grouped and context is not None else 1)
-        if len(pieces) == 1 or context is None:
-            features = torch.cat([piece.run(_context_of(piece, context, own)) for piece in pieces], dim=1)
+        chunks, keep = self._chunks_for(len(context) if grouped and context is not None else 1)
+        if len(chunks) == 1 or context is None:
+            features = torch.cat([chunk.run(_context_of(chunk, context, own)) for chunk in chunks], dim=1)
         else:
-            features = cast(Tensor, _Recomputed.apply(context, pieces, own, keep))
+            features = cast(Tensor, _Recomputed.apply(context, chunks, own, keep))
         features = features[:, self._inverse]
         return features if grouped else features[0]
 
-    def _pieces_for(self, groups: int) -> tuple[tuple[Piece, ...], bool]:
+    def _chunks_for(self, groups: int) -> tuple[tuple[Chunk, ...], bool]:
         """The chunks, and whether the last one's activations are kept."""
-        pieces = self._pieces.pop(groups, None) or self._make_pieces(groups)
-        while len(self._pieces) >= KEPT_PLANS:
-            self._pieces.pop(next(iter(self._pieces)))
-        self._pieces[groups] = pieces
-        return pieces
+        chunks = self._chunks.pop(groups, None) or self._make_chunks(groups)
+        while len(self._chunks) >= KEPT_PLANS:
+            self._chunks.pop(next(iter(self._chunks)))
+        self._chunks[groups] = chunks
+        return chunks
 
-    def _make_pieces(self, groups: int) -> tuple[tuple[Piece, ...], bool]:
-        layouts: dict[tuple[int, ...], Layout] = {}
-        make = self._fast_piece if self.fast else self._reference_piece
+    def _make_chunks(self, groups: int) -> tuple[tuple[Chunk, ...], bool]:
+        patterns: dict[tuple[int, ...], AttentionPattern] = {}
+        make = self._fast_chunk if self.fast else self._reference_chunk
         bounds = self._cut(groups)
-        pieces = tuple(make(self._order[start:stop], groups, layouts) for start, stop in bounds)
-        return pieces, self._estimate(bounds, groups).keeps_last
+        chunks = tuple(make(self._order[start:stop], groups, patterns) for start, stop in bounds)
+        return chunks, self._estimate(bounds, groups).keeps_last
 
-    def _fast_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
+    def _fast_chunk(self, classes: Tensor, groups: int, patterns: dict[tuple[int, ...], AttentionPattern]) -> Chunk:
         whole = len(classes) == len(self.prompts)
         plan = make_plan(
-            self.prompts, classes, groups, self.tower, self.dtype, layouts, self._costs.multiple(not whole)
+            self.prompts, classes, groups, self.tower, self.dtype, patterns, self._costs.multiple(not whole)
         )
         constant = self._pass.constant(plan) if whole and self._costs.learning else None  # of chunks it would add up
-        return Piece(plan.order, lambda context: self._pass(plan, context, self.prompts.class_specific, constant))
+        return Chunk(plan.order, lambda context: self._pass(plan, context, self.prompts.class_specific, constant))
 
-    def _reference_piece(self, classes: Tensor, groups: int, layouts: dict[tuple[int, ...], Layout]) -> Piece:
-        prompts, device = self.prompts[classes], self.tower.positional_embedding.device
+    def _reference_chunk(
+        self, classes: Tensor, groups: int, patterns: dict[tuple[int, ...], AttentionPattern]
+    ) -> Chunk:
+        prompts, device = self.prompts[classes], self.tower.device
 
         def run(context: Tensor | None) -> Tensor:
             bf16 = self.dtype is not torch.float32
@@ -157,7 +160,7 @@ class TextEncoder:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16), plain:
                 return encode_reference(self.tower, prompts, context).float().view(groups, len(prompts), -1)
 
-        return Piece(classes.to(device), run)
+        return Chunk(classes.to(device), run)
 
     def _bounds(self, parts: int) -> Bounds:
         """About `parts` chunks with equal numbers of tail rows (at least one class in each)."""
@@ -185,11 +188,11 @@ class TextEncoder:
             bounds for bounds in found if len(bounds) == len(self.prompts) or self._fits(self._estimate(bounds, groups))
         )
 
-    def _fits(self, estimate: Estimate) -> bool:
+    def _fits(self, estimate: StepMemory) -> bool:
         enough = estimate.activations <= self._automatic if self.memory is None else estimate.total <= self.memory
         return enough and estimate.chunk <= self._limit
 
-    def _estimate(self, bounds: Bounds, groups: int) -> Estimate:
+    def _estimate(self, bounds: Bounds, groups: int) -> StepMemory:
         alike = {tuple(self._tails[start:stop].tolist()) for start, stop in bounds}
         cut = len(bounds) > 1
         sizes = [self._costs.chunk(torch.tensor(tails), self._prefix, groups, cut) for tails in alike]
@@ -198,7 +201,7 @@ class TextEncoder:
             own = 5 * 4 * len(self.prompts) * (int(self.prompts.context_index.max()) + 1) * self.tower.width
         head, carried = self._costs.head(len(self.prompts), self.batch, groups)
         plans = self._costs.plans(len(bounds), int(self._tails.sum()), groups)
-        return Estimate(
+        return StepMemory(
             chunks=len(bounds),
             kept=max(size.kept for size in sizes),
             chunk=max(size.most for size in sizes),
@@ -213,7 +216,7 @@ class TextEncoder:
     def _prefix(self) -> int:
         return self.prompts.shared if self.fast else 0
 
-    def estimate(self, groups: int = 1) -> Estimate:
+    def estimate(self, groups: int = 1) -> StepMemory:
         """What a training step will hold above the model, known before it runs."""
         return self._estimate(self._cut(groups), groups)
 
@@ -241,7 +244,7 @@ class TextEncoder:
         if groups == 1 and len(bounds) == len(self.prompts):
             return False
         self._limit = self._estimate(bounds, groups).chunk // 2
-        self._pieces.clear()
+        self._chunks.clear()
         return True
 
     @property
@@ -261,8 +264,7 @@ class TextEncoder:
     @property
     def operations(self) -> int:
         """Floating-point operations of the linear layers in one pass over one context, forward."""
-        width, blocks = self.tower.width, self.tower.blocks
-        hidden, layers = (blocks[0].fc.out_features, len(blocks)) if blocks else (4 * width, 12)
+        width, hidden, layers = self.tower.width, self.tower.hidden or 4 * self.tower.width, self.tower.depth or 12
         per_row = 2 * (4 * width * width + 2 * width * hidden)
         if not self.fast:
             return layers * per_row * self.rows
@@ -271,14 +273,9 @@ class TextEncoder:
         return (layers - 1) * per_row * self.rows + last
 
 
-def fast_path_is_exact(tower: TextTower) -> bool:
-    """True for causal towers whose blocks are known and whose feature is that of the end token."""
-    return tower.causal and tower.blocks is not None and tower.pooling != "last" and not tower.padding_matters
-
-
-def _context_of(piece: Piece, context: Tensor | None, own: bool) -> Tensor | None:
-    """What a piece needs of the context: with class-specific vectors those of its own classes, in its order."""
-    return context[piece.classes] if own and context is not None else context
+def _context_of(chunk: Chunk, context: Tensor | None, own: bool) -> Tensor | None:
+    """What a chunk needs of the context: with class-specific vectors those of its own classes, in its order."""
+    return context[chunk.classes] if own and context is not None else context
 
 
 class _Recomputed(torch.autograd.Function):
@@ -286,11 +283,11 @@ class _Recomputed(torch.autograd.Function):
     backward pass runs the other chunks again."""
 
     @staticmethod
-    def forward(ctx, context: Tensor, pieces: Sequence[Piece], own: bool, keep: bool) -> Tensor:  # type: ignore[override]
-        ctx.pieces, ctx.own = pieces, own
+    def forward(ctx, context: Tensor, chunks: Sequence[Chunk], own: bool, keep: bool) -> Tensor:  # type: ignore[override]
+        ctx.chunks, ctx.own = chunks, own
         ctx.save_for_backward(context)
-        *others, last = pieces
-        features = [piece.run(_context_of(piece, context, own)) for piece in others]
+        *others, last = chunks
+        features = [chunk.run(_context_of(chunk, context, own)) for chunk in others]
         ctx.last = _run(last, context, own) if keep and ctx.needs_input_grad[0] else None
         features.append(last.run(_context_of(last, context, own)) if ctx.last is None else ctx.last[1].detach())
         return torch.cat(features, dim=1)
@@ -299,36 +296,36 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         (context,) = ctx.saved_tensors
         gathered = torch.zeros_like(context)
-        grads = grad.split([len(piece.classes) for piece in ctx.pieces], dim=1)
-        for piece, asked in zip(ctx.pieces[::-1], grads[::-1], strict=True):
-            (part, features), ctx.last = ctx.last or _run(piece, context, ctx.own), None
+        grads = grad.split([len(chunk.classes) for chunk in ctx.chunks], dim=1)
+        for chunk, asked in zip(ctx.chunks[::-1], grads[::-1], strict=True):
+            (part, features), ctx.last = ctx.last or _run(chunk, context, ctx.own), None
             (found,) = torch.autograd.grad(features, part, asked)
             if ctx.own:
-                gathered[piece.classes] = found
+                gathered[chunk.classes] = found
             else:
                 gathered += found
             del features
         return gathered, None, None, None
 
 
-def _run(piece: Piece, context: Tensor, own: bool) -> tuple[Tensor, Tensor]:
-    """What the piece needs of the context, as a new leaf, and its features, with activations for the gradient."""
-    part = cast(Tensor, _context_of(piece, context, own)).detach().requires_grad_()
+def _run(chunk: Chunk, context: Tensor, own: bool) -> tuple[Tensor, Tensor]:
+    """What the chunk needs of the context, as a new leaf, and its features, with activations for the gradient."""
+    part = cast(Tensor, _context_of(chunk, context, own)).detach().requires_grad_()
     with torch.enable_grad():
-        return part, piece.run(part)
+        return part, chunk.run(part)
 
 
-_CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, tuple[Block, ...]]] = WeakKeyDictionary()
+_CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, CausalBlocks]] = WeakKeyDictionary()
 
 
-def _blocks_in(tower: TextTower, dtype: torch.dtype) -> tuple[Block, ...]:
+def _opened_in(tower: TextTower, dtype: torch.dtype) -> CausalBlocks:
     """The tower's blocks with matrix weights in `dtype`; in float32 the tower's own, otherwise copies made once."""
-    assert tower.blocks is not None
+    assert tower.open is not None
     if dtype is torch.float32:
-        return tower.blocks
+        return tower.open
     converted = _CONVERTED.setdefault(tower, {})
     if dtype not in converted:
-        converted[dtype] = tuple(_block_in(block, dtype) for block in tower.blocks)
+        converted[dtype] = replace(tower.open, blocks=tuple(_block_in(block, dtype) for block in tower.open.blocks))
     return converted[dtype]
 
 

@@ -24,14 +24,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coopt.backbones.protocol import Block, TextTower
-from coopt.text.attention import Attention, EndAttention, Layout
+from coopt.backbones.text_tower import Block, CausalBlocks, TextTower
+from coopt.text.attention import Attention, EndAttention
 from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
 from coopt.text.layout import Prompts
+from coopt.text.pattern import AttentionPattern
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """Where everything lies for one chunk of classes.
 
     Attributes:
@@ -41,7 +42,7 @@ class Plan:
         prefix_slots, tail_slots: which of the rows hold a context vector.
         end_rows: the row of each end token in the whole matrix, for all groups; some row after the last of them.
         order: the classes in packed order.
-        layout: how the rows attend to each other.
+        pattern: how the rows attend to each other.
     """
 
     prefix_ids: Int[Tensor, " prefix"]
@@ -54,7 +55,7 @@ class Plan:
     tail_slots: Int[Tensor, " tail_slots"]
     end_rows: Int[Tensor, " ends"]
     order: Int[Tensor, " classes"]
-    layout: Layout
+    pattern: AttentionPattern
 
 
 def make_plan(
@@ -63,9 +64,9 @@ def make_plan(
     groups: int,
     tower: TextTower,
     dtype: torch.dtype,
-    layouts: dict[tuple[int, ...], Layout],
+    patterns: dict[tuple[int, ...], AttentionPattern],
     multiple: int = 1,
-) -> Plan:
+) -> ChunkPlan:
     """The plan for some of the prompts and G contexts.
 
     Args:
@@ -74,11 +75,11 @@ def make_plan(
         groups: G.
         tower: whose device and heads are used.
         dtype: what the matrix products are computed in.
-        layouts: those of other plans for the same groups, by the lengths of their prompts; a new one is added. Classes
+        patterns: those of other plans for the same groups, by the lengths of their prompts; a new one is added. Classes
             are many and lengths are few.
         multiple: rows are filled up to a multiple of it.
     """
-    device = tower.positional_embedding.device
+    device = tower.device
     shared = prompts.shared
     lengths = prompts.lengths[classes]
     key = tuple(lengths.tolist())
@@ -90,9 +91,9 @@ def make_plan(
     prefix_context, tail_context = prompts.context_index[0, :shared], prompts.context_index[classes[row], column]
     ends = (lengths - shared).cumsum(0) - 1
     end_rows = (groups * shared + torch.arange(groups)[:, None] * len(row) + ends).flatten()
-    if key not in layouts:
-        layouts[key] = Layout.of(lengths - shared, shared, groups, tower.heads, device, attention, multiple)
-    return Plan(
+    if key not in patterns:
+        patterns[key] = AttentionPattern.of(lengths - shared, shared, groups, tower.heads, device, attention, multiple)
+    return ChunkPlan(
         prefix_ids=prompts.token_ids[0, :shared].to(device),
         prefix_context=prefix_context.to(device),
         tail_ids=prompts.token_ids[classes[row], column].to(device),
@@ -103,24 +104,24 @@ def make_plan(
         tail_slots=(tail_context >= 0).nonzero()[:, 0].to(device),
         end_rows=F.pad(end_rows, (0, -len(end_rows) % multiple)).to(device),
         order=classes.to(device),
-        layout=layouts[key],
+        pattern=patterns[key],
     )
 
 
-def _embed_prefix(tower: TextTower, plan: Plan, context: Tensor | None) -> Tensor:
+def _embed_prefix(tower: TextTower, plan: ChunkPlan, context: Tensor | None) -> Tensor:
     """The prefix's input rows (G * P, W) in float32."""
     positions = torch.arange(len(plan.prefix_ids), device=plan.prefix_ids.device)
     base = _embed(tower, plan.prefix_ids, plan.prefix_context, positions)
     if context is None or not len(plan.prefix_slots):
-        return base.repeat(plan.layout.groups, 1)
+        return base.repeat(plan.pattern.groups, 1)
     return _insert(base, plan.prefix_slots, _by_group(context)[:, plan.prefix_context[plan.prefix_slots]])
 
 
-def _embed_tails(tower: TextTower, plan: Plan, context: Tensor | None, class_specific: bool) -> Tensor:
+def _embed_tails(tower: TextTower, plan: ChunkPlan, context: Tensor | None, class_specific: bool) -> Tensor:
     """The tails' input rows (G * sum of S, W) in float32."""
     base, slots = _embed(tower, plan.tail_ids, plan.tail_context, plan.tail_position), plan.tail_slots
     if context is None or not len(slots):
-        return base.repeat(plan.layout.groups, 1)
+        return base.repeat(plan.pattern.groups, 1)
     index = plan.tail_context[slots]
     if class_specific:  # (classes, M, W): no group axis
         return _insert(base, slots, context[plan.tail_class[slots], index][None])
@@ -129,7 +130,8 @@ def _embed_tails(tower: TextTower, plan: Plan, context: Tensor | None, class_spe
 
 def _embed(tower: TextTower, ids: Tensor, context: Tensor, positions: Tensor) -> Tensor:
     """What is constant of input rows: zero instead of a token where a context vector stands."""
-    return tower.token_embedding.weight[ids] * (context < 0)[:, None] + tower.positional_embedding[positions]
+    assert tower.open is not None
+    return tower.embed(ids) * (context < 0)[:, None] + tower.open.positions[positions]
 
 
 def _by_group(context: Tensor) -> Float[Tensor, "groups n_ctx width"]:
@@ -168,16 +170,21 @@ class FastPass:
     """
 
     tower: TextTower
-    blocks: tuple[Block, ...]
+    opened: CausalBlocks
     dtype: torch.dtype
     kernel: Kernel | None
 
     @classmethod
-    def of(cls, tower: TextTower, blocks: tuple[Block, ...], dtype: torch.dtype) -> FastPass:
-        """The pass over `blocks`, the tower's blocks with weights in `dtype`."""
-        return cls(tower, blocks, dtype, kernel_of(blocks[0]))
+    def of(cls, tower: TextTower, opened: CausalBlocks, dtype: torch.dtype) -> FastPass:
+        """The pass over `opened`, what the tower gives with weights in `dtype`."""
+        return cls(tower, opened, dtype, kernel_of(opened.blocks[0]))
 
-    def constant(self, plan: Plan) -> Constant | None:
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """One after another."""
+        return self.opened.blocks
+
+    def constant(self, plan: ChunkPlan) -> Constant | None:
         """What need not be computed again at every step; None where all tails depend on the context."""
         if len(plan.tail_slots):
             return None
@@ -187,7 +194,7 @@ class FastPass:
 
     def __call__(
         self,
-        plan: Plan,
+        plan: ChunkPlan,
         context: Float[Tensor, "*shape width"] | None,
         class_specific: bool,
         constant: Constant | None = None,
@@ -202,14 +209,14 @@ class FastPass:
         """
         prefix = _embed_prefix(self.tower, plan, None if class_specific else context)
         tails = _embed_tails(self.tower, plan, context, class_specific) if constant is None else constant.rows
-        filling = -(len(prefix) + len(tails)) % plan.layout.multiple
+        filling = -(len(prefix) + len(tails)) % plan.pattern.multiple
         x = torch.cat([prefix, tails, tails.new_zeros(filling, tails.shape[1])])
         for i, block in enumerate(self.blocks[:-1]):
-            x = self._block(x, block, plan.layout, constant if i == 0 else None)
+            x = self._block(x, block, plan.pattern, constant if i == 0 else None)
         x = self._last_block(x, self.blocks[-1], plan)
-        x = x[: plan.layout.groups * len(plan.order)]
-        features = self.tower.projection(self.tower.ln_final(x))
-        return features.view(plan.layout.groups, len(plan.order), -1)
+        x = x[: plan.pattern.groups * len(plan.order)]
+        features = self.opened.projection(self.opened.final_norm(x))
+        return features.view(plan.pattern.groups, len(plan.order), -1)
 
     def _project(self, x: Tensor, block: Block) -> Tensor:
         """Queries, keys and values."""
@@ -225,21 +232,21 @@ class FastPass:
         return feed_forward(x, block.ln_2(x).to(self.dtype), block, self.kernel)
 
     def _block(
-        self, x: Float[Tensor, "rows width"], block: Block, layout: Layout, known: Constant | None
+        self, x: Float[Tensor, "rows width"], block: Block, pattern: AttentionPattern, known: Constant | None
     ) -> Float[Tensor, "rows width"]:
         if known is None:
             qkv = self._project(x, block)
         else:
             qkv = torch.cat([self._project(x[: -len(known.qkv)], block), known.qkv])
-        attended = cast(Tensor, Attention.apply(qkv, layout))
+        attended = cast(Tensor, Attention.apply(qkv, pattern))
         return self._rest(x, attended, block)
 
-    def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: Plan) -> Float[Tensor, "ends width"]:
+    def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: ChunkPlan) -> Float[Tensor, "ends width"]:
         """The end tokens' rows (G * C, W): the only ones anybody reads."""
         width = x.shape[1]
         normed, ends = block.ln_1(x), plan.end_rows
         query_bias, bias = (None, None) if block.qkv_bias is None else block.qkv_bias.tensor_split([width])
         keys_values = _linear(normed, block.qkv_weight[width:], bias, self.dtype)
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
-        attended = cast(Tensor, EndAttention.apply(keys_values, queries, plan.layout))
+        attended = cast(Tensor, EndAttention.apply(keys_values, queries, plan.pattern))
         return self._rest(x[ends], attended, block)

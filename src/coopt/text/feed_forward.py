@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coopt.backbones.protocol import Block
+from coopt.backbones.text_tower import Block
+from coopt.text.recorded import gradients_of, recorded
 
 QUICK_GELU = 1.702
 
@@ -29,15 +30,9 @@ class Kernel(NamedTuple):
     scale: float
     approximate: str
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows hidden"]:
         """Of scaled inputs."""
         return F.silu(x) if self.scale != 1 else F.gelu(x, approximate=self.approximate)
-
-    def backward(self, grad: Tensor, x: Tensor) -> Tensor:
-        """The gradient at scaled inputs."""
-        if self.scale != 1:
-            return torch.ops.aten.silu_backward(grad, x)
-        return torch.ops.aten.gelu_backward(grad, x, approximate=self.approximate)
 
 
 def kernel_of(block: Block) -> Kernel | None:
@@ -76,14 +71,14 @@ class _FeedForward(torch.autograd.Function):
     ) -> Tensor:
         scale = kernel.scale
         scaled = torch.addmm(fc_bias, normed, fc.T, beta=scale, alpha=scale)
-        ctx.save_for_backward(scaled, fc, proj)
-        ctx.kernel = kernel
-        return add_product(residual, kernel.forward(scaled), proj, proj_bias, 1 / scale)
+        activated, handle = recorded(kernel, scaled, any(ctx.needs_input_grad))
+        ctx.save_for_backward(handle, fc, proj)
+        return add_product(residual, activated, proj, proj_bias, 1 / scale)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        scaled, fc, proj = ctx.saved_tensors
-        hidden = ctx.kernel.backward(grad.to(proj.dtype) @ proj, scaled)
+        handle, fc, proj = ctx.saved_tensors
+        (hidden,) = gradients_of((handle, grad.to(proj.dtype) @ proj))
         return grad, hidden @ fc, None, None, None, None, None
 
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from coopt.backbones.protocol import Backbone
+from coopt.backbones.protocol import Backbone, Framing
 from coopt.errors import ClassNameWarning, DataError, ParameterError, PromptTooLongError
 from coopt.wording import on_command_line, subject
 
@@ -36,15 +36,17 @@ class Prompts:
     """C prompts of up to L tokens, described by slots.
 
     Attributes:
-        token_ids: the constant token at each position; the tower's pad id after the end and at context positions.
+        token_ids: the constant token at each position; the pad id after the end and at context positions.
         context_index: which context vector stands at a position; -1 where a constant token (or padding) does.
         lengths: tokens of each prompt, start and end included.
+        framing: the tokens around them, and what fills them up.
         class_specific: each class has context vectors of its own, so context positions are never shared.
     """
 
     token_ids: Int[Tensor, "classes length"]
     context_index: Int[Tensor, "classes length"]
     lengths: Int[Tensor, " classes"]
+    framing: Framing
     class_specific: bool = False
 
     def __len__(self) -> int:
@@ -80,14 +82,16 @@ def _pack(backbone: Backbone, rows: Sequence[Sequence[tuple[int, int]]], class_s
     stands = torch.arange(int(lengths.max())) < lengths[:, None]
     # Through NumPy: torch reads a long list of numbers ten times slower.
     slots = torch.from_numpy(np.fromiter(chain.from_iterable(chain.from_iterable(rows)), np.int64)).view(-1, 2)
-    token_ids, context_index = torch.full(stands.shape, backbone.text.pad_id), torch.full(stands.shape, -1)
+    framing = backbone.tokenizer.framing
+    token_ids, context_index = torch.full(stands.shape, framing.pad), torch.full(stands.shape, -1)
     token_ids[stands], context_index[stands] = slots.unbind(1)
-    return Prompts(token_ids, context_index, lengths, class_specific)
+    return Prompts(token_ids, context_index, lengths, framing, class_specific)
 
 
 def _start(backbone: Backbone) -> list[tuple[int, int]]:
     """The start token's slot; a few multilingual towers were trained without one."""
-    return [] if backbone.text.start_id is None else [(backbone.text.start_id, -1)]
+    start = backbone.tokenizer.framing.start
+    return [] if start is None else [(start, -1)]
 
 
 def clean_name(name: str) -> str:
@@ -109,7 +113,7 @@ def _name_ids(backbone: Backbone, name: str) -> tuple[int, ...]:
 
 
 def _refuse_special_tokens(backbone: Backbone, text: str, ids: Sequence[int]) -> None:
-    special = {backbone.text.start_id, backbone.text.end_id} & set(ids)
+    special = {backbone.tokenizer.framing.start, backbone.tokenizer.framing.end} & set(ids)
     if special:
         raise DataError(
             f"{text!r} contains the text tower's start or end token (id {special.pop()}), which would cut the prompt. "
@@ -161,8 +165,9 @@ def context_prompts(
         raise ParameterError(
             f"{subject('position', 'a prompt')} must be one of {', '.join(POSITIONS)}. Got {position!r} instead."
         )
-    context = [(backbone.text.pad_id, index) for index in range(n_ctx)]
-    start, end = _start(backbone), (backbone.text.end_id, -1)
+    framing = backbone.tokenizer.framing
+    context = [(framing.pad, index) for index in range(n_ctx)]
+    start, end = _start(backbone), (framing.end, -1)
     rows = []
     for name in class_names:
         ids = [(token, -1) for token in _name_ids(backbone, name)]
@@ -198,7 +203,7 @@ def template_prompts(backbone: Backbone, class_names: Sequence[str], template: s
         ids = _encoded(backbone.tokenizer.encode, text)
         _refuse_special_tokens(backbone, text, ids)
         limit = backbone.text.context_length
-        row = [*_start(backbone), *((token, -1) for token in (*ids, backbone.text.end_id))]
+        row = [*_start(backbone), *((token, -1) for token in (*ids, backbone.tokenizer.framing.end))]
         if len(row) > limit:
             raise PromptTooLongError(
                 f"The prompt {text!r} has {len(row)} tokens, but {backbone.name} takes {limit}. "

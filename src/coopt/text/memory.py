@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from coopt.backbones.protocol import Block, TextTower
+from coopt.backbones.text_tower import Block, TextTower
 from coopt.errors import ParameterError
-from coopt.text.attention import Bins
 from coopt.text.feed_forward import kernel_of
+from coopt.text.pattern import Bins
 from coopt.wording import subject
 
 Memory = int | str
@@ -42,6 +42,9 @@ LEAST_AUTOMATIC = 1 << 26
 
 FILLED = 64
 """Rows that chunks are filled up to a multiple of where every shape costs memory of its own."""
+
+HEAD_WIDTH = 64
+"""Of a tower that does not say: as in nearly all."""
 
 UNSEEN_LAYERS = 32
 """Of a tower that cannot be opened: as many as the largest have."""
@@ -100,11 +103,11 @@ def free_memory(device: torch.device) -> int | None:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StepMemory:
     """Bytes that a step holds above the model, at most.
 
     Attributes:
-        chunks: pieces that the classes are cut into.
+        chunks: pieces of classes that run one after another.
         kept: activations of the largest chunk that wait for its gradient.
         chunk: the most that the largest chunk holds, what is kept included.
         head: features and logits while they are compared.
@@ -181,16 +184,16 @@ class Costs:
     @classmethod
     def of(cls, tower: TextTower, dim: int, dtype: torch.dtype, fast: bool, learning: bool) -> Costs:
         """The costs of a tower's text pass."""
-        blocks = tower.blocks or ()
+        blocks = tower.open.blocks if tower.open else ()
         size = torch.finfo(dtype).bits // 8
-        on_cpu = tower.positional_embedding.device.type == "cpu"
+        on_cpu = tower.device.type == "cpu"
         return cls(
             fast=fast,
             learning=learning,
             width=tower.width,
-            hidden=blocks[0].fc.out_features if blocks else 4 * tower.width,
-            heads=tower.heads,
-            layers=len(blocks) or UNSEEN_LAYERS,
+            hidden=tower.hidden or 4 * tower.width,
+            heads=tower.heads or max(1, tower.width // HEAD_WIDTH),
+            layers=tower.depth or UNSEEN_LAYERS,
             dim=dim,
             size=size,
             attention_size=4 if on_cpu else size,
@@ -229,20 +232,20 @@ class Costs:
         bins, width, most = Bins.of(tails, prefix).shape
         keys, asking = prefix + width, groups * bins * most
         attended, seen = groups * (prefix + bins * width), 2 * groups * bins * keys
-        places, last_places = 2 * groups * prefix + attended + seen, 2 * groups * prefix + seen
+        batch, last_batch = 2 * groups * prefix + attended + seen, 2 * groups * prefix + seen
         scores, end_scores = groups * self.heads * (prefix**2 + bins * width * keys), self.heads * asking * keys
         # Both LayerNorms' inputs (float32) and statistics, the activation's input; queries, keys, values; the softmax.
-        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + (places * w + scores) * a
-        last = rows * (4 * w + 8) + ((last_places + asking) * w + end_scores) * a
+        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + (batch * w + scores) * a
+        last = rows * (4 * w + 8) + ((last_batch + asking) * w + end_scores) * a
         last += ends * (12 * w + s * self.hidden_kept * self.hidden + 4 * self.dim)
         feed_forward = rows * (2 * self.hidden * s + 12 * w + 2 * w * s)
-        attention = rows * (8 * w + 4 * w * s) + ((places + attended) * w + 3 * scores) * a
+        attention = rows * (8 * w + 4 * w * s) + ((batch + attended) * w + 3 * scores) * a
         attention -= rows * s * self.hidden  # the feed-forward layers behind it have given theirs back
-        last_block = rows * (16 * w + 3 * w * s) + (last_places + 2 * asking) * w * a
+        last_block = rows * (16 * w + 3 * w * s) + (last_batch + 2 * asking) * w * a
         blocks = (self.layers - 1) * block
         working = max(feed_forward, attention, 20 * w * rows)
         # In either direction, for every head, of what is projected, of keys and values, of what is attended, of the ends.
-        indices = 4 * self.heads * (places + last_places + attended + asking + 6 * rows + ends)
+        indices = 4 * self.heads * (batch + last_batch + attended + asking + 6 * rows + ends)
         indices += a * (prefix**2 + bins * (width + most) * keys)
         if not self.learning:
             return ChunkSize(0, max(block + working, last + last_block), indices)

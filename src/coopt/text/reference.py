@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coopt.backbones.protocol import TextTower
+from coopt.backbones.text_tower import TextTower
 from coopt.text.layout import Prompts
 
 
@@ -29,17 +29,14 @@ def encode_reference(
     """
     if context is not None and context.ndim == 3 and not prompts.class_specific:
         return torch.stack([encode_reference(tower, prompts, group) for group in context])
-    device = tower.token_embedding.weight.device
-    ids = torch.full((len(prompts), tower.context_length), tower.pad_id, device=device)
+    device, framing = tower.device, prompts.framing
+    ids = torch.full((len(prompts), tower.context_length), framing.pad, device=device)
     ids[:, : prompts.token_ids.shape[1]] = prompts.token_ids.to(device)
-    embeddings = tower.token_embedding.weight[ids]
+    embedded = tower.embed(ids)
     if context is not None:
         rows, columns = prompts.is_context.nonzero(as_tuple=True)
         index = prompts.context_index[rows, columns]
         vectors = context[rows, index] if prompts.class_specific else context[index]
-        embeddings = embeddings.index_put((rows.to(device), columns.to(device)), vectors.to(embeddings.dtype))
-        # To masks and pooling a context position must look like neither the end (the highest id, or a certain one) nor
-        # padding: any low id that is neither will do.
-        ids[rows.to(device), columns.to(device)] = min({0, 1, 2} - {tower.end_id, tower.pad_id})
-    with tower.injected(embeddings):
-        return tower.forward(ids)
+        embedded = embedded.index_put((rows.to(device), columns.to(device)), vectors.to(embedded.dtype))
+        ids[rows.to(device), columns.to(device)] = framing.placeholder
+    return tower(embedded, ids)

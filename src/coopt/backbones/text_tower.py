@@ -1,0 +1,129 @@
+"""What the text pass asks of a text tower: vectors instead of token ids, and, if it can give them, its blocks.
+
+Notation: C prompts, L tokens of a prompt, W text width, D width of the shared embedding space.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+Pooling = Literal["argmax", "eos", "last"]
+
+
+class Tokens(NamedTuple):
+    """Vectors that take the place of a block's input at some positions of some prompts.
+
+    Attributes:
+        prompts: which of the prompts, for each vector.
+        positions: where in the prompt.
+        vectors: one for each.
+    """
+
+    prompts: Int[Tensor, " n"]
+    positions: Int[Tensor, " n"]
+    vectors: Float[Tensor, "n width"]
+
+    def put_into(self, x: Float[Tensor, "classes length width"]) -> Float[Tensor, "classes length width"]:
+        """A block's input with the vectors in it; what stood there gets no gradient."""
+        return x.index_put((self.prompts, self.positions), self.vectors.to(x.dtype))
+
+
+AtBlock = Mapping[int, Tokens]
+"""Block, counted from 0, to what stands at its input."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One residual attention block of a text tower, opened for the fast path (frozen tensors, not copies)."""
+
+    ln_1: nn.Module
+    qkv_weight: Float[Tensor, "triple_width width"]
+    qkv_bias: Float[Tensor, " triple_width"] | None
+    out_proj: nn.Linear
+    scale_1: nn.Module
+    ln_2: nn.Module
+    fc: nn.Linear
+    activation: nn.Module
+    proj: nn.Linear
+    scale_2: nn.Module
+
+
+@dataclass(frozen=True, eq=False)
+class CausalBlocks:
+    """A causal tower opened: what the fast path computes with instead of calling the tower.
+
+    Only a tower whose prompts are read at the end token can be opened; nothing behind that token is computed.
+
+    Attributes:
+        blocks: one after another.
+        heads: of their attention.
+        positions: added to the token embeddings, from the first position on.
+        final_norm: of the end token's row, behind the blocks.
+        projection: of that row, to the shared embedding space.
+    """
+
+    blocks: tuple[Block, ...]
+    heads: int
+    positions: Float[Tensor, "context width"]
+    final_norm: nn.Module
+    projection: Callable[[Tensor], Tensor]
+
+
+class TextTower(nn.Module, ABC):
+    """A frozen text tower and what is true of it. The text pass asks these attributes and never goes by names.
+
+    A source of backbones of one's own implements `embed` and `forward`, and sets `width` and `context_length`; that is
+    all that the reference path needs. The other attributes say more about the tower, where more is known.
+
+    Attributes:
+        width: W.
+        context_length: the most tokens of a prompt.
+        causal: a token's feature depends on earlier tokens only.
+        pooling: which position is the prompt's feature: the highest id, the first end id, or the last position.
+        padding_matters: what stands after the end token changes the feature.
+        depth: number of blocks at whose input tokens can be replaced; 0 where the blocks are not known.
+        heads, hidden: of its blocks, for an estimate of memory; 0 where they are not known.
+        open: its blocks for the fast path; None for a tower that only its own forward serves.
+    """
+
+    width: int
+    context_length: int
+    causal: bool = False
+    pooling: Pooling = "last"
+    padding_matters: bool = True
+    depth: int = 0
+    heads: int = 0
+    hidden: int = 0
+    open: CausalBlocks | None = None
+
+    @abstractmethod
+    def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
+        """Token embeddings, without positions."""
+
+    @abstractmethod
+    def forward(
+        self,
+        vectors: Float[Tensor, "classes length width"],
+        ids: Int[Tensor, "classes length"],
+        at_block: AtBlock | None = None,
+    ) -> Float[Tensor, "classes dim"]:
+        """Features (not normalised) of prompts that are given as vectors, differentiable in these.
+
+        Args:
+            vectors: what `embed` gives, or learned vectors, at the full context length.
+            ids: the token ids, for masks and pooling; where a learned vector stands, an id that is neither the end nor
+                padding.
+            at_block: what replaces the input of blocks, for towers with a `depth`.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
