@@ -111,3 +111,5 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SavedFileError, match="Cannot write"):
         Claims(tmp_path / "file" / "folder").take("a")
+    with pytest.raises(SavedFileError, match="Cannot write"):
+        Claims(tmp_path / "file").take("a")

@@ -63,11 +63,13 @@ main(sys.argv[1:])
 """
 
 
-def start(out: Path, log: Path, killed_at: int = 0, pause: float = 0.0) -> subprocess.Popen[str]:
+def start(
+    out: Path, log: Path, killed_at: int = 0, pause: float = 0.0, options: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     """`coopt suite run tiny` in a process of its own, which kills itself when it comes to its run number `killed_at`."""
     script = _SCRIPT.format(killed_at=killed_at, log=str(log), pause=pause)
     return subprocess.Popen(
-        [sys.executable, "-c", script, "suite", "run", "tiny", "--out", str(out), "--json"],
+        [sys.executable, "-c", script, "suite", "run", "tiny", "--out", str(out), "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

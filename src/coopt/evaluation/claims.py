@@ -135,14 +135,14 @@ class Claims:
     def _create(self, path: Path) -> bool:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(asdict(self.owner), file)
-        except FileExistsError:
+            with contextlib.suppress(FileExistsError):
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(asdict(self.owner), file)
+                return True
             return False
         except OSError as error:
             raise SavedFileError(f"Cannot write {path}: {error.strerror or error}. Choose another folder.") from error
-        return True
 
 
 def _number(path: Path) -> int:

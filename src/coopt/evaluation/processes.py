@@ -14,7 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -221,16 +221,16 @@ def _work(connection: Connection, store: Store, settings: WorkerSettings) -> Non
     """A worker's life: jobs come in as documents, and what became of them goes out, until the other side closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the first one tells us
     signal.signal(signal.SIGTERM, _stop)
-    with warnings.catch_warnings():
+
+    def tell(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        connection.send(("warning", category.__name__, str(message)))
+
+    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", CooptWarning)
-        warnings.showwarning = lambda message, category, *_, **__: connection.send(
-            ("warning", category.__name__, str(message))
-        )
+        warnings.showwarning = tell
         try:
             _serve(connection, Store(store.folder, store.suite, store.expire), settings)
-        except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
-            pass
         except CooptError as error:  # the store cannot be written
             connection.send(("error", type(error).__name__, str(error)))
 
