@@ -46,6 +46,18 @@ def test_counted_work_tells_how_far_it_is() -> None:
     }
 
 
+def test_numbers_alone_are_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Event] = []
+    seconds = 0.0
+    monkeypatch.setattr("coopt.events.time.monotonic", lambda: seconds)
+    with events.listening(heard.append), events.tracked("image features", 100) as work:
+        for done in range(1, 101):
+            seconds += events.PAUSE / 10.5
+            work.update(done)
+    told = [event.done for event in heard if isinstance(event, Progress) and not event.finished]
+    assert told == [0, *range(1, 100, 11), 100]
+
+
 def test_work_that_fails_is_over_too() -> None:
     heard: list[Event] = []
     with events.listening(heard.append), pytest.raises(ValueError, match="odd"), events.busy("Loading a model"):
@@ -62,7 +74,7 @@ def test_a_listener_can_stop_the_work() -> None:
     reached = 0
     with pytest.raises(KeyboardInterrupt), events.listening(stop), events.tracked("learning", 5) as work:
         for reached in range(1, 6):
-            work.update(reached)
+            work.update(reached, "on the way")
     assert reached == 2
 
 

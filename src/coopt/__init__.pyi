@@ -1,4 +1,5 @@
 from . import app as app
+from . import errors as errors
 from . import events as events
 from .backbones.catalogue import list_backbones as list_backbones
 from .backbones.loading import load_backbone as load_backbone

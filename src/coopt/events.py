@@ -13,6 +13,7 @@ the thread that works, one after the other; what one raises stops the work as Ct
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,6 +102,9 @@ class Warned(Event):
         return f"Warning: {self.message}"
 
 
+PAUSE = 0.1
+"""Seconds between two events of one work that say nothing but a number."""
+
 Listener = Callable[[Event], object]
 
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("coopt_listeners", default=())
@@ -181,11 +185,18 @@ class Tracker:
     def __init__(self, doing: str, total: int | None, done: int = 0) -> None:
         self.doing, self.total = doing, total
         self._work, self._done = next(_works), done
+        self._told = float("-inf")
         emit(Progress(self._work, doing, done, total))
 
     def update(self, done: int, note: str = "") -> None:
-        """Tells how much is done so far, with a short remark (a loss, a rate)."""
-        self._done = done
+        """Tells how much is done so far, with a short remark (a loss, a rate).
+
+        What is said without a remark, of images that go by in milliseconds, is told a few times in a second at most.
+        """
+        self._done, now = done, time.monotonic()
+        if not note and done != self.total and now - self._told < PAUSE:
+            return
+        self._told = now
         emit(Progress(self._work, self.doing, done, self.total, note))
 
     def close(self) -> None:

@@ -1,3 +1,6 @@
+from .comparing import ComparedMethod as ComparedMethod
+from .comparing import CompareResult as CompareResult
+from .comparing import compare as compare
 from .evaluating import EvaluationResult as EvaluationResult
 from .evaluating import ZeroShotResult as ZeroShotResult
 from .evaluating import evaluate as evaluate

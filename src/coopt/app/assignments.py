@@ -22,7 +22,10 @@ def value_of(text: str) -> Any:
     for number in (int, float):
         with suppress(ValueError):
             return number(text)
-    if text[0] in "[\"'":
+    if text[:1] in ("[", '"'):
+        with suppress(ValueError):
+            return json.loads(text)
+    if text[:1] in ("[", '"', "'"):
         with suppress(yaml.YAMLError):
             return yaml.safe_load(text)
     return text

@@ -10,6 +10,7 @@ from coopt.errors import ParameterError
 from coopt.methods.base import LOCAL_PARAMETERS, ClipClassifier
 from coopt.methods.saving import METHODS
 from coopt.methods.zero_shot import ZeroShot
+from coopt.wording import called
 
 OF_REQUESTS = ("precision", "text_path", "memory", "seed")
 """Parameters of a method that are fields of a request."""
@@ -29,38 +30,45 @@ _TITLES = {
 }
 
 
-def method_class(method: str) -> type[ClipClassifier]:
+def method_class(method: str, learns: bool = True) -> type[ClipClassifier]:
     """The class of a method.
 
+    Args:
+        method: its name.
+        learns: it must learn from images.
+
     Raises:
-        ParameterError: there is no such method, or it learns nothing from images.
+        ParameterError: there is no such method.
     """
-    if method not in METHODS or method == ZeroShot.method:
-        known = [name for name in METHODS if name != ZeroShot.method]
+    known = [name for name in METHODS if not learns or name != ZeroShot.method]
+    if method not in known:
         close = get_close_matches(method, known, n=2)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"The methods are {', '.join(known)}."
-        raise ParameterError(f"There is no method {method!r} that learns from images. {hint}")
+        raise ParameterError(f"There is no method {method!r}{' that learns from images' * learns}. {hint}")
     return METHODS[method]
 
 
-def parameters_of(method: str) -> tuple[str, ...]:
+def parameters_of(method: str, learns: bool = True) -> tuple[str, ...]:
     """The names of a method's own parameters, those of the machine and of requests left out."""
-    known = method_class(method)().get_params(deep=False)
+    known = method_class(method, learns)().get_params(deep=False)
     return tuple(name for name in known if name not in LOCAL_PARAMETERS and name not in OF_REQUESTS)
 
 
-def make_estimator(method: str, parameters: Mapping[str, Any], **of_request: Any) -> ClipClassifier:
+def make_estimator(
+    method: str, parameters: Mapping[str, Any], learns: bool = True, **of_request: Any
+) -> ClipClassifier:
     """A method with its parameters, which are checked; not fitted yet.
 
     Args:
         method: its name.
         parameters: its own.
+        learns: it must learn from images; what it does not take of `of_request` is an error then.
         of_request: `OF_REQUESTS`; what the method does not know is left out.
 
     Raises:
         ParameterError: a parameter that the method does not have, or a value that it does not take.
     """
-    own = parameters_of(method)
+    own = parameters_of(method, learns)
     for name in parameters:
         if name not in own:
             close = get_close_matches(name, own, n=2)
@@ -68,10 +76,10 @@ def make_estimator(method: str, parameters: Mapping[str, Any], **of_request: Any
             raise ParameterError(
                 f"The method {method!r} has no parameter {name!r}. {hint}Its parameters are {', '.join(own) or 'none'}."
             )
-    cls = method_class(method)
+    cls = method_class(method, learns)
     known = cls().get_params(deep=False)
     for name, usual in _USUAL.items():
-        if name not in known and of_request.get(name, usual) != usual:
+        if learns and name not in known and of_request.get(name, usual) != usual:
             raise no_such_option(method, name)
     estimator = cls(**{**{name: value for name, value in of_request.items() if name in known}, **parameters})
     estimator._check_parameters()
@@ -80,8 +88,6 @@ def make_estimator(method: str, parameters: Mapping[str, Any], **of_request: Any
 
 def no_such_option(method: str, name: str) -> ParameterError:
     """The sentence for an option that a method does not have."""
-    from coopt.wording import called
-
     return ParameterError(f"The method {method!r} has no {called(name)}. Leave it out, or choose another method.")
 
 

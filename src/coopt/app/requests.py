@@ -79,8 +79,14 @@ def _strict(kind: str, value: Any) -> Any:
         if isinstance(value, str | os.PathLike):
             value = (value,)
         if isinstance(value, list | tuple):
-            return tuple(os.fspath(one) if isinstance(one, os.PathLike) else one for one in value)
+            return tuple(_member(one) for one in value)
     return tuple(value) if isinstance(value, list) and kind.startswith("ValueRange") else value
+
+
+def _member(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": ("coopt.cli.predict", "Classify images with a learned prompt."),
     "eval": ("coopt.cli.eval", "Measure a learned prompt on labelled images."),
     "zero-shot": ("coopt.cli.zero_shot", "Measure hand-made prompts on labelled images."),
+    "compare": ("coopt.cli.compare", "Compare methods on the same images."),
     "suite": ("coopt.cli.suite", "Run the papers' tables and figures, and compare."),
     "words": ("coopt.cli.words", "Show the words nearest to learned context vectors."),
     "datasets": ("coopt.cli.datasets", "List the data sets that coopt knows, and what a folder has of them."),

@@ -77,13 +77,12 @@ def train(
             for epoch in range(len(losses), epochs):
                 losses.append(_epoch(optimizer, rates[epoch], gradient, batches(epoch), observer, epoch))
                 observer.on_epoch(epoch, parameters)
-                progress.update(epoch + 1, f"loss {losses[-1]:.3f}")
-                if checkpoint is None:
-                    continue
-                state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses))
-                if time.monotonic() - saved_at > SAVE_EVERY:
-                    state.save(checkpoint)
-                    state, saved_at = None, time.monotonic()
+                if checkpoint is not None:
+                    state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses))
+                    if time.monotonic() - saved_at > SAVE_EVERY:
+                        state.save(checkpoint)
+                        state, saved_at = None, time.monotonic()
+                progress.update(epoch + 1, f"loss {losses[-1]:.3f}")  # last: whoever listens may stop here
     finally:  # the end, Ctrl-C or an error: the last complete epoch is kept
         if state is not None and checkpoint is not None:
             state.save(checkpoint)
