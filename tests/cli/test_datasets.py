@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,37 @@ class TestNamesAsData:
         result = run("fit", name, "--root", root)
         assert result.exit_code == 1
         assert f"Error: {expected}" in result.stderr
+
+
+class TestExtract:
+    def test_folders_are_the_data_set(self, tmp_path: Path) -> None:
+        out = tmp_path / "new" / "sizes"
+        result = run("datasets", "extract", "bundled:sizes", out)
+        assert (result.exit_code, result.stdout) == (0, f"312 files written to '{out}'.\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its other styles are no parts of a folder
+            folders, packed = load_dataset(out), load_dataset("bundled:sizes")
+        assert sorted(folders.class_names) == sorted(packed.class_names)
+        assert sorted(folders.train.labels) == sorted(packed.train.labels) and len(folders.test) == len(packed.test)  # type: ignore[arg-type]
+        document = run_json("datasets", "extract", "sizes", tmp_path / "again")
+        assert document == {"name": "sizes", "out": str(tmp_path / "again"), "files": 312, "warnings": []}
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (("bundled:size", "out"), 1, "There is no bundled data set 'size'. Did you mean 'sizes'"),
+            (("photos.zip", "out"), 1, "'photos.zip' does not exist. Expected a ZIP archive"),
+            (("bundled:sizes",), 2, "Missing argument 'DIR'"),
+        ],
+    )
+    def test_errors(
+        self, arguments: tuple[str, ...], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = run("datasets", "extract", *arguments)
+        assert result.exit_code == code and message in result.stderr
+        assert not list(tmp_path.iterdir())
+
+    def test_unknown_command(self) -> None:
+        result = run("datasets", "extrakt", "a", "b")
+        assert result.exit_code == 2 and "Did you mean extract?" in result.stderr

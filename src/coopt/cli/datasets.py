@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coopt.cli.group import Group
 from coopt.cli.output import Output, command
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from coopt.data.benchmarks.status import BenchmarkStatus
 
 
-@command("datasets")
+@command("list")
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Also say what this folder has of the papers' data sets, and what is missing.",
 )
-def datasets(output: Output, root: Path | None) -> None:
+def listing(output: Output, root: Path | None) -> None:
     """List the data sets that coopt knows, and what a folder has of them.
 
     They are those of the papers, which lie below --root (or below what the variable COOPT_DATA_ROOT names) in the
     folders that are shown; the small ones that come with coopt; and those that other packages offer. Every command
     takes their names for DATA.
 
+    `coopt datasets extract` writes one that comes with coopt as folders of images.
+
     \b
     Examples:
       coopt datasets
       coopt datasets --root DATA
+      coopt datasets extract bundled:animals animals
     """
     from coopt.data.benchmarks.catalogue import BENCHMARKS
     from coopt.data.benchmarks.status import benchmark_status
@@ -58,6 +62,46 @@ def datasets(output: Output, root: Path | None) -> None:
     )
     documents = [_document(one, found[one.name]) for one in BENCHMARKS]
     output.result({"root": None if root is None else display_name(root), "datasets": [*documents, *smaller]})
+
+
+@command("extract")
+@click.argument("name")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def extract(output: Output, name: str, folder: Path) -> None:
+    """Write a data set that comes with coopt, or a ZIP archive of images, as folders.
+
+    Nothing needs it but people who want to look into folders: every command reads archives where they are. DIR must be
+    new or empty; it is there when all of it is.
+
+    \b
+    Examples:
+      coopt datasets extract bundled:animals animals
+      coopt datasets extract photos.zip photos
+    """
+    from coopt.data.file_names import display_name
+    from coopt.data.unpacking import archive_named, unpack_archive
+    from coopt.wording import counted
+
+    count = unpack_archive(archive_named(name), folder)
+    output.say(f"{counted(count, 'file')} written to '{display_name(folder)}'.")
+    output.result({"name": name, "out": display_name(folder), "files": count})
+
+
+@click.pass_context
+def _list_without_a_command(ctx: click.Context, **options: Any) -> None:
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(listing, **options)
+
+
+datasets = Group(
+    "datasets",
+    commands=[extract],
+    callback=_list_without_a_command,
+    params=listing.params,
+    help=listing.help,
+    invoke_without_command=True,
+    subcommand_metavar="[extract NAME DIR]",
+)
 
 
 def _say_known(output: Output, benchmarks: tuple[Benchmark, ...]) -> None:
