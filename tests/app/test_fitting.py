@@ -14,7 +14,7 @@ import coopt
 from coopt import app, events
 from coopt.app.fitting import DataRead
 from coopt.errors import DataError, Interrupted, InUseError, ParameterError, SavedFileError
-from coopt.events import Event, Progress, Said, Stage
+from coopt.events import Event, Progress, Said
 from tests.cli.conftest import COLOURS, run, run_json
 
 SHORT: dict[str, Any] = {"n_ctx": 2, "recipe": {"name": "fast", "epochs": 8, "views": 2, "lr": 0.02}}
@@ -40,7 +40,7 @@ def test_it_is_what_the_command_does(
     assert eval(result.command, {"coopt": coopt}).settings == result.settings  # it is there already
     assert result.accuracy == document["metrics"]["learned"]["accuracy"]
     assert result.estimator.class_names_ == tuple(sorted(COLOURS)) == result.class_names
-    assert {type(event) for event in heard} >= {DataRead, Progress, Stage}
+    assert {type(event) for event in heard} >= {DataRead, Progress}
     assert str(heard[0]).startswith("photos: 3 classes, 15 images to learn from, 3 held out.\nThere is no test part")
     losses = [event for event in heard if isinstance(event, Progress) and event.doing == "learning"]
     assert [event.done for event in losses] == [*range(9), 8] and "loss" in losses[-2].note

@@ -62,7 +62,7 @@ def test_lines_fit_the_terminal(
     save_image(long, (200, 40, 40), 0)
     names = ["a class with a name that fills a line of a usual terminal alone", "日本語の名前日本語の名前", "kite"]
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setattr("coopt.cli.prediction_printers._on_terminal", lambda: True)
+    monkeypatch.setattr("coopt.cli.predict._on_terminal", lambda: True)
     lines = run("predict", learned[0], long, "--classes", ",".join(names), "--topk", topk).stdout.splitlines()
     assert len(lines) == (2 if topk == 1 else 4)
     assert max(map(cell_len, lines)) <= columns

@@ -7,8 +7,7 @@ from dataclasses import asdict
 import click
 
 from coopt.backbones import BackboneInfo, list_backbones, local_backbones
-from coopt.cli.measures import percent
-from coopt.cli.output import Output, command
+from coopt.cli.output import Output, command, percent
 from coopt.wording import size_of
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from difflib import get_close_matches
 from functools import wraps
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from click.core import ParameterSource
 
 from coopt.cli.reference_config import is_reference_config, options_of
@@ -102,10 +104,6 @@ def _keys(command: click.Command) -> dict[str, tuple[click.Parameter, bool]]:
 
 
 def _read(file: Path, shown: str) -> dict[Any, Any]:
-    import yaml
-
-    from coopt.cli.yaml_text import read_yaml
-
     try:
         content = read_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -141,3 +139,21 @@ def _checked(parameter: click.Parameter, value: Any, what: str) -> Any:
     if not isinstance(value, str):
         raise ParameterError(f"{what} must be text. Got {value!r} instead; put quotes around it.")
     return value
+
+
+class _Loader(yaml.SafeLoader):
+    """Nothing but plain values, and 1e-2 is a number (YAML 1.1, which PyYAML reads, asks for 1.0e-2)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The values in a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or asks for more than plain values.
+    """
+    return yaml.load(text, Loader=_Loader)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coopt.cli.measures import percent
-from coopt.cli.output import Output
+from coopt.cli.output import Output, percent
 from coopt.data.bundled import BundledDataset
 from coopt.evaluation.metrics import Summary
 from coopt.methods.coop import CoOp

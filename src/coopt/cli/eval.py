@@ -18,7 +18,7 @@ from coopt.cli.options import (
     on_bad_image,
     precision,
 )
-from coopt.cli.output import Output, command
+from coopt.cli.output import MEASURES, Output, command, measures, say_mistakes
 from coopt.wording import counted
 
 
@@ -62,7 +62,6 @@ def eval(output: Output, **options: Any) -> None:
     """
     from coopt.app.evaluating import evaluate
     from coopt.app.requests import EvaluateRequest
-    from coopt.cli.measures import MEASURES, measures, say_mistakes
 
     result = evaluate(EvaluateRequest.of(**options))
     found = result.evaluation

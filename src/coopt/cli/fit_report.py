@@ -13,8 +13,7 @@ from coopt.app.fit_result import FitResult, Measured
 from coopt.app.fitting import DataRead
 from coopt.app.requests import FitRequest
 from coopt.backbones import local_backbones
-from coopt.cli.measures import MEASURES, measures, percent
-from coopt.cli.output import Output
+from coopt.cli.output import MEASURES, Output, measures, percent
 from coopt.data import display_name
 from coopt.data.bundled import PREFIX
 from coopt.methods.linear_probe import LinearProbe

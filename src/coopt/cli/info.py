@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coopt.cli.options import PROMPT
-from coopt.cli.output import Output, command
+from coopt.cli.output import Output, command, percent, percent_interval
 from coopt.data.file_names import display_name
 from coopt.wording import counted, size_of
 
@@ -50,7 +50,6 @@ def info(output: Output, prompt: Path) -> None:
 
 
 def _history(about: dict[str, Any]) -> list[list[str]]:
-    from coopt.cli.measures import percent, percent_interval
     from coopt.evaluation.metrics import accuracy_interval
 
     rows = []

@@ -17,7 +17,7 @@ from coopt.cli.options import (
     on_bad_image,
     precision,
 )
-from coopt.cli.output import Output, command
+from coopt.cli.output import MEASURES, Output, command, measures, say_mistakes
 from coopt.wording import counted
 
 
@@ -54,7 +54,6 @@ def zero_shot(output: Output, **options: Any) -> None:
     """
     from coopt.app.evaluating import zero_shot as measure
     from coopt.app.requests import ZeroShotRequest
-    from coopt.cli.measures import MEASURES, measures, say_mistakes
     from coopt.data.file_names import display_name
 
     result = measure(ZeroShotRequest.of(**options))
