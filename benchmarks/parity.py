@@ -90,7 +90,7 @@ def estimator_of(backbone: Backbone, case: dict, path: str) -> CoOp | CoCoOp:
         model = CoCoOp(backbone, **options)
     else:
         model = CoOp(backbone, csc=case.get("csc", False), position=case.get("position", "end"), **options)
-    model._check_parameters()
+    model.check_parameters()
     model._set_classes(backbone, case["classnames"], named=True)
     return model
 

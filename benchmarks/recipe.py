@@ -22,6 +22,8 @@ import numpy as np
 import torch
 import yaml
 
+from coopt.runtime import Runtime
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
@@ -100,7 +102,7 @@ class Task:
         """One fit."""
         sample = few_shot(self.dataset, shots, seed).train
         names = list(self.dataset.class_names)
-        model = CoOp(self.backbone, seed=seed, class_names=names, cache=self.cache, **parameters)
+        model = CoOp(self.backbone, seed=seed, class_names=names, runtime=Runtime(cache=self.cache), **parameters)
         model.fit(list(sample.paths), list(sample.labels))
         epochs = model.recipe_.epochs_for(shots)
         passes = epochs * len(batch_order(len(sample), 0, model.recipe_, seed))

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 from coopt.backbones import Backbone, Preprocessing
 from coopt.backbones.protocol import Precision
 from coopt.methods.cocoop import CoCoOp, initial_meta_net
+from coopt.runtime import Runtime
 from coopt.text.encode import TextEncoder, TextPath
 from coopt.text.layout import context_prompts
 from coopt.text.memory import Memory, StepMemory
@@ -102,9 +103,11 @@ class ConditionalStep(Step):
         """See `Step.step`; the gradients of all tensors in a row."""
         path, precision = PATH_AND_PRECISION[name]
         model = CoCoOp(
-            self.backbone, text_path=path, precision=precision, memory=memory, recipe={"batch_size": len(self.pixels)}
+            self.backbone,
+            runtime=Runtime(text_path=path, precision=precision, memory=memory),
+            recipe={"batch_size": len(self.pixels)},
         )
-        model._check_parameters()
+        model.check_parameters()
         model._set_classes(self.backbone, self.names, named=True)
         start = {"context": self.start, **initial_meta_net(self.backbone, 1)}
         learned = {key: tensor.to(self.backbone.device).clone().requires_grad_() for key, tensor in start.items()}

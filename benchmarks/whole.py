@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from coopt.runtime import Runtime
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
@@ -33,7 +35,7 @@ def measure(backbone: Backbone, precision: Any, arguments: argparse.Namespace) -
     names = [name if drawn.index(name) == i else f"{name} {i}" for i, name in enumerate(drawn)]  # a few come twice
     targets = torch.arange(arguments.shots * len(names)) % len(names)
     features = torch.randn(len(targets), backbone.embed_dim, generator=torch.Generator().manual_seed(0))
-    model = CoOp(backbone, n_ctx=16, class_names=names, precision=precision, verbose=False)
+    model = CoOp(backbone, n_ctx=16, class_names=names, runtime=Runtime(precision=precision, verbose=False))
     forget_peak()
     before = peak_bytes()
     taken = seconds(lambda: model.fit(features, targets))

@@ -14,7 +14,8 @@ import torch
 import coopt
 from coopt import threads
 from coopt.errors import BusyMachineWarning, ParameterError
-from coopt.threads import SMALL, WAITING, Runtime, busy_cores, idle_cores, set_up_threads, threads_for, usable_cores
+from coopt.runtime import Runtime
+from coopt.threads import SMALL, WAITING, busy_cores, idle_cores, set_up_threads, threads_for, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def statistics(*, busy: int, idle: int) -> str:
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5, "many"])
 def test_other_numbers_of_threads_are_refused(threads: object, unchecked: None) -> None:
     with pytest.raises(ParameterError, match=r"The 'threads' parameter of Runtime must be an int >= 1, 'auto' or None"):
-        Runtime(threads)  # type: ignore[arg-type]
+        Runtime(threads=threads)  # type: ignore[arg-type]
 
 
 def test_a_runtime_holds_within_its_context() -> None:

@@ -19,7 +19,7 @@ from .methods.text_bias import TextBias as TextBias
 from .methods.text_transformation import TextTransformation as TextTransformation
 from .methods.tip_adapter import TipAdapter as TipAdapter
 from .methods.zero_shot import ZeroShot as ZeroShot
-from .threads import Runtime as Runtime
+from .runtime import Runtime as Runtime
 from .training.recipe import Recipe as Recipe
 
 __version__: str

@@ -13,10 +13,11 @@ import dataclasses
 import inspect
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from coopt.errors import ParameterError
 from coopt.wording import subject
@@ -52,7 +53,7 @@ class Parameter:
         doc: the same, for readers of Python.
         option: whether the command line has an option for it; the others are set by `--set NAME=VALUE`.
         metavar: what stands for the value in that option's help.
-        shown_default: what that option's help says of the default: its value (True), nothing (False).
+        shown_default: what that option's help says of the default: its value (True), nothing (False), or this text.
         positional: whether it may be given without its name.
     """
 
@@ -70,7 +71,7 @@ class Parameter:
     doc: str = ""
     option: bool = False
     metavar: str | None = None
-    shown_default: bool = True
+    shown_default: bool | str = True
     positional: bool = False
 
     @property
@@ -175,7 +176,7 @@ def parameter(
     doc: str = "",
     option: bool = False,
     metavar: str | None = None,
-    shown_default: bool = True,
+    shown_default: bool | str = True,
     kw_only: bool = True,
 ) -> Any:
     """Declares a parameter of a class: `n_ctx: int | None = parameter(default=None, low=1)`.
@@ -205,9 +206,9 @@ def _made(name: str, annotation: Any, declared: dataclasses.Field[Any]) -> Param
     words = set(re.findall(r"\w+", annotation if isinstance(annotation, str) else _text_of(annotation)))
     given = dict(declared.metadata[_DECLARED])
     kinds: dict[str, Kind] = {"bool": "bool", "float": "number", "int": "int", "str": "text"}
-    simple = words <= {*kinds, "None", "Optional", "typing"}
-    plain = next((kind for word, kind in kinds.items() if simple and word in words), "other")
-    kind: Kind = "choice" if given["choices"] else cast(Kind, plain)
+    types = words - {"None", "Optional", "typing"} - ({"int"} if "float" in words else set())
+    plain = kinds.get(next(iter(types)), "other") if len(types) == 1 else "other"
+    kind: Kind = "choice" if given["choices"] else plain
     none = bool(words & {"None", "Optional", "NoneType"}) or declared.default is None
     return Parameter(name=name, kind=kind, default=declared.default, none=none, **given)
 
@@ -248,6 +249,11 @@ class Declared:
         cls.parameters_declared = tuple(sorted(every.values(), key=lambda one: not one.positional))
         if "__init__" not in vars(cls):
             cls.__init__ = _constructor(cls)  # type: ignore[method-assign]
+        if vars(cls).get("__doc__"):
+            cls.__doc__ = _with_parameters(vars(cls)["__doc__"], cls.parameters_declared)
+
+    def __init_post__(self) -> None:
+        """Called by the constructor, last."""
 
     @classmethod
     def _unexpected(cls, name: str, value: Any) -> Exception:
@@ -299,6 +305,22 @@ class Declared:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
+def _with_parameters(text: str, parameters: tuple[Parameter, ...]) -> str:
+    """A class's docstring with a section of its parameters, before that of its attributes or of what it raises."""
+    described = [f"{one.name}: {one.doc or one.help}" for one in parameters if one.doc or one.help]
+    wrapped = [
+        line
+        for one in described
+        for line in textwrap.wrap(one, 120, initial_indent=" " * 8, subsequent_indent=" " * 12)
+    ]
+    head, found, rest = "", "", ""
+    for section in ("\n    Attributes:\n", "\n    Raises:\n"):
+        head, found, rest = text.partition(section)
+        if found:
+            break
+    return head.rstrip() + "\n\n" + "\n".join(["    Args:", *wrapped]) + "\n" + (found + rest if found else "    ")
+
+
 def _constructor(cls: type[Declared]) -> Callable[..., None]:
     """`__init__` for the declared parameters, with the signature that it stands for."""
     declared = cls.parameters_declared
@@ -324,6 +346,7 @@ def _constructor(cls: type[Declared]) -> Callable[..., None]:
             raise type(self)._unexpected(name, given[name])
         for one in declared:
             setattr(self, one.name, given.get(one.name, one.default))
+        self.__init_post__()
 
     __init__.__signature__ = inspect.Signature([first, *parameters], return_annotation=None)  # type: ignore[attr-defined]
     __init__.__qualname__, __init__.__module__ = f"{cls.__qualname__}.__init__", cls.__module__

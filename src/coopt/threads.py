@@ -3,7 +3,8 @@
 torch's threads meet after every operation, and where nothing else is said they wait there by spinning: on a machine with
 another busy process a step then takes several times as long as it need, since the one that is waited for does not run while
 the other spins. OpenMP reads how to wait when torch is loaded, once: the command line says it before (`set_up_threads`), and
-Python programs set OMP_WAIT_POLICY=PASSIVE themselves. How many threads there are can be said at any time (`Runtime`).
+Python programs set OMP_WAIT_POLICY=PASSIVE themselves. How many threads there are can be said at any time
+(`coopt.Runtime`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
 
-from coopt.errors import BusyMachineWarning, ParameterError
-from coopt.wording import subject
+from coopt.errors import BusyMachineWarning
 
 SMALL = 1e9
 """Floating-point operations below which handing work to threads costs more than it saves.
@@ -56,49 +54,7 @@ def set_up_threads() -> None:
         os.environ.setdefault(name, value)
 
 
-@dataclass
-class Runtime:
-    """How the machine is used while it computes. Nothing of it decides what is learned, but for rounding (1e-6).
-
-        with coopt.Runtime(threads="auto"):
-            model.fit(images, labels)
-
-    Args:
-        threads: how many threads compute: a number; "auto" for as many as there are cores that other processes leave
-            idle, looked at here and again whenever something is learned; None for torch's own choice, which is all cores.
-            The same number gives the same bits; another one moves results by rounding.
-
-    Raises:
-        ParameterError: `threads` is none of these.
-    """
-
-    threads: int | Literal["auto"] | None = None
-    _before: list[tuple[int, Token[bool]]] = field(default_factory=list, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        number = isinstance(self.threads, int) and not isinstance(self.threads, bool) and self.threads >= 1
-        if not number and self.threads not in ("auto", None):
-            raise ParameterError(
-                f"{subject('threads', 'Runtime')} must be an int >= 1, 'auto' or None. Got {self.threads!r} instead."
-            )
-
-    def __enter__(self) -> Runtime:
-        import torch
-
-        self._before.append((torch.get_num_threads(), _adapting.set(self.threads == "auto")))
-        if self.threads is not None:
-            torch.set_num_threads(idle_cores() if self.threads == "auto" else self.threads)
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        import torch
-
-        threads, token = self._before.pop()
-        _adapting.reset(token)
-        torch.set_num_threads(threads)
-
-
-_adapting: ContextVar[bool] = ContextVar("coopt_threads_adapt", default=False)
+adapting: ContextVar[bool] = ContextVar("coopt_threads_adapt", default=False)
 """Whether the number of threads follows the load."""
 
 
@@ -112,7 +68,7 @@ def threads_for(operations: int) -> Iterator[None]:
     small = operations <= SMALL
     if not small and before > 1:
         _warn_of_spinning()
-    if not small and _adapting.get():
+    if not small and adapting.get():
         torch.set_num_threads(idle_cores())
     elif not small or before == 1:
         yield

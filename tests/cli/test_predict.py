@@ -22,6 +22,7 @@ from coopt.app.classifying import predictions
 from coopt.app.prediction_rows import Row, Shape
 from coopt.cli import main
 from coopt.methods.base import ClipClassifier
+from coopt.runtime import Runtime
 
 from .conftest import COLOURS, run, run_json, save_image
 
@@ -186,7 +187,11 @@ def test_precision(learned: tuple[Path, Path], mixed: Path, arithmetics: set[str
     rough = run_json("predict", learned[0], mixed, "--precision", "bf16")
     assert arithmetics == {"cpu+bf16"}
     read = [row for row in rough["predictions"] if row.get("class") is not None]
-    expected = coopt.load(learned[0], precision="bf16").predict_proba([row["path"] for row in read]).max(axis=1)
+    expected = (
+        coopt.load(learned[0], runtime=Runtime(precision="bf16"))
+        .predict_proba([row["path"] for row in read])
+        .max(axis=1)
+    )
     assert [row["probability"] for row in read] == expected.tolist()
     assert exact["predictions"] != rough["predictions"]
 

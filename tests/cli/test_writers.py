@@ -12,6 +12,7 @@ import pytest
 
 import coopt
 from coopt.errors import InUseError
+from coopt.runtime import Runtime
 from tests.test_locks import Holder, hold  # noqa: F401 - a fixture
 
 from .conftest import run
@@ -131,7 +132,7 @@ def test_python_refuses_too(
     with pytest.raises(InUseError, match=f"Process {writer.pid} on .* choose another folder."):
         coopt.load(learned[0]).save(folder)
     images = sorted(learned[1].rglob("*.png"))
-    model = coopt.CoOp(clip, n_ctx=2, recipe={"epochs": 1}, checkpoint=file, cache=False)
+    model = coopt.CoOp(clip, n_ctx=2, recipe={"epochs": 1}, runtime=Runtime(checkpoint=file, cache=False))
     with pytest.raises(InUseError, match=f"Process {writer.pid} on .* choose another checkpoint."):
         model.fit(images, [path.parent.name for path in images])
     assert not file.exists()

@@ -21,6 +21,7 @@ from coopt.methods import cocoop
 from coopt.methods.cocoop import CoCoOp, image_contexts, initial_meta_net
 from coopt.methods.coop import CoOp
 from coopt.methods.reference_checkpoint import load_reference_checkpoint
+from coopt.runtime import Runtime
 from coopt.text.encode import TextEncoder
 from coopt.text.layout import context_prompts
 from tests.checkpoints import GOLDEN, recorded_cocoop, save_checkpoint
@@ -32,7 +33,7 @@ FEW = {"lr": 0.02, "epochs": 25}
 
 @pytest.fixture(scope="module")
 def fitted(backbone: Backbone, features: Any, labels: Any) -> CoCoOp:
-    model = CoCoOp(backbone, recipe=FEW, cache=False).fit(features, labels)
+    model = CoCoOp(backbone, recipe=FEW, runtime=Runtime(cache=False)).fit(features, labels)
     assert isinstance(model, CoCoOp)
     return model
 
@@ -41,7 +42,7 @@ def with_state(backbone: Backbone, state: dict[str, Tensor], **parameters: Any) 
     """A fitted CoCoOp with this context and meta-net."""
     model = CoCoOp(backbone, init=None, **parameters)
     model._set_classes(backbone, NAMES, named=True)
-    model._check_parameters()
+    model.check_parameters()
     model._set_state(state)
     return model
 
@@ -73,7 +74,7 @@ def test_loss_and_gradients_are_those_of_the_definition(
     path: str, memory: int, backbone: Backbone, features: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, targets = torch.from_numpy(features[:5]), torch.tensor([0, 3, 1, 2, 1])
-    model = with_state(backbone, random_state(backbone), text_path=path)
+    model = with_state(backbone, random_state(backbone), runtime=Runtime(text_path=path))
     monkeypatch.setattr("coopt.text.encode.automatic_memory", lambda device: memory)
 
     leaves, theirs = ({k: v.clone().requires_grad_() for k, v in random_state(backbone).items()} for _ in range(2))
@@ -150,7 +151,7 @@ def test_learning_lowers_the_loss_and_moves_all_tensors(backbone: Backbone, fitt
 
 def test_recipes_mean_cocoops(backbone: Backbone, features: Any, labels: Any) -> None:
     paper = CoCoOp(backbone, recipe="paper")
-    paper._check_parameters()
+    paper.check_parameters()
     assert (paper.recipe_.batch_size, paper.recipe_.epochs, paper.recipe_.optimizer) == (1, 10, "sgd")
     changed = CoCoOp(backbone, recipe={"name": "paper", "epochs": 1}).fit(features, labels)
     assert isinstance(changed, CoCoOp) and changed.recipe_.batch_size == 1

@@ -21,6 +21,7 @@ from coopt.data import Features
 from coopt.errors import BackboneMismatchError, DataError, ParameterError, SavedFileError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.saving import METHODS
+from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 from tests.models import small_open_clip
 
@@ -47,7 +48,7 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=METHOD_PARAMETERS)
 def estimator(request: pytest.FixtureRequest, backbone: Backbone) -> ClipClassifier:
     cls = METHODS[request.param.split("-")[0]]
-    return cls(backbone, cache=False, **METHOD_PARAMETERS[request.param])
+    return cls(backbone, runtime=Runtime(cache=False), **METHOD_PARAMETERS[request.param])
 
 
 @pytest.fixture
@@ -261,7 +262,9 @@ def test_edited_descriptions_are_refused(change: dict, message: str, backbone: A
 
 
 def test_grid_search_over_n_ctx(backbone: Backbone, features: Any, labels: Any) -> None:
-    search = GridSearchCV(coopt.CoOp(backbone, recipe=FEW, cache=False), {"n_ctx": [1, 2]}, cv=2, error_score="raise")
+    search = GridSearchCV(
+        coopt.CoOp(backbone, recipe=FEW, runtime=Runtime(cache=False)), {"n_ctx": [1, 2]}, cv=2, error_score="raise"
+    )
     assert search.fit(features, labels).best_params_["n_ctx"] in (1, 2)
     assert search.best_estimator_.context_.shape == (search.best_params_["n_ctx"], backbone.text.width)
 
@@ -287,10 +290,14 @@ def test_grid_search_over_paths(backbone: Backbone, pictures: Any) -> None:
         ("CoCoOp", {"init": " _"}, "must be words such as 'a photo of a', or be left out. Got ' _' instead."),
         ("CoOp", {"csc": "yes"}, "The 'csc' parameter of CoOp must be True or False. Got 'yes' instead."),
         ("CoOp", {"position": "top"}, "must be one of end, middle, front. Got 'top'"),
-        ("CoOp", {"precision": "fp16"}, "must be one of auto, fp32, bf16. Got 'fp16'"),
-        ("CoOp", {"text_path": "slow"}, "must be one of auto, fast, reference. Got 'slow'"),
         ("CoOp", {"on_bad_image": "ignore"}, "must be 'fail' or 'skip'. Got 'ignore'"),
-        ("CoOp", {"cache": 3}, "The 'cache' parameter of CoOp must be True, False or a FeatureCache. Got 3"),
+        (
+            "CoOp",
+            {"runtime": Runtime(cache=3)},
+            "The 'cache' parameter of Runtime must be True, False or a FeatureCache. Got 3",
+        ),
+        ("CoOp", {"runtime": Runtime(memory="much")}, "must be 'auto', a number of bytes, or a text such as '4G'"),
+        ("CoOp", {"runtime": "cpu"}, "The 'runtime' parameter of CoOp must be a coopt.Runtime or None. Got 'cpu'"),
         ("CoOp", {"recipe": "best"}, "must be one of fast, paper. Got 'best'"),
         ("LinearProbe", {"C": 0}, "The 'C' parameter of LinearProbe must be None or a number > 0. Got 0 instead."),
         ("ZeroShot", {"templates": "no name"}, "exactly once"),

@@ -22,6 +22,7 @@ from coopt.errors import (
 )
 from coopt.methods.coop import CoOp
 from coopt.prompts.templates import template_features
+from coopt.runtime import Runtime
 from coopt.training import loop
 from coopt.training.recipe import CSC_RECIPES, RECIPES
 from tests.methods.conftest import NAMES
@@ -46,13 +47,13 @@ def test_learning_lowers_the_loss(backbone: Backbone, features: Any, labels: Any
 @pytest.mark.parametrize("recipe", ["paper", FEW])
 def test_paths_learn_the_same(recipe: Any, backbone: Backbone, features: Any, labels: Any) -> None:
     recipe = {"name": "paper", "epochs": 3} if recipe == "paper" else recipe
-    fast = CoOp(backbone, n_ctx=2, recipe=recipe, text_path="fast").fit(features, labels)
-    slow = CoOp(backbone, n_ctx=2, recipe=recipe, text_path="reference").fit(features, labels)
+    fast = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(text_path="fast")).fit(features, labels)
+    slow = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(text_path="reference")).fit(features, labels)
     assert torch.allclose(fast.context_, slow.context_, atol=1e-4)
 
 
 def test_bf16_learns_too(backbone: Backbone, features: Any, labels: Any) -> None:
-    model = CoOp(backbone, n_ctx=2, recipe=FEW, precision="bf16").fit(features, labels)
+    model = CoOp(backbone, n_ctx=2, recipe=FEW, runtime=Runtime(precision="bf16")).fit(features, labels)
     assert model.context_.dtype is torch.float32 and model.score(features, labels) > 0.9
 
 
@@ -111,8 +112,8 @@ def test_a_killed_run_goes_on(backbone: Any, pictures: Any, tmp_path: Path, monk
     """Stopped in the middle and fitted again, with fresh views every epoch: the same bits as without the stop."""
     paths, labels = pictures
     recipe = {"name": "paper", "epochs": 6, "batch_size": 5}
-    expected = CoOp(backbone, n_ctx=2, recipe=recipe, cache=False).fit(paths, labels)
-    model = CoOp(backbone, n_ctx=2, recipe=recipe, cache=False, checkpoint=tmp_path / "c.safetensors")
+    expected = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(cache=False)).fit(paths, labels)
+    model = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(cache=False, checkpoint=tmp_path / "c.safetensors"))
     original = loop._epoch
 
     def stop_in_the_fourth(*args: Any) -> float:
@@ -130,11 +131,11 @@ def test_a_killed_run_goes_on(backbone: Any, pictures: Any, tmp_path: Path, monk
 
 @pytest.mark.parametrize("change", [{"n_ctx": 3}, {"seed": 2}, {"position": "front"}, {"recipe": {**FEW, "lr": 0.1}}])
 def test_a_checkpoint_is_of_one_run(change: dict, backbone: Any, features: Any, labels: Any, tmp_path: Path) -> None:
-    model = CoOp(backbone, n_ctx=2, recipe=FEW, checkpoint=tmp_path / "c").fit(features, labels)
+    model = CoOp(backbone, n_ctx=2, recipe=FEW, runtime=Runtime(checkpoint=tmp_path / "c")).fit(features, labels)
     with pytest.raises(TrainingError, match="another run"):
         model.set_params(**change).fit(features, labels)
     with pytest.raises(TrainingError, match="another run"):
-        CoOp(backbone, n_ctx=2, recipe=FEW, checkpoint=tmp_path / "c").fit(features + 1, labels)
+        CoOp(backbone, n_ctx=2, recipe=FEW, runtime=Runtime(checkpoint=tmp_path / "c")).fit(features + 1, labels)
 
 
 def test_bad_images_are_named_and_skipped_or_refused(backbone: Backbone, pictures: Any, tmp_path: Path) -> None:

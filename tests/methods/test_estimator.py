@@ -13,12 +13,12 @@ from sklearn.pipeline import make_pipeline
 import coopt
 from coopt.errors import ParameterError
 from coopt.methods.estimator import Estimator, check_fitted
+from coopt.parameters import parameter
 
 
 class Nearest(Estimator):
-    def __init__(self, k: int = 1, *, words: str | None = None) -> None:
-        self.k = k
-        self.words = words
+    k: int = parameter(default=1, kw_only=False)
+    words: str | None = parameter(default=None)
 
 
 class Theirs(ClassifierMixin, BaseEstimator):

@@ -23,6 +23,7 @@ from coopt.errors import DataError, SavedFileError, SkippedImageWarning, Unsuppo
 from coopt.evaluation.protocols import few_shot_problem
 from coopt.methods.image_tuning import ImageEncoderTuning, TrainingPixels
 from coopt.prompts.templates import template_features
+from coopt.runtime import Runtime
 from coopt.training import loop
 from coopt.training.recipe import Recipe
 from tests.evaluation.jobs import job_of, result_of
@@ -91,11 +92,11 @@ def test_features_are_refused(backbone: Backbone, features: Any, pixels: Any, la
 def test_the_feature_cache_is_left_alone(backbone: Backbone, pictures: Any, tmp_path: Path) -> None:
     paths, labels = pictures
     cache = FeatureCache(tmp_path)
-    frozen = coopt.ZeroShot(backbone, cache=cache).fit(paths, labels)
+    frozen = coopt.ZeroShot(backbone, runtime=Runtime(cache=cache)).fit(paths, labels)
     expected = frozen.logits(paths)
     entries = cache.size().entries
-    model = ImageEncoderTuning(backbone, recipe=STEP, cache=cache).fit(paths, labels)
-    uncached = ImageEncoderTuning(backbone, recipe=STEP, cache=False).fit(paths, labels)
+    model = ImageEncoderTuning(backbone, recipe=STEP, runtime=Runtime(cache=cache)).fit(paths, labels)
+    uncached = ImageEncoderTuning(backbone, recipe=STEP, runtime=Runtime(cache=False)).fit(paths, labels)
     assert (model.logits(paths) == uncached.logits(paths)).all() and not np.allclose(model.logits(paths), expected)
     assert cache.size().entries == entries and (frozen.logits(paths) == expected).all()
 
@@ -106,7 +107,7 @@ def test_statistics_of_batch_normalisation_stay() -> None:
     net = open_clip.CLIP(32, vision, TEXT)
     backbone = ClipBackbone(net, "test:RN", ClipTokenizer(), Preprocessing(size=(32, 32)))
     pixels, labels = torch.randn(6, 3, 32, 32), ["a", "b"] * 3
-    model = ImageEncoderTuning(backbone, recipe=STEP, cache=False).fit(pixels, labels)
+    model = ImageEncoderTuning(backbone, recipe=STEP, runtime=Runtime(cache=False)).fit(pixels, labels)
     before, after = dict(net.visual.named_buffers()), dict(model.tower_.get_submodule("visual").named_buffers())
     assert any("running_mean" in name for name in before)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -140,7 +141,7 @@ def test_views_follow_the_recipe(backbone: Backbone, pictures: Any) -> None:
 def test_a_killed_run_goes_on(backbone: Any, pictures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, labels = pictures
     expected = ImageEncoderTuning(backbone, recipe=FEW).fit(paths, labels).logits(paths)
-    model = ImageEncoderTuning(backbone, recipe=FEW, checkpoint=tmp_path / "c.safetensors")
+    model = ImageEncoderTuning(backbone, recipe=FEW, runtime=Runtime(checkpoint=tmp_path / "c.safetensors"))
     original = loop._epoch
 
     def stop_in_the_third(*args: Any) -> float:

@@ -17,6 +17,7 @@ from coopt.data import Features, as_class_names
 from coopt.errors import CooptError, DataError
 from coopt.evaluation import evaluate
 from coopt.methods.inputs import is_pixels
+from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -58,7 +59,7 @@ NO_NAMES: list[tuple[Any, str]] = [
 
 @pytest.fixture
 def model(backbone: Backbone, features: Any, labels: Any) -> coopt.CoOp:
-    return coopt.CoOp(backbone, n_ctx=1, recipe={"epochs": 1}, cache=False).fit(features, labels)  # type: ignore
+    return coopt.CoOp(backbone, n_ctx=1, recipe={"epochs": 1}, runtime=Runtime(cache=False)).fit(features, labels)  # type: ignore
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -247,10 +248,10 @@ def test_parameters_may_be_numpys(
 ) -> None:
     """As a search over np.arange gives them."""
     recipe = {} if cls in ("LinearProbe", "ZeroShot") else {"recipe": {"epochs": 1}}
-    model = getattr(coopt, cls)(backbone, cache=False, **recipe, **parameters).fit(features, labels)
+    model = getattr(coopt, cls)(backbone, runtime=Runtime(cache=False), **recipe, **parameters).fit(features, labels)
     loaded = coopt.load(model.save(tmp_path / "prompt"), backbone)
     assert saved.items() <= loaded.get_params().items() and (loaded.logits(features) == model.logits(features)).all()
-    plain = getattr(coopt, cls)(backbone, cache=False, **recipe, **saved).fit(features, labels)
+    plain = getattr(coopt, cls)(backbone, runtime=Runtime(cache=False), **recipe, **saved).fit(features, labels)
     assert (plain.logits(features) == model.logits(features)).all()
 
 

@@ -22,6 +22,7 @@ from coopt.data.cache import FeatureKey
 from coopt.errors import BackboneError, CooptError, DataError, SavedFileError, TrainingError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.saving import METHODS
+from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 
 TEXT_WEIGHT, IMAGE_WEIGHT = "transformer.resblocks.0.mlp.c_fc.weight", "visual.conv1.weight"
@@ -40,7 +41,7 @@ def broken(backbone: Backbone, weight: str, value: float, where: int = 0) -> Bac
 
 def make(method: str, backbone: Backbone, **options: Any) -> Any:
     recipe = {} if method in ("zero_shot", "linear_probe") else {"recipe": QUICK}
-    return METHODS[method](backbone, cache=False, **recipe, **options)
+    return METHODS[method](backbone, runtime=Runtime(cache=False), **recipe, **options)
 
 
 @contextmanager
@@ -67,13 +68,15 @@ def test_the_class_is_named_that_has_the_broken_token(backbone: Backbone, featur
     bad = broken(backbone, "token_embedding.weight", float("nan"), token * backbone.text.width)
     said = "The text feature of the class 'cat' is not finite (NaN or infinite) (1 of 3 classes): the weight 'token_emb"
     with refused(said, kind=BackboneError):
-        coopt.ZeroShot(bad, text_path="reference").fit_classes(["dog", "cat", "horse"])
+        coopt.ZeroShot(bad, runtime=Runtime(text_path="reference")).fit_classes(["dog", "cat", "horse"])
     with refused("the weight 'token_embedding.weight'"):  # classes that attend together go wrong together
         coopt.ZeroShot(bad).fit_classes(["dog", "cat", "horse"])
-    sound = coopt.ZeroShot(bad, text_path="reference").fit_classes(["dog", "horse"])  # the broken token is not used
+    sound = coopt.ZeroShot(bad, runtime=Runtime(text_path="reference")).fit_classes(
+        ["dog", "horse"]
+    )  # the broken token is not used
     with refused(said):
         sound.with_classes(["dog", "cat", "horse"])
-    conditional = coopt.CoCoOp(bad, n_ctx=1, recipe=QUICK, text_path="reference").fit(
+    conditional = coopt.CoCoOp(bad, n_ctx=1, recipe=QUICK, runtime=Runtime(text_path="reference")).fit(
         features[:4], ["dog", "horse"] * 2
     )
     with refused(
@@ -110,7 +113,7 @@ def test_bf16_is_doubted_only_where_it_was_used(backbone: Backbone, monkeypatch:
 
     monkeypatch.setattr(templates, "TextEncoder", Overflowing)
     with pytest.raises(BackboneError, match=r"the weights of golden.* are finite, so use precision='fp32'\.$"):
-        coopt.ZeroShot(backbone, precision="bf16").fit_classes(NAMES)
+        coopt.ZeroShot(backbone, runtime=Runtime(precision="bf16")).fit_classes(NAMES)
     with refused(
         "The text feature of the class 'forest_road' is not finite (NaN or infinite) (4 of 4 classes): the wei"
     ):
@@ -171,7 +174,7 @@ def test_cached_features_without_a_direction_are_made_again(
     extract_features(backbone, paths, cache=cache)
     cache.put_many({key: np.full(backbone.embed_dim, value, np.float32) for key in keys})
     assert torch.equal(extract_features(backbone, paths, cache=cache).features, expected)
-    model: ClipClassifier = coopt.ZeroShot(backbone, cache=cache).fit_classes(sorted(set(labels)))
+    model: ClipClassifier = coopt.ZeroShot(backbone, runtime=Runtime(cache=cache)).fit_classes(sorted(set(labels)))
     assert (model.logits(paths) == model.logits(expected[0])).all()
 
 

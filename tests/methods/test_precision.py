@@ -17,6 +17,7 @@ from coopt.data import FeatureCache, extract_features
 from coopt.errors import ParameterError, PrecisionWarning
 from coopt.methods.saving import METHODS
 from coopt.prompts.templates import template_features
+from coopt.runtime import Runtime
 
 QUICK = {"epochs": 2, "views": 2}
 SEEN = {"fp32": {"cpu"}, "bf16": {"cpu+bf16"}}
@@ -25,7 +26,7 @@ BOTH = [name for name, cls in METHODS.items() if "precision" in cls().get_params
 
 def make(method: str, backbone: Backbone, precision: str, **options: Any) -> Any:
     recipe = {} if method == "zero_shot" else {"recipe": QUICK}
-    return METHODS[method](backbone, precision=precision, **recipe | options)
+    return METHODS[method](backbone, runtime=Runtime(precision=precision), **recipe | options)
 
 
 @pytest.mark.parametrize("precision", SEEN)
@@ -59,13 +60,18 @@ def test_fp32_is_the_tower_itself(backbone: Backbone, pictures: Any) -> None:
     pixels = torch.cat([pixels, pixels[-1:].expand(32 - len(pixels), -1, -1, -1)])  # as a small model's batches are
     exact = backbone.encode_image(pixels)[: len(paths)]
     assert torch.equal(model.image_features(paths).features[0], exact)
-    rough = coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"]).image_features(paths).features[0]
+    rough = (
+        coopt.ZeroShot(backbone, runtime=Runtime(precision="bf16"))
+        .fit_classes(["red", "blue"])
+        .image_features(paths)
+        .features[0]
+    )
     assert 0 < (rough - exact).norm() / exact.norm() < 0.02
 
 
 @pytest.mark.parametrize("precision", SEEN)
 def test_pixels_are_encoded_as_asked(precision: Any, backbone: Backbone, pixels: Any) -> None:
-    model = coopt.ZeroShot(backbone, precision=precision).fit_classes(["red", "blue"])
+    model = coopt.ZeroShot(backbone, runtime=Runtime(precision=precision)).fit_classes(["red", "blue"])
     expected = extract_features(backbone, pixels, precision=precision).features
     assert torch.equal(model.image_features(pixels).features, expected)
 
@@ -75,7 +81,7 @@ def test_fresh_views_are_encoded_as_asked(precision: Any, backbone: Backbone, pi
     from coopt.training.batches import generator_for
 
     paths, labels = pictures
-    model = coopt.CoOp(backbone, n_ctx=2, recipe={"name": "paper", "epochs": 1}, precision=precision)
+    model = coopt.CoOp(backbone, n_ctx=2, recipe={"name": "paper", "epochs": 1}, runtime=Runtime(precision=precision))
     model.fit(paths, labels)
     seed = int(torch.randint(2**31, (), generator=generator_for(model.seed, 0, 2)))
     expected = extract_features(backbone, paths, views=[seed], precision=precision).features[0]
@@ -85,7 +91,7 @@ def test_fresh_views_are_encoded_as_asked(precision: Any, backbone: Backbone, pi
 def test_a_tuned_image_encoder_predicts_as_it_learned(backbone: Backbone, pictures: Any) -> None:
     paths, labels = pictures
     recipe = {"lr": 0.001, "epochs": 1, "batch_size": 6, "views": 1}
-    model = coopt.ImageEncoderTuning(backbone, recipe=recipe, precision="bf16").fit(paths, labels)
+    model = coopt.ImageEncoderTuning(backbone, recipe=recipe, runtime=Runtime(precision="bf16")).fit(paths, labels)
     expected = extract_features(backbone.with_image_tower(model.tower_), paths).features
     assert torch.equal(model.image_features(paths).features, expected)
 
@@ -98,7 +104,7 @@ def test_a_loaded_prompt_keeps_its_precision_unless_told_otherwise(
     model = make(method, backbone, "bf16").fit(paths, labels)
     folder = model.save(tmp_path / "prompt")
     assert (coopt.load(folder, backbone).logits(paths) == model.logits(paths)).all()
-    exact = coopt.load(folder, backbone, precision="fp32")
+    exact = coopt.load(folder, backbone, runtime=Runtime(precision="fp32"))
     assert torch.equal(exact.image_features(paths).features, extract_features(backbone, paths).features)
     again = coopt.load(exact.save(tmp_path / "again"), backbone)
     assert again.get_params()["precision"] == "fp32" and (again.logits(paths) == exact.logits(paths)).all()
@@ -123,13 +129,14 @@ def test_auto_is_the_faster_and_says_which(
     cost_of_bf16(cost)
     paths, labels = pictures
     model = make(method, backbone, "auto", cache=FeatureCache(tmp_path / "cache")).fit(paths, labels)
-    assert (model.precision, model.precision_) == ("auto", used) == (clone(model).precision, model.image_precision)
+    assert (model.machine.precision, model.precision_) == ("auto", used)
+    assert (clone(model).machine.precision, model.image_precision) == ("auto", used)
     same = make(method, backbone, used).fit(paths, labels)
     assert (model.logits(paths) == same.logits(paths)).all()
     assert arithmetics == SEEN[used]
     folder = model.save(tmp_path / "prompt")
     assert coopt.describe(folder)["parameters"]["precision"] == used == coopt.load(folder, backbone).precision_
-    assert coopt.load(folder, backbone, precision="auto").precision_ == used
+    assert coopt.load(folder, backbone, runtime=Runtime(precision="auto")).precision_ == used
 
 
 @pytest.mark.parametrize(("cost", "used"), AUTO)
@@ -147,13 +154,13 @@ def test_slow_bf16_is_warned_of_and_done_where_it_was_asked_for(
     cost: float, cost_of_bf16: Any, backbone: Backbone, recwarn: pytest.WarningsRecorder
 ) -> None:
     cost_of_bf16(cost)
-    model = coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+    model = coopt.ZeroShot(backbone, runtime=Runtime(precision="bf16")).fit_classes(["red", "blue"])
     assert model.precision_ == "bf16" and [str(one.message) for one in recwarn] == [
         f"bf16 takes about {cost:.2g} times as long as fp32 on this processor, or longer in large models. Use "
         "precision='fp32', or precision='auto' for the faster of the two."
     ]
     model.with_classes(["red", "green"])
-    coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+    coopt.ZeroShot(backbone, runtime=Runtime(precision="bf16")).fit_classes(["red", "blue"])
     assert len(recwarn) == 1  # once is enough
     assert isinstance(recwarn[0].message, PrecisionWarning)
 
@@ -163,14 +170,14 @@ def test_bf16_that_is_not_slow_is_no_matter(
     cost: float, cost_of_bf16: Any, backbone: Backbone, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     cost_of_bf16(cost)
-    model = coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+    model = coopt.ZeroShot(backbone, runtime=Runtime(precision="bf16")).fit_classes(["red", "blue"])
     assert coopt.load(model.save(tmp_path / "prompt"), backbone).precision_ == "bf16" and not list(recwarn)
 
 
 def test_bf16_that_the_device_does_not_know_is_refused(cost_of_bf16: Any, backbone: Backbone) -> None:
     cost_of_bf16(float("inf"))
     with pytest.raises(ParameterError, match=r"The device 'cpu' has no bf16\. Use precision='fp32'\."):
-        coopt.ZeroShot(backbone, precision="bf16").fit_classes(["red", "blue"])
+        coopt.ZeroShot(backbone, runtime=Runtime(precision="bf16")).fit_classes(["red", "blue"])
 
 
 @pytest.mark.parametrize("method", BOTH)
@@ -188,7 +195,7 @@ def test_a_prompt_learned_in_bf16_predicts_in_fp32_where_bf16_is_slow(
     )
     with pytest.warns(PrecisionWarning, match=said):
         loaded = coopt.load(folder, backbone)
-    exact = coopt.load(folder, backbone, precision="fp32")
+    exact = coopt.load(folder, backbone, runtime=Runtime(precision="fp32"))
     assert loaded.precision_ == "fp32" and (loaded.logits(paths) == exact.logits(paths)).all()
     names = ["blue", "red"]
     with warnings.catch_warnings():
@@ -198,7 +205,7 @@ def test_a_prompt_learned_in_bf16_predicts_in_fp32_where_bf16_is_slow(
     again = loaded.save(tmp_path / "again")  # what it was learned with is kept
     assert (again / "prompt.json").read_bytes() == (folder / "prompt.json").read_bytes()
     with pytest.warns(PrecisionWarning, match=r"^bf16 takes about 27 times as long"):
-        asked = coopt.load(folder, backbone, precision="bf16")
+        asked = coopt.load(folder, backbone, runtime=Runtime(precision="bf16"))
     assert asked.precision_ == "bf16" and (asked.logits(paths) == model.logits(paths)).all()
 
 
@@ -219,9 +226,9 @@ def test_a_precision_that_cannot_be(backbone: Backbone, pictures: Any, tmp_path:
     paths, labels = pictures
     probe = coopt.LinearProbe(backbone, C=1.0).fit(paths, labels).save(tmp_path / "probe")
     with pytest.raises(ParameterError, match=r"The method 'linear_probe' has no precision: it predicts in fp32\."):
-        coopt.load(probe, backbone, precision="bf16")
+        coopt.load(probe, backbone, runtime=Runtime(precision="bf16"))
     for asked in ("fp32", "auto"):  # as it does
-        assert coopt.load(probe, backbone, precision=asked).precision_ == "fp32"  # type: ignore[arg-type]
+        assert coopt.load(probe, backbone, runtime=Runtime(precision=asked)).precision_ == "fp32"  # type: ignore[arg-type]
     prompt = coopt.ZeroShot(backbone).fit_classes(["red", "blue"]).save(tmp_path / "prompt")
     with pytest.raises(ParameterError, match="must be one of auto, fp32, bf16. Got 'fp16'"):
-        coopt.load(prompt, backbone, precision="fp16")  # type: ignore[arg-type]
+        coopt.load(prompt, backbone, runtime=Runtime(precision="fp16"))  # type: ignore[arg-type]

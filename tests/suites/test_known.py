@@ -26,7 +26,7 @@ def test_every_suite_can_be_planned(name: str) -> None:
     names = [job.name for job in grid.jobs()]
     assert len(names) == len(set(names)) > 0
     for entry in suite.entries:  # every method is there, with these parameters
-        estimator_of(entry.method, grid.datasets[0].given(entry))._check_parameters()
+        estimator_of(entry.method, grid.datasets[0].given(entry)).check_parameters()
         assert (entry.sampling == "none") == (entry.method == "zero_shot")
     assert suite.cost and suite.paper
 

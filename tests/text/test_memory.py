@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 from coopt import CoCoOp, CoOp
 from coopt.backbones import Backbone
 from coopt.errors import ParameterError
+from coopt.runtime import Runtime
 from coopt.text import memory
 from coopt.text.encode import TextEncoder
 from coopt.text.layout import context_prompts, template_prompts
@@ -105,10 +106,10 @@ def test_without_a_gradient_nothing_is_kept(backbone: Backbone) -> None:
 
 
 def test_images_together_in_cocoop(backbone: Backbone) -> None:
-    model = CoCoOp(backbone, n_ctx=2, memory="3M", recipe={"batch_size": 8})
+    model = CoCoOp(backbone, n_ctx=2, runtime=Runtime(memory="3M"), recipe={"batch_size": 8})
     needed = model.step_bytes(backbone, many_names(20))
     assert needed <= 3_000_000
-    model._check_parameters()
+    model.check_parameters()
     model._set_classes(backbone, many_names(20), named=True)
     with LiveBytes(backbone) as live:
         learned = {name: tensor.requires_grad_() for name, tensor in model._initial().items()}
@@ -132,7 +133,7 @@ def test_memory_decides_nothing_that_is_learned(backbone: Backbone) -> None:
     features, labels = torch.randn(60, backbone.embed_dim, generator=torch.Generator().manual_seed(0)), names * 2
     options: dict[str, Any] = {"n_ctx": 2, "recipe": {"epochs": 5}}
     whole = CoOp(backbone, **options).fit(features, labels)
-    least = CoOp(backbone, **options, memory="6M")
+    least = CoOp(backbone, **options, runtime=Runtime(memory="6M"))
     assert least.step_bytes(backbone, names) <= 6_000_000 < whole.step_bytes(backbone, names) * 2
     least.fit(features, labels)
     assert isinstance(whole, CoOp) and isinstance(least, CoOp)

@@ -11,6 +11,7 @@ import torch
 from coopt import CoOp
 from coopt.backbones import Backbone
 from coopt.backbones.tokenizers import ClipTokenizer
+from coopt.runtime import Runtime
 from coopt.text.encode import TextEncoder
 from coopt.text.fast import FastPass
 from coopt.text.layout import check_class_names, context_prompts
@@ -97,7 +98,7 @@ def test_text_passes_of_a_fit(backbone: Backbone, calls: Any, batch: int, steps:
     features = torch.randn(24, backbone.embed_dim, generator=torch.Generator().manual_seed(0))
     passes, seen = calls(TextEncoder, "__call__"), calls(FastPass, "_last_block")
     recipe = {"epochs": 4, "batch_size": batch, "steps_per_epoch": None}
-    model = CoOp(backbone, n_ctx=2, recipe=recipe, cache=False).fit(features, NAMES * 6)
+    model = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(cache=False)).fit(features, NAMES * 6)
     assert len(passes) == len(seen) == 4 * steps + 1  # and once for prediction
     model.predict(features), model.predict_proba(features)
     assert len(passes) == 4 * steps + 1
@@ -133,7 +134,7 @@ def test_a_name_is_tokenised_once(backbone: Backbone, calls: Any) -> None:
 
 def test_prediction_holds_few_scores_at_once(backbone: Backbone, calls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.randn(24, backbone.embed_dim, generator=torch.Generator().manual_seed(0))
-    model = CoOp(backbone, n_ctx=2, recipe={"epochs": 2}, cache=False).fit(features, NAMES * 6)
+    model = CoOp(backbone, n_ctx=2, recipe={"epochs": 2}, runtime=Runtime(cache=False)).fit(features, NAMES * 6)
     whole = model.predict(features), model.logits(features)
     monkeypatch.setattr("coopt.methods.base.SCORES_TOGETHER", 5 * len(NAMES) + 1)
     seen = calls(CoOp, "_logits")

@@ -235,14 +235,12 @@ class _Comparison:
 
     def _prepared(self, method: str, parameters: Mapping[str, Any], seed: int) -> ClipClassifier:
         estimator = _estimator(self.request, method, parameters, seed)
-        known = estimator.get_params(deep=False)
-        of_machine = {
-            "backbone": self.backbone,
-            "class_names": self.samples[seed].class_names,
-            "cache": self.request.cache,
-            "on_bad_image": self.request.on_bad_image,
-        }
-        return estimator.set_params(**{name: value for name, value in of_machine.items() if name in known})
+        return estimator.set_params(
+            backbone=self.backbone,
+            class_names=self.samples[seed].class_names,
+            on_bad_image=self.request.on_bad_image,
+            runtime__cache=self.request.cache,
+        )
 
     def _fit(self, estimator: ClipClassifier, sample: ImageDataset) -> None:
         if isinstance(estimator, ZeroShot):

@@ -7,9 +7,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from coopt.errors import ParameterError
-from coopt.methods.base import LOCAL_PARAMETERS, ClipClassifier
+from coopt.methods.base import ClipClassifier
+from coopt.methods.configured import LOCAL_PARAMETERS
 from coopt.methods.saving import METHODS
 from coopt.methods.zero_shot import ZeroShot
+from coopt.runtime import Runtime
 from coopt.wording import called
 
 OF_REQUESTS = ("precision", "text_path", "memory", "seed")
@@ -77,12 +79,13 @@ def make_estimator(
                 f"The method {method!r} has no parameter {name!r}. {hint}Its parameters are {', '.join(own) or 'none'}."
             )
     cls = method_class(method, learns)
-    known = cls().get_params(deep=False)
     for name, usual in _USUAL.items():
-        if learns and name not in known and of_request.get(name, usual) != usual:
+        if learns and name not in cls.runtime_used() and of_request.get(name, usual) != usual:
             raise no_such_option(method, name)
-    estimator = cls(**{**{name: value for name, value in of_request.items() if name in known}, **parameters})
-    estimator._check_parameters()
+    known = cls().get_params(deep=False)
+    runtime = Runtime(**{name: value for name, value in of_request.items() if name in cls.runtime_used()})
+    estimator = cls(**{name: of_request[name] for name in of_request if name in known}, **parameters, runtime=runtime)
+    estimator.check_parameters()
     return estimator
 
 

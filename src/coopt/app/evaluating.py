@@ -23,6 +23,7 @@ from coopt.methods.reference_checkpoint import is_reference_checkpoint
 from coopt.methods.saving import describe, save
 from coopt.methods.zero_shot import ZeroShot
 from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_list
+from coopt.runtime import Runtime
 from coopt.wording import called, setting
 
 OF_DATA = "dataset"
@@ -102,7 +103,7 @@ def evaluate(prompt: EvaluateRequest | str | Path, data: str | Path | None = Non
 def _evaluate(request: EvaluateRequest, warned: Sequence[events.Warned]) -> EvaluationResult:
     dataset, chosen = load_split(request, request.prompt)
     estimator, of_prompt = _with_classes_of(dataset, request)
-    estimator.cache = request.cache
+    estimator.set_params(runtime__cache=request.cache)
     with preprocessed(estimator.backbone_, request.preprocess):
         images = estimator.image_features(list(chosen.paths), request.on_bad_image)
     labels = [chosen.labels[i] for i in images.kept]
@@ -219,7 +220,7 @@ def _zero_shot(request: ZeroShotRequest) -> ZeroShotResult:
     backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
 
     def classifier(used: str | list[str]) -> ZeroShot:
-        found = ZeroShot(backbone, templates=used, precision=request.precision, cache=request.cache)
+        found = ZeroShot(backbone, templates=used, runtime=Runtime(precision=request.precision, cache=request.cache))
         return found.fit_classes(dataset.class_names)
 
     together = classifier(singles)  # every template is checked before images are encoded

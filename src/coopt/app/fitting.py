@@ -28,6 +28,7 @@ from coopt.methods.learned import LearnedMethod
 from coopt.methods.linear_probe import LinearProbe
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
+from coopt.runtime import Runtime
 from coopt.wording import called, counted, on_command_line, setting, size_of
 
 LARGE = 10**9
@@ -165,15 +166,13 @@ class _Fit:
         if done:
             events.say(f"Going on after epoch {done} of {self.epochs}, where an earlier run stopped.")
         request, names, train = self.request, self.dataset.class_names, self.dataset.train
-        of_machine = {
-            "backbone": backbone,
-            "class_names": names,
-            "cache": request.cache,
-            "on_bad_image": request.on_bad_image,
-            "checkpoint": self.folder.checkpoint,
-        }
-        known = self.estimator.get_params(deep=False)
-        self.estimator.set_params(**{name: value for name, value in of_machine.items() if name in known})
+        self.estimator.set_params(
+            backbone=backbone,
+            class_names=names,
+            on_bad_image=request.on_bad_image,
+            runtime__cache=request.cache,
+            runtime__checkpoint=self.folder.checkpoint,
+        )
         if isinstance(self.estimator, LearnedMethod) and (needed := self.estimator.step_bytes(backbone, names)) > LARGE:
             lower = f"{called('memory')} SIZE" if on_command_line() else "memory"
             events.say(f"A training step holds up to {size_of(needed)} above the model; {lower} lowers that.")
@@ -225,10 +224,12 @@ def _zero_shot(
         return None, None
     zero_shot = ZeroShot(
         backbone,
-        text_path=request.text_path,  # type: ignore[arg-type]
-        precision=request.precision,
-        memory=request.memory,
-        cache=request.cache,
+        runtime=Runtime(
+            text_path=request.text_path,  # type: ignore[arg-type]
+            precision=request.precision,
+            memory=request.memory,
+            cache=request.cache,
+        ),
     ).fit_classes(dataset.class_names)
     held_out = zero_shot.image_features(list(dataset.test.paths), request.on_bad_image)
     return _measure(zero_shot, dataset, held_out), held_out

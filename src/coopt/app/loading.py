@@ -15,6 +15,7 @@ from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 from coopt.methods.saving import describe, load
+from coopt.runtime import Runtime
 from coopt.wording import called, counted, setting
 
 
@@ -31,23 +32,22 @@ def load_prompt(request: PromptOptions, class_names: Sequence[str] | None = None
 
 
 def _load_prompt(request: PromptOptions, class_names: Sequence[str] | None) -> ClipClassifier:
-    prompt = request.prompt
+    prompt, runtime = request.prompt, Runtime(device=request.device, precision=request.precision)
     if is_reference_checkpoint(prompt):
         return load_reference_checkpoint(
             prompt,
             request.backbone,
             class_names,
-            request.device,
             request.download,
             position=request.position or "end",
-            precision=request.precision or "fp32",
+            runtime=runtime,
         )
     if request.position is not None:
         raise ParameterError(
             f"'{display_name(prompt)}' says itself where the class name stands. Leave out {called('position')}, which is "
             "for checkpoints of the reference implementation."
         )
-    return load(prompt, request.backbone, request.device, class_names, request.download, request.precision)
+    return load(prompt, request.backbone, class_names=class_names, download=request.download, runtime=runtime)
 
 
 def load_split(request: EvaluateRequest | ZeroShotRequest, prompt: Path | None) -> tuple[ImageDataset, Split]:

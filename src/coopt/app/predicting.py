@@ -141,7 +141,7 @@ class _Prediction:
 
         request = self.request
         estimator = load_prompt(request, request.class_names)
-        estimator.cache = request.cache
+        estimator.set_params(runtime__cache=request.cache)
         topk = min(request.topk, len(estimator.class_names_))
         return estimator, Shape(topk, request.min_confidence is not None)
 

@@ -109,7 +109,7 @@ def _example_row(dataset: BundledDataset, learned: CoOp) -> ExampleRow:
     test = dataset.load().test
     assert test is not None
     chosen = test.take(first_of_each_class(test.labels, PICTURES))
-    naive = ZeroShot(learned.backbone_, templates=DEFAULT_TEMPLATE, cache=learned.cache).fit_classes(
+    naive = ZeroShot(learned.backbone_, templates=DEFAULT_TEMPLATE, runtime=learned.runtime).fit_classes(
         dataset.class_names
     )
     features = learned.image_features(list(chosen.paths)).features[0]

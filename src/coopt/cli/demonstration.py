@@ -35,6 +35,7 @@ from coopt.methods.linear_probe import search_c
 from coopt.methods.saving import save
 from coopt.prompts.context import DEFAULT_INIT
 from coopt.prompts.words import distance_scale, nearest_words
+from coopt.runtime import Runtime
 from coopt.suites.datasets import datasets_of
 from coopt.suites.demo import DATASETS, demo_suite
 from coopt.suites.grid import Grid, grid_of
@@ -168,7 +169,10 @@ def _seconds(
     one_each = few_shot(data, 1, settings.seeds[0]).train
     epochs = 5 if settings.recipe.views else 1
     estimator = CoOp(
-        backbone, n_ctx=max(settings.n_ctx, default=None), recipe=replace(settings.recipe, epochs=epochs), cache=cache
+        backbone,
+        n_ctx=max(settings.n_ctx, default=None),
+        recipe=replace(settings.recipe, epochs=epochs),
+        runtime=Runtime(cache=cache),
     )
     estimator.set_params(class_names=datasets[0].class_names)
     images = torch.ones(len(one_each), backbone.embed_dim) if settings.recipe.views else list(one_each.paths)

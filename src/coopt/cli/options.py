@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from coopt.errors import BadImageError
-from coopt.threads import Runtime
+from coopt.runtime import Runtime
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Decorator = Callable[[_Function], _Function]
@@ -138,7 +138,7 @@ class Threads(click.ParamType):
         if value == "auto":
             return value
         try:
-            return Runtime(int(value)).threads
+            return Runtime(threads=int(value)).threads
         except ValueError:
             self.fail(f"{value!r} is neither 'auto' nor a number from 1.", param, ctx)
 
@@ -154,7 +154,7 @@ def threads(command: _Function) -> _Function:
 
     @wraps(command)
     def run(*arguments: Any, threads: Any, **options: Any) -> Any:
-        with nullcontext() if threads is None else Runtime(threads):
+        with nullcontext() if threads is None else Runtime(threads=threads):
             return command(*arguments, **options)
 
     return cast(_Function, option(run))

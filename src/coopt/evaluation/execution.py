@@ -160,14 +160,12 @@ def _fit(
 ) -> int:
     """Learns from the job's sample; returns the number of its images."""
     names = list(problem.class_names)
-    estimator.set_params(backbone=backbone, class_names=names, cache=cache)
+    estimator.set_params(backbone=backbone, class_names=names, runtime__cache=cache, runtime__checkpoint=checkpoint)
     if job.seed is None:
         estimator.fit_classes(names)
         return 0
-    known = estimator.get_params(deep=False)
-    for name, value in (("seed", job.seed), ("checkpoint", checkpoint)):
-        if name in known:
-            estimator.set_params(**{name: value})
+    if "seed" in estimator.get_params(deep=False):
+        estimator.set_params(seed=job.seed)
     train, val = problem.sample(job.shots, job.seed, job.sampling)
     validation: tuple[Any, ...] = ()
     if job.sampling == "linear-probe" and len(val):

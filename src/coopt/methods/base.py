@@ -19,7 +19,6 @@ from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import UsedPrecision, is_slow, resolved, warn_of_slow_bf16
-from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.backbones.tensors import settled
 from coopt.data import (
     FeatureCache,
@@ -33,26 +32,20 @@ from coopt.data import (
 from coopt.data.sources import View
 from coopt.errors import DataError, FewShotsWarning, ParameterError
 from coopt.events import tracked
-from coopt.methods.estimator import Estimator, check_fitted
+from coopt.methods.configured import Configured
+from coopt.methods.estimator import check_fitted
 from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
+from coopt.parameters import fitted
 from coopt.progress import progress_shown
-from coopt.text.encode import TEXT_PATHS, TextPath
-from coopt.text.layout import check_class_names, clean_name
-from coopt.text.memory import Memory, bytes_of
-from coopt.wording import counted, subject
-
-LOCAL_PARAMETERS = ("backbone", "class_names", "memory", "device", "cache", "on_bad_image", "checkpoint", "verbose")
-"""Parameters that belong to the machine or the moment, not to what is learned."""
-
-MAX_SEED = 2**32 - 1
-"""The largest that all libraries take which draw from it."""
+from coopt.text.layout import check_class_names
+from coopt.wording import counted
 
 SCORES_TOGETHER = 1 << 26
 """Scores (images times classes) that prediction holds at once; bytes are four times as many."""
 
 
-class ClipClassifier(Estimator, ABC):
+class ClipClassifier(Configured, ABC):
     """Base of all methods: image features against something learned or written.
 
     `images` is, everywhere: a list of paths, PIL images or arrays (H, W, 3) of uint8; one array (N, H, W, 3) of uint8;
@@ -60,27 +53,13 @@ class ClipClassifier(Estimator, ABC):
     not normalised), where the method `uses_features`.
     """
 
-    method: ClassVar[str]
-    """The method's name in saved files."""
-
     uses_features: ClassVar[bool] = True
     """Whether features that the frozen backbone made before may stand for images."""
 
-    backbone: str | Backbone
-    class_names: Sequence[str] | None
-    device: str
-    cache: bool | FeatureCache
-    on_bad_image: Literal["fail", "skip"]
-    verbose: bool
-    precision: Precision = "fp32"
-    text_path: TextPath  # this and the next of methods with a text pass
-    memory: Memory
-
-    # Fitted attributes
-    backbone_: Backbone
-    classes_: np.ndarray
-    class_names_: tuple[str, ...]
-    precision_: UsedPrecision
+    backbone_: Backbone = fitted()
+    classes_: np.ndarray = fitted()
+    class_names_: tuple[str, ...] = fitted()
+    precision_: UsedPrecision = fitted()
 
     @abstractmethod
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
@@ -115,19 +94,6 @@ class ClipClassifier(Estimator, ABC):
             KeyError: a tensor is missing.
         """
 
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters that decide what is learned, ready for JSON; once fitted, with what "auto" came to."""
-        given = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
-        if given.get("precision") == "auto":
-            given["precision"] = getattr(self, "precision_", "auto")
-        return {k: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for k, v in given.items()}
-
-    @property
-    def image_precision(self) -> Precision:
-        """Of the image tower's matrix products: `precision_`; "fp32" for a method without such a parameter."""
-        return getattr(self, "precision_", self.precision)
-
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.
 
@@ -140,13 +106,13 @@ class ClipClassifier(Estimator, ABC):
             DataError: images or labels are not usable.
             BackboneError: the backbone is unknown, unsupported or not on this machine.
         """
-        self._check_parameters()
+        self.check_parameters()
         images, labels = as_images(images), as_labels(labels)
         if len(images) == 0:
             raise DataError("Got no images to learn from. Expected at least one, with its label.")
         targets, names = encode_labels(labels, self.class_names, len(images))
-        backbone = load_backbone(self.backbone, self.device)
-        with progress_shown(self.verbose):
+        backbone = load_backbone(self.backbone, self.machine.device)
+        with progress_shown(self.machine.verbose), self.machine.computing():
             self._set_classes(backbone, names, named=isinstance(labels[0], str))
             features, kept = self._training_features(images)
             targets = torch.from_numpy(targets[list(kept)]).to(backbone.device)
@@ -185,9 +151,9 @@ class ClipClassifier(Estimator, ABC):
         names = as_class_names(names)
         check_class_names(backbone, names)
         check_logit_scale(backbone)
-        if precision is None and is_slow(self.precision, backbone.device):
+        if precision is None and is_slow(self._asked_precision, backbone.device):
             warn_of_slow_bf16(backbone.device)
-        self.precision_ = precision or resolved(self.precision, backbone.device)
+        self.precision_ = precision or resolved(self._asked_precision, backbone.device)
         self.backbone_ = backbone
         self.class_names_ = names
         self.classes_ = np.array(names) if named else np.arange(len(names))
@@ -218,12 +184,13 @@ class ClipClassifier(Estimator, ABC):
 
     def _image_encoder(self) -> tuple[Backbone, FeatureCache | None]:
         """Whose image tower makes the features, and where they are kept."""
-        return self.backbone_, FeatureCache() if self.cache is True else (self.cache or None)
+        cache = self.machine.cache
+        return self.backbone_, FeatureCache() if cache is True else (cache or None)
 
     def image_features(self, images: Any, on_bad_image: Literal["fail", "skip"] = "fail") -> Features:
         """Test-view features of images, as `predict` makes them; to be given to it instead of images, as they are."""
         check_fitted(self, "class_names_")
-        with progress_shown(self.verbose):
+        with progress_shown(self.machine.verbose), self.machine.computing():
             return self._features(as_images(images), ("test",), on_bad_image)
 
     def logits(self, images: Any) -> Float[np.ndarray, "n classes"]:
@@ -307,43 +274,7 @@ class ClipClassifier(Estimator, ABC):
         other._set_classes(self.backbone_, other.class_names, named=True, precision=self.precision_)
         return other
 
-    def _check_parameters(self) -> None:
-        self._require("on_bad_image", self.on_bad_image in ("fail", "skip"), "'fail' or 'skip'")
-        self._require("cache", isinstance(self.cache, bool | FeatureCache), "True, False or a FeatureCache")
-
     @property
     def _text_options(self) -> dict[str, Any]:
         """How prompts are encoded, as `TextEncoder` and `template_features` take it."""
-        return {"path": self.text_path, "precision": self.precision_, "memory": self.memory}
-
-    def _check_text_parameters(self) -> None:
-        self._require("text_path", self.text_path in TEXT_PATHS, f"one of {', '.join(TEXT_PATHS)}")
-        self._require("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        bytes_of(self.memory)
-
-    def _check_context_parameters(self, n_ctx: int | None, init: str | None) -> None:
-        if n_ctx is not None:
-            self._require_int("n_ctx", 1)
-        words = isinstance(init, str) and bool(clean_name(init).strip())
-        self._require("init", init is None or words, "words such as 'a photo of a', or be left out")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise ParameterError(
-                f"{subject(name, type(self).__name__)} must be {expected}. Got {getattr(self, name)!r} instead."
-            )
-
-    def _require_number(self, name: str, low: float) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        self._require(name, bool(number and low <= value < float("inf")), f"a number >= {low:g}")
-
-    def _require_int(self, name: str, low: int, high: int | None = None) -> None:
-        value = getattr(self, name)
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        most = "" if high is None else f" and <= {high}"
-        holds = whole and low <= value <= (value if high is None else high)
-        self._require(name, bool(holds), f"an int >= {low}{most}")
-
-    def _require_seed(self) -> None:
-        self._require_int("seed", 0, MAX_SEED)
+        return {"path": self.machine.text_path, "precision": self.precision_, "memory": self.machine.memory}

@@ -10,8 +10,7 @@ Notation: n images, C classes, M context vectors of width W, D dimension of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,16 +18,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, normalize, relu
 
 from coopt.backbones import Backbone
-from coopt.backbones.protocol import Precision
-from coopt.data import FeatureCache
 from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
+from coopt.methods.shared_parameters import INIT, N_CTX
+from coopt.parameters import fitted
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
-from coopt.text.encode import TextEncoder, TextPath
+from coopt.text.encode import TextEncoder
 from coopt.text.grouped import sum_over_groups
 from coopt.text.layout import context_prompts
-from coopt.text.memory import Memory
 from coopt.training.batches import generator_for
 from coopt.training.recipe import COCOOP_RECIPES, Recipe
 
@@ -41,26 +39,7 @@ class CoCoOp(LearnedMethod):
 
     The *meta-net* is Linear(D, D // 16) - ReLU - Linear(D // 16, W) on the normalised image feature; its output is added to
     every context vector. Every image has its own class features, so an image costs a text pass over all classes, in
-    training and in prediction.
-
-    Args:
-        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        n_ctx: M, the number of context vectors, which begin at random, N(0, 0.02); the class name stands behind them.
-        init: words whose token embeddings the context begins with, instead of `n_ctx`; when neither is given:
-            "a photo of a", so M = 4.
-        recipe: "fast" (here: batches of 8 images), "paper" (here: of one image, 10 epochs), a mapping of changed fields,
-            or a `coopt.Recipe`.
-        seed: of the initial context and meta-net, the order of images and their augmentation.
-        class_names: the classes in order; needed when labels are integers.
-        text_path: "auto" (the fast path where it is exact), "fast" or "reference".
-        precision: of both towers' matrix products: "fp32", "bf16" or "auto"; see `coopt.CoOp`.
-        memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
-            the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
-        device: "auto", "cpu", "cuda" ...
-        cache: keep image features on disk (True), or a `FeatureCache`, or nowhere (False).
-        on_bad_image: "fail" at an image that cannot be read when fitting, or "skip" it with a warning.
-        checkpoint: a file that keeps the state of training; a killed run fitted again goes on from there.
-        verbose: show progress on a terminal.
+    training and in prediction. The recipe "fast" means batches of 8 images here, and "paper" one image at a time, 10 epochs.
 
     Attributes:
         context_: the learned vectors before they are shifted, (M, W).
@@ -73,46 +52,11 @@ class CoCoOp(LearnedMethod):
     method: ClassVar[str] = "cocoop"
     recipes: ClassVar[dict[str, Recipe]] = COCOOP_RECIPES
 
-    context_: Float[Tensor, "n_ctx width"]
-    meta_net_: dict[str, Tensor]
+    n_ctx: int | None = N_CTX
+    init: str | None = INIT
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "bundled",
-        *,
-        n_ctx: int | None = None,
-        init: str | None = None,
-        recipe: str | dict[str, Any] | Recipe = "fast",
-        seed: int = 1,
-        class_names: Sequence[str] | None = None,
-        text_path: TextPath = "auto",
-        precision: Precision = "fp32",
-        memory: Memory = "auto",
-        device: str = "auto",
-        cache: bool | FeatureCache = True,
-        on_bad_image: Literal["fail", "skip"] = "fail",
-        checkpoint: str | Path | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.backbone = backbone
-        self.n_ctx = n_ctx
-        self.init = init
-        self.recipe = recipe
-        self.seed = seed
-        self.class_names = class_names
-        self.text_path = text_path
-        self.precision = precision
-        self.memory = memory
-        self.device = device
-        self.cache = cache
-        self.on_bad_image = on_bad_image
-        self.checkpoint = checkpoint
-        self.verbose = verbose
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        self._check_context_parameters(self.n_ctx, self.init)
-        self._check_text_parameters()
+    context_: Float[Tensor, "n_ctx width"] = fitted()
+    meta_net_: dict[str, Tensor] = fitted()
 
     def _initial(self) -> dict[str, Tensor]:
         context = initial_context(self.backbone_, self.class_names_, self.n_ctx, False, self.init, self.seed)

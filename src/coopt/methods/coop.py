@@ -8,8 +8,7 @@ Published: ImageNet, 16 shots, M = 16, class at the end, unified: 62.95 (RN50), 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,45 +16,21 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
-from coopt.backbones.protocol import Precision
-from coopt.data import FeatureCache
 from coopt.errors import ParameterError, SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
+from coopt.methods.shared_parameters import INIT, N_CTX
+from coopt.parameters import fitted, parameter
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.directions import text_directions
-from coopt.text.encode import TextEncoder, TextPath
+from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Position, context_prompts
-from coopt.text.memory import Memory
 from coopt.training.recipe import CSC_RECIPES, Recipe
 from coopt.wording import on_command_line
 
 
 class CoOp(LearnedMethod):
     """Learns M context vectors around the class names by cross-entropy through the frozen text tower.
-
-    Args:
-        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        n_ctx: M, the number of context vectors, which begin at random, N(0, 0.02).
-        csc: class-specific context: every class learns vectors of its own (needs more images; no new classes).
-        position: where the class name stands: "end", "middle" or "front".
-        init: words whose token embeddings the context begins with, instead of `n_ctx`; when neither is given:
-            "a photo of a", so M = 4.
-        recipe: "fast", "paper", a mapping of changed fields, or a `coopt.Recipe`.
-        seed: of the initial context, the order of images and their augmentation.
-        class_names: the classes in order; needed when labels are integers.
-        text_path: "auto" (the fast path where it is exact), "fast" or "reference".
-        precision: of both towers' matrix products, in learning and in prediction: "fp32" or "bf16", which is several
-            times as fast where the hardware knows it and many times as slow where it does not, with features that differ
-            by less than a percent on the mean; or "auto", the faster of the two on this machine (`precision_` says
-            which). Features given instead of images are taken as they are.
-        memory: bytes, or a text such as "4G", that a training step may hold above the model; "auto" bounds what grows with
-            the classes, the activations. It decides how many classes run at once, and nothing of what is learned.
-        device: "auto", "cpu", "cuda" ...
-        cache: keep image features on disk (True), or a `FeatureCache`, or nowhere (False).
-        on_bad_image: "fail" at an image that cannot be read when fitting, or "skip" it with a warning.
-        checkpoint: a file that keeps the state of training; a killed run fitted again goes on from there.
-        verbose: show progress on a terminal.
 
     Attributes:
         context_: the learned vectors, (M, W), or (C, M, W) with `csc`.
@@ -65,51 +40,26 @@ class CoOp(LearnedMethod):
     """
 
     method: ClassVar[str] = "coop"
-    position: Position
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "bundled",
-        *,
-        n_ctx: int | None = None,
-        csc: bool = False,
-        position: Position = "end",
-        init: str | None = None,
-        recipe: str | dict[str, Any] | Recipe = "fast",
-        seed: int = 1,
-        class_names: Sequence[str] | None = None,
-        text_path: TextPath = "auto",
-        precision: Precision = "fp32",
-        memory: Memory = "auto",
-        device: str = "auto",
-        cache: bool | FeatureCache = True,
-        on_bad_image: Literal["fail", "skip"] = "fail",
-        checkpoint: str | Path | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.backbone = backbone
-        self.n_ctx = n_ctx
-        self.csc = csc
-        self.position = position
-        self.init = init
-        self.recipe = recipe
-        self.seed = seed
-        self.class_names = class_names
-        self.text_path = text_path
-        self.precision = precision
-        self.memory = memory
-        self.device = device
-        self.cache = cache
-        self.on_bad_image = on_bad_image
-        self.checkpoint = checkpoint
-        self.verbose = verbose
+    n_ctx: int | None = N_CTX
+    csc: bool = parameter(
+        default=False,
+        option=True,
+        shown_default=False,
+        help="Vectors of its own for each class (needs more images).",
+        doc="Class-specific context: every class learns vectors of its own (needs more images; no new classes).",
+    )
+    position: Position = parameter(
+        default="end",
+        choices=POSITIONS,
+        option=True,
+        help="Where the class name stands among the vectors.",
+        doc='Where the class name stands: "end", "middle" or "front".',
+    )
+    init: str | None = INIT
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        self._check_context_parameters(self.n_ctx, self.init)
-        self._require("csc", isinstance(self.csc, bool), "True or False")
-        self._require("position", self.position in POSITIONS, f"one of {', '.join(POSITIONS)}")
-        self._check_text_parameters()
+    context_: Tensor = fitted()
+    text_features_: Tensor = fitted()
 
     @property
     def full_recipe(self) -> Recipe:

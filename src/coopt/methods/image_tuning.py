@@ -33,6 +33,7 @@ from coopt.errors import DataError, SavedFileError
 from coopt.methods.inputs import is_features
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
+from coopt.parameters import fitted
 from coopt.training.batches import batch_order, generator_for
 from coopt.training.recipe import PAPER, Recipe
 
@@ -46,15 +47,10 @@ class ImageEncoderTuning(TemplatedMethod):
     are refused, and its own are never kept in the feature cache. The statistics of batch normalisation stay those of
     pre-training. Images are decoded anew for every step, because the pixels of all seldom fit in memory.
 
-    `precision` is of the text tower alone: the image encoder learns and predicts in fp32.
+    The recipe "fast" means 20 epochs of Adam at 0.00003 here, in batches of 32; "paper" is CoOp's, at whose learning rate the
+    encoder forgets. The runtime's precision is of the text tower alone: the image encoder learns and predicts in fp32.
 
     A saved file holds the whole tuned image encoder: 345 MB for ViT-B/16.
-
-    Args:
-        backbone, templates: see `coopt.ZeroShot`. The backbone itself is not changed.
-        recipe: "fast" (here: 20 epochs of Adam at 0.00003, in batches of 32), "paper" (CoOp's, at whose learning rate the
-            encoder forgets), a mapping of changed fields, or a `coopt.Recipe`.
-        seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
 
     Attributes:
         tower_: the tuned image encoder: pixels (n, 3, h, w) to features (n, D).
@@ -65,7 +61,7 @@ class ImageEncoderTuning(TemplatedMethod):
     uses_features: ClassVar[bool] = False
     recipes: ClassVar[dict[str, Recipe]] = {"fast": _FAST, "paper": PAPER}
 
-    tower_: nn.Module
+    tower_: nn.Module = fitted()
 
     def _training_features(self, images: Any) -> tuple[TrainingPixels, Sequence[int]]:
         self.tower_ = self.backbone_.image_tower()

@@ -25,6 +25,8 @@ from coopt.data import extract_features
 from coopt.locks import writing_file
 from coopt.methods.base import ClipClassifier
 from coopt.methods.inputs import is_features, is_pixels
+from coopt.methods.shared_parameters import RECIPE, SEED
+from coopt.parameters import fitted
 from coopt.threads import threads_for
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
 from coopt.training.heap import kept_heap
@@ -53,8 +55,6 @@ class Objective:
 class LearnedMethod(ClipClassifier):
     """Base of the methods that learn by a recipe. A subclass says where training starts, and what it minimises.
 
-    Its parameters `recipe`, `seed` and `checkpoint` mean the same in all methods (see `CoOp`).
-
     Attributes:
         losses_: mean loss of every epoch.
         recipe_: the recipe with nothing left open.
@@ -63,12 +63,16 @@ class LearnedMethod(ClipClassifier):
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
     """What the names of recipes mean for this method."""
 
-    recipe: str | dict[str, Any] | Recipe
-    seed: int
-    checkpoint: str | Path | None
+    recipe: str | dict[str, Any] | Recipe = RECIPE
+    seed: int = SEED
 
-    recipe_: Recipe
-    losses_: list[float]
+    recipe_: Recipe = fitted()
+    losses_: list[float] = fitted()
+
+    @classmethod
+    def runtime_used(cls) -> tuple[str, ...]:
+        """See `ClipClassifier.runtime_used`."""
+        return (*super().runtime_used(), "checkpoint")
 
     @abstractmethod
     def _initial(self) -> dict[str, Tensor]:
@@ -89,13 +93,13 @@ class LearnedMethod(ClipClassifier):
     def _before_fit(self, backbone: Backbone, class_names: Sequence[str]) -> LearnedMethod:
         """A copy that knows its classes; this one is unchanged."""
         other = copy.copy(self)
-        other._check_parameters()
+        other.check_parameters()
         other._set_classes(backbone, class_names, named=True)
         return other
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        self._require_seed()
+    def check_parameters(self) -> None:
+        """See `Declared.check_parameters`."""
+        super().check_parameters()
         self.recipe_ = self.full_recipe
 
     @property
@@ -152,7 +156,7 @@ class LearnedMethod(ClipClassifier):
             self._batches(features, targets, epochs),
             epochs,
             run=self._run_hash(targets),
-            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+            checkpoint=None if self.machine.checkpoint is None else Path(self.machine.checkpoint),
         )
 
     def _batches(

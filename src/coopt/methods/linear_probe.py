@@ -7,19 +7,20 @@ images. Published, ImageNet, 16 shots: 55.87 (RN50), 59.75 (RN101), 59.58 (ViT-B
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coopt.backbones import Backbone
-from coopt.data import FeatureCache, encode_labels
+from coopt.data import encode_labels
 from coopt.methods.base import ClipClassifier
 from coopt.methods.inputs import as_images
+from coopt.methods.shared_parameters import SEED
+from coopt.parameters import fitted, parameter
 from coopt.threads import threads_for
 
 if TYPE_CHECKING:  # scikit-learn takes a second to import, and predicting needs none of it
@@ -32,13 +33,6 @@ BISECTIONS = 8
 class LinearProbe(ClipClassifier):
     """Logistic regression on frozen image features.
 
-    Args:
-        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        C: inverse strength of the L2 penalty; None: searched on the validation images given to `fit`, or else by
-            cross-validation on the training images, or (where a class has a single image) 1.
-        seed: of the cross-validation's folds.
-        class_names, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
-
     Attributes:
         C_: the C that was used.
         weight_, bias_: (C, D) and (C,).
@@ -46,33 +40,21 @@ class LinearProbe(ClipClassifier):
 
     method: ClassVar[str] = "linear_probe"
     needs_every_class: ClassVar[bool] = True
+    uses_text: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "bundled",
-        *,
-        C: float | None = None,
-        seed: int = 1,
-        class_names: Sequence[str] | None = None,
-        device: str = "auto",
-        cache: bool | FeatureCache = True,
-        on_bad_image: Literal["fail", "skip"] = "fail",
-        verbose: bool = False,
-    ) -> None:
-        self.backbone = backbone
-        self.C = C
-        self.seed = seed
-        self.class_names = class_names
-        self.device = device
-        self.cache = cache
-        self.on_bad_image = on_bad_image
-        self.verbose = verbose
+    C: float | None = parameter(
+        default=None,
+        above=0,
+        said="None or a number > 0",
+        help="Inverse strength of the L2 penalty; none: searched.",
+        doc="Inverse strength of the L2 penalty; None: searched on the validation images given to `fit`, or else by "
+        "cross-validation on the training images, or (where a class has a single image) 1.",
+    )
+    seed: int = SEED
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        number = isinstance(self.C, int | float | np.integer | np.floating) and not isinstance(self.C, bool)
-        self._require("C", self.C is None or bool(number and self.C > 0), "None or a number > 0")
-        self._require_seed()
+    C_: float = fitted()
+    weight_: Tensor = fitted()
+    bias_: Tensor = fitted()
 
     def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> LinearProbe:
         """Learns from labelled images; `val_images` and `val_labels`, where given, choose C."""

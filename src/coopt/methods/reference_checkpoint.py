@@ -18,10 +18,10 @@ from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.file_formats import foreign_content
-from coopt.backbones.protocol import Precision
 from coopt.errors import ParameterError, SavedFileError, SavedFileWarning
 from coopt.methods.cocoop import CoCoOp
 from coopt.methods.coop import CoOp
+from coopt.runtime import Runtime
 from coopt.safe_pickle import load_tensors
 from coopt.text.layout import Position
 from coopt.wording import on_command_line, setting
@@ -152,10 +152,9 @@ def load_reference_checkpoint(
     path: Path,
     backbone: str | Backbone | None,
     class_names: Sequence[str] | None,
-    device: str = "auto",
     download: bool = False,
     position: Position = "end",
-    precision: Precision = "fp32",
+    runtime: Runtime | None = None,
 ) -> CoOp | CoCoOp:
     """A fitted CoOp, or CoCoOp where there is a meta-net, from a reference checkpoint.
 
@@ -163,10 +162,9 @@ def load_reference_checkpoint(
         path: the folder or file.
         backbone: what it was trained with; the checkpoint does not say.
         class_names: the classes in the order of training; the checkpoint does not say these either.
-        device: see `coopt.load`.
         download: see `coopt.load`.
         position: where the class name stood; in CoCoOp always at the end.
-        precision: see `coopt.CoOp`.
+        runtime: see `coopt.load`.
 
     Raises:
         ParameterError: `backbone` or `class_names` is missing, or CoCoOp's class name is not at the end.
@@ -190,14 +188,14 @@ def load_reference_checkpoint(
             f"{path} is a checkpoint of CoCoOp, whose class names stand at the end. Leave out "
             f"{setting('position', position)}."
         )
-    found = load_backbone(backbone, device, download=download)
+    runtime = Runtime() if runtime is None else runtime
+    found = load_backbone(backbone, runtime.device, download=download)
     options: dict[str, Any] = {
         "n_ctx": context.shape[-2],
         "init": None,
         "recipe": "paper",
-        "precision": precision,
         "class_names": list(class_names),
-        "device": device,
+        "runtime": runtime,
     }
     estimator: CoOp | CoCoOp
     if meta_net:

@@ -25,7 +25,7 @@ from torch import Tensor
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import UsedPrecision, cost_described, is_slow
 from coopt.backbones.protocol import Precision
-from coopt.errors import BackboneError, BackboneMismatchError, ParameterError, PrecisionWarning, SavedFileError
+from coopt.errors import BackboneError, BackboneMismatchError, PrecisionWarning, SavedFileError
 from coopt.files import write_bytes, write_json
 from coopt.locks import writing_folder
 from coopt.methods.base import ClipClassifier
@@ -40,6 +40,7 @@ from coopt.methods.text_bias import TextBias
 from coopt.methods.text_transformation import TextTransformation
 from coopt.methods.tip_adapter import TipAdapter
 from coopt.methods.zero_shot import ZeroShot
+from coopt.runtime import Runtime, refuse_moved
 from coopt.wording import setting
 
 FORMAT = 1
@@ -133,10 +134,11 @@ def describe(path: str | Path) -> dict[str, Any]:
 def load(
     path: str | Path,
     backbone: str | Backbone | None = None,
-    device: str = "auto",
+    *,
     class_names: Sequence[str] | None = None,
     download: bool = False,
-    precision: Precision | None = None,
+    runtime: Runtime | None = None,
+    **unexpected: Any,
 ) -> ClipClassifier:
     """Loads a saved prompt, ready to predict.
 
@@ -145,11 +147,11 @@ def load(
             (the folder that holds `prompt_learner/`, or a `model.pth.tar-N` file).
         backbone: another name or object for the *same* frozen weights (they may lie elsewhere on this machine); needed
             for a reference checkpoint, which does not say what it was trained with.
-        device: "auto", "cpu", "cuda" ...
         class_names: other classes than the saved ones; needed for a reference checkpoint.
         download: may fetch the backbone's weights from the network.
-        precision: of both towers' matrix products: "fp32", "bf16", or "auto" for the faster on this machine; None: what
-            it was learned with ("fp32" for a reference checkpoint), but for bf16 where fp32 is faster, which is said.
+        runtime: how the machine is used. Where its `precision` is None, it is what the prompt was learned with (fp32 for a
+            reference checkpoint), but for bf16 where fp32 is faster, which is said.
+        unexpected: refused.
 
     Raises:
         ParameterError: a precision for a method that has none, or an unknown one.
@@ -159,20 +161,21 @@ def load(
     """
     from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 
+    for name, value in unexpected.items():
+        refuse_moved(name, value, "coopt.load")
+        raise TypeError(f"load() got an unexpected keyword argument {name!r}")
+    runtime = runtime or Runtime()
     if is_reference_checkpoint(Path(path)):
-        return load_reference_checkpoint(
-            Path(path), backbone, class_names, device, download, precision=precision or "fp32"
-        )
+        return load_reference_checkpoint(Path(path), backbone, class_names, download, runtime=runtime)
     description = describe(path)
     tensors = _read_tensors(_json_file(Path(path)).with_name(TENSORS_NAME), description.get("tensors_sha256"))
-    found = _matching_backbone(description["backbone"], backbone, device, download)
+    found = _matching_backbone(description["backbone"], backbone, runtime.device, download)
     cls = METHODS[description["method"]]
     try:
         names = description["class_names"]
-        estimator = cls(backbone=found, device=device, class_names=names, **description["parameters"])
-        if precision is not None:
-            _set_precision(estimator, precision)
-        instead = _instead_of_slow_bf16(estimator, found) if precision is None else None
+        estimator = cls.from_parameters(description["parameters"], runtime, backbone=found, class_names=names)
+        saved = estimator.machine.precision or "fp32"
+        instead = _instead_of_slow_bf16(saved, found) if runtime.precision is None else None
         estimator._set_classes(found, names, named=description["labels"] == "names", precision=instead)
         if isinstance(estimator, LearnedMethod):
             estimator.recipe_ = estimator.full_recipe
@@ -183,9 +186,9 @@ def load(
     return estimator if class_names is None else estimator.with_classes(class_names)
 
 
-def _instead_of_slow_bf16(estimator: ClipClassifier, backbone: Backbone) -> UsedPrecision | None:
+def _instead_of_slow_bf16(precision: Precision, backbone: Backbone) -> UsedPrecision | None:
     """fp32 for a prompt that was learned in bf16 where that is slow; None: nothing need be changed."""
-    if not is_slow(estimator.precision, backbone.device):
+    if not is_slow(precision, backbone.device):
         return None
     warnings.warn(
         f"The prompt was learned in bf16, which {cost_described(backbone.device)}, so it predicts in fp32: features differ by "
@@ -195,18 +198,6 @@ def _instead_of_slow_bf16(estimator: ClipClassifier, backbone: Backbone) -> Used
         stacklevel=3,
     )
     return "fp32"
-
-
-def _set_precision(estimator: ClipClassifier, precision: Precision) -> None:
-    if "precision" not in estimator.get_params(deep=False):
-        if precision in ("auto", "fp32"):
-            return
-        raise ParameterError(
-            f"The method {estimator.method!r} has no precision: it predicts in fp32. Leave out "
-            f"{setting('precision', precision)}."
-        )
-    estimator.set_params(precision=precision)
-    estimator._check_text_parameters()
 
 
 def _json_file(path: Path) -> Path:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,67 +14,24 @@ from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
 from coopt.backbones.precision import UsedPrecision
-from coopt.backbones.protocol import Precision
-from coopt.data import FeatureCache
 from coopt.errors import SavedFileError
 from coopt.methods.learned import LearnedMethod, Objective
-from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
+from coopt.methods.shared_parameters import TEMPLATES
+from coopt.parameters import fitted
+from coopt.prompts.templates import template_features, template_list
 from coopt.text.directions import text_directions
-from coopt.text.encode import TextPath
-from coopt.text.memory import Memory
-from coopt.training.recipe import Recipe
 
 
 class TemplatedMethod(LearnedMethod):
     """Base of the methods that leave the words alone and learn something beside them.
 
-    Args:
-        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        templates: the hand-made prompt or prompts, as in `coopt.ZeroShot`.
-        recipe, seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see
-            `coopt.CoOp`.
-
     Attributes:
         template_features_: normalised text features of the hand-made prompts, (C, D).
     """
 
-    template_features_: Tensor
+    templates: str | Sequence[str] = TEMPLATES
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "bundled",
-        *,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
-        recipe: str | dict[str, Any] | Recipe = "fast",
-        seed: int = 1,
-        class_names: Sequence[str] | None = None,
-        text_path: TextPath = "auto",
-        precision: Precision = "fp32",
-        memory: Memory = "auto",
-        device: str = "auto",
-        cache: bool | FeatureCache = True,
-        on_bad_image: Literal["fail", "skip"] = "fail",
-        checkpoint: str | Path | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.backbone = backbone
-        self.templates = templates
-        self.recipe = recipe
-        self.seed = seed
-        self.class_names = class_names
-        self.text_path = text_path
-        self.precision = precision
-        self.memory = memory
-        self.device = device
-        self.cache = cache
-        self.on_bad_image = on_bad_image
-        self.checkpoint = checkpoint
-        self.verbose = verbose
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        self._check_text_parameters()
-        template_list(self.templates)
+    template_features_: Tensor = fitted()
 
     def _set_classes(
         self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
@@ -94,7 +49,8 @@ class TextAdapter(TemplatedMethod):
         text_features_: the changed text features, normalised, (C, D).
     """
 
-    learned_: dict[str, Tensor]
+    learned_: dict[str, Tensor] = fitted()
+    text_features_: Tensor = fitted()
 
     @abstractmethod
     def _changed(self, learned: dict[str, Tensor]) -> Float[Tensor, "classes dim"]:

@@ -22,13 +22,7 @@ class TextTransformation(TextAdapter):
 
     The paper says only that a transformation layer is added to the text encoder's output. Here it is linear, without a
     bias, and begins as the identity, so that training starts from zero-shot. A saved file holds the matrix: 1 MB at
-    D = 512.
-
-    Args:
-        backbone, templates: see `coopt.ZeroShot`.
-        recipe: as for `coopt.CoOp`, but "fast" learns at 0.0001 here: D x D numbers are many for a few images.
-        seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see
-            `coopt.CoOp`.
+    D = 512. The recipe "fast" learns at 0.0001 here: D x D numbers are many for a few images.
 
     Attributes:
         learned_: {"matrix": (D, D)}, applied as text features @ matrix.

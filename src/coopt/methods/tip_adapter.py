@@ -9,26 +9,21 @@ Notation: n images, N training images, C classes, D dimension of the shared embe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from coopt.backbones import Backbone
-from coopt.backbones.protocol import Precision
-from coopt.data import FeatureCache, encode_labels
+from coopt.data import encode_labels
 from coopt.errors import SavedFileError
 from coopt.methods.inputs import as_images
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
-from coopt.prompts.templates import DEFAULT_TEMPLATE
-from coopt.text.encode import TextPath
-from coopt.text.memory import Memory
+from coopt.parameters import fitted, parameter
 from coopt.training.batches import Views
 from coopt.training.recipe import Recipe
 
@@ -47,16 +42,9 @@ _FAST = Recipe(lr=0.001, warmup_lr=0.001, weight_decay=0.01, batch_size=256, epo
 class TipAdapter(TemplatedMethod):
     """Zero-shot logits plus votes of the training images: alpha * exp(-beta * (1 - cosine)) to the class of each.
 
-    Nothing is trained, unless `finetune` asks for it; then the images' features (the *keys*) are.
-
-    Args:
-        alpha: weight of the votes.
-        beta: how fast a vote falls with distance.
-        finetune: learn the keys by gradient descent (Tip-Adapter-F).
-        recipe: how keys are made and learned: "fast" (20 epochs of AdamW at 0.001, on the test view of every image),
-            "paper" (the same, on fresh augmented views), a mapping of changed fields, or a `coopt.Recipe`.
-        backbone, templates: see `coopt.ZeroShot`.
-        seed, class_names, text_path, precision, memory, device, cache, on_bad_image, checkpoint, verbose: see `coopt.CoOp`.
+    Nothing is trained, unless `finetune` asks for it; then the images' features (the *keys*) are. The recipe says how keys are
+    made and learned: "fast" means 20 epochs of AdamW at 0.001 on the test view of every image, "paper" the same on fresh
+    augmented views.
 
     A saved file holds every key: it grows with the number of training images (4 D bytes each).
 
@@ -71,53 +59,12 @@ class TipAdapter(TemplatedMethod):
     method: ClassVar[str] = "tip_adapter"
     recipes: ClassVar[dict[str, Recipe]] = {"fast": _FAST, "paper": replace(_FAST, name="paper", views=0)}
 
-    keys_: Float[Tensor, "keys dim"]
-    labels_: Int[Tensor, " keys"]
+    alpha: float = parameter(default=1.0, low=0, help="Weight of the votes.")
+    beta: float = parameter(default=5.5, low=0, help="How fast a vote falls with distance.")
+    finetune: bool = parameter(default=False, help="Learn the keys by gradient descent (Tip-Adapter-F).")
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "bundled",
-        *,
-        alpha: float = 1.0,
-        beta: float = 5.5,
-        finetune: bool = False,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
-        recipe: str | dict[str, Any] | Recipe = "fast",
-        seed: int = 1,
-        class_names: Sequence[str] | None = None,
-        text_path: TextPath = "auto",
-        precision: Precision = "fp32",
-        memory: Memory = "auto",
-        device: str = "auto",
-        cache: bool | FeatureCache = True,
-        on_bad_image: Literal["fail", "skip"] = "fail",
-        checkpoint: str | Path | None = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            backbone,
-            templates=templates,
-            recipe=recipe,
-            seed=seed,
-            class_names=class_names,
-            text_path=text_path,
-            precision=precision,
-            memory=memory,
-            device=device,
-            cache=cache,
-            on_bad_image=on_bad_image,
-            checkpoint=checkpoint,
-            verbose=verbose,
-        )
-        self.alpha = alpha
-        self.beta = beta
-        self.finetune = finetune
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        self._require_number("alpha", 0.0)
-        self._require_number("beta", 0.0)
-        self._require("finetune", isinstance(self.finetune, bool), "True or False")
+    keys_: Float[Tensor, "keys dim"] = fitted()
+    labels_: Int[Tensor, " keys"] = fitted()
 
     def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> TipAdapter:
         """Keeps labelled images as keys; `val_images` and `val_labels`, where given, choose alpha and beta.

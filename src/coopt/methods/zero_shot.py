@@ -8,73 +8,39 @@ Published, ImageNet (as CoOp's table 2 reports): "a photo of a {}." 58.18 (RN50)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coopt.backbones import Backbone, load_backbone
-from coopt.backbones.protocol import Precision
-from coopt.data import FeatureCache, as_class_names
+from coopt.backbones import load_backbone
+from coopt.data import as_class_names
 from coopt.methods.base import ClipClassifier
-from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features, template_list
-from coopt.text.encode import TextPath
-from coopt.text.memory import Memory
+from coopt.methods.shared_parameters import TEMPLATES
+from coopt.parameters import fitted
+from coopt.prompts.templates import template_features, template_list
 
 
 class ZeroShot(ClipClassifier):
-    """Classifies by hand-made prompts; fitting only reads the class names.
-
-    Args:
-        backbone: a name for `coopt.load_backbone`, or a loaded backbone.
-        templates: one prompt such as "a photo of a {}, a type of pet.", several (an ensemble: their text features are
-            averaged), "ensemble" for the seven that CLIP's authors selected, or "ensemble-80" for all of theirs.
-        class_names, text_path, precision, memory, device, cache, on_bad_image, verbose: see `coopt.CoOp`.
-    """
+    """Classifies by hand-made prompts; fitting only reads the class names."""
 
     method: ClassVar[str] = "zero_shot"
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "bundled",
-        *,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
-        class_names: Sequence[str] | None = None,
-        text_path: TextPath = "auto",
-        precision: Precision = "fp32",
-        memory: Memory = "auto",
-        device: str = "auto",
-        cache: bool | FeatureCache = True,
-        on_bad_image: Literal["fail", "skip"] = "fail",
-        verbose: bool = False,
-    ) -> None:
-        self.backbone = backbone
-        self.templates = templates
-        self.class_names = class_names
-        self.text_path = text_path
-        self.precision = precision
-        self.memory = memory
-        self.device = device
-        self.cache = cache
-        self.on_bad_image = on_bad_image
-        self.verbose = verbose
+    templates: str | Sequence[str] = TEMPLATES
+
+    text_features_: Tensor = fitted()
 
     def fit_classes(self, class_names: Sequence[str]) -> ZeroShot:
         """Makes the classifier from class names alone: no image is needed."""
-        self._check_parameters()
+        self.check_parameters()
         names = as_class_names(class_names)
-        self._set_classes(load_backbone(self.backbone, self.device), names, named=True)
+        self._set_classes(load_backbone(self.backbone, self.machine.device), names, named=True)
         self._set_state({})
         return self
 
     def _training_features(self, images: Any) -> tuple[None, Sequence[int]]:
         return None, range(len(images))  # nothing is learned, so nothing is decoded
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        self._check_text_parameters()
-        template_list(self.templates)
 
     def _fit(self, features: None, targets: Int[Tensor, " n"]) -> None:
         self._set_state({})

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from numbers import Integral, Real
 from typing import Any, Literal
 
 from coopt.errors import ParameterError
+from coopt.parameters import declared_in, parameter
 from coopt.wording import on_command_line, subject
 
 
@@ -32,33 +32,46 @@ class Recipe:
     """
 
     name: str = "fast"
-    optimizer: Literal["sgd", "adam"] = "adam"
-    lr: float = 0.05
-    warmup_lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    batch_size: int = 4096
-    epochs: int | None = 16
-    steps_per_epoch: int | None = 1
-    views: int = 1
+    optimizer: Literal["sgd", "adam"] = parameter(
+        default="adam", choices=("sgd", "adam"), help="SGD with momentum, or Adam with decoupled weight decay."
+    )
+    lr: float = parameter(
+        default=0.05,
+        low=0,
+        option=True,
+        metavar="RATE",
+        shown_default=False,
+        help="Learning rate, instead of the recipe's.",
+    )
+    warmup_lr: float | None = parameter(
+        default=None, low=0, help="Learning rate of the first epoch; none: as in the others."
+    )
+    momentum: float = parameter(default=0.9, low=0, help="Of SGD.")
+    weight_decay: float = parameter(default=5e-4, low=0, help="On all that is trained.")
+    batch_size: int = parameter(default=4096, low=1, help="Images in a step.")
+    epochs: int | None = parameter(
+        default=16,
+        low=1,
+        option=True,
+        metavar="N",
+        shown_default=False,
+        help="Rounds through the images, instead of the recipe's.",
+    )
+    steps_per_epoch: int | None = parameter(default=1, low=1, help="Batches in an epoch; none: all that the data has.")
+    views: int = parameter(
+        default=1,
+        low=0,
+        help="Cached views of each image, the first as in tests; 0: fresh augmented ones in every epoch.",
+    )
 
     def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("views", 0), ("epochs", 1), ("steps_per_epoch", 1)):
-            value = getattr(self, name)
-            if value is None and name in ("epochs", "steps_per_epoch"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-                raise ParameterError(f"{_field(name)} must be an int >= {low}. Got {value!r} instead.")
-            object.__setattr__(self, name, int(value))  # NumPy's are as good, but JSON does not know them
-        for name in ("lr", "warmup_lr", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            if value is None and name == "warmup_lr":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
-                raise ParameterError(f"{_field(name)} must be a number >= 0. Got {value!r} instead.")
-            object.__setattr__(self, name, value if isinstance(value, int | float) else float(value))
-        if self.optimizer not in ("sgd", "adam"):
-            raise ParameterError(f"{_field('optimizer')} must be 'sgd' or 'adam'. Got {self.optimizer!r} instead.")
+        for one in declared_in(type(self)):
+            value = getattr(self, one.name)
+            one.require(value, _field(one.name))
+            if one.kind == "int" and value is not None:  # NumPy's are as good, but JSON does not know them
+                object.__setattr__(self, one.name, int(value))
+            if one.kind == "number" and value is not None and not isinstance(value, int | float):
+                object.__setattr__(self, one.name, float(value))
 
     def epochs_for(self, shots: int) -> int:
         """The number of epochs for `shots` images per class (Zhou et al., IJCV 2022, section 4.1)."""
