@@ -1,8 +1,8 @@
 from . import app as app
 from . import errors as errors
 from . import events as events
-from .backbones.catalogue import list_backbones as list_backbones
 from .backbones.loading import load_backbone as load_backbone
+from .backbones.names import list_backbones as list_backbones
 from .backbones.protocol import Backbone as Backbone
 from .data.benchmarks.registry import register_dataset as register_dataset
 from .data.cache import FeatureCache as FeatureCache

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coopt.backbones import names, suggestions
-from coopt.backbones.catalogue import model_configs
+from coopt.backbones.sources import openclip_names, openclip_suggestions
+from coopt.backbones.sources.openclip_models import model_configs
 
 from .small_models import CLIP, CUSTOM
 
@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "e16_v2": {"hf_hub": "org/small/"},
     }
     configs = {"small": CLIP, "small-custom": CUSTOM, "ViT-B-16": model_configs()["ViT-B-16"]}
-    for module in (names, suggestions):
+    for module in (openclip_names, openclip_suggestions):
         monkeypatch.setattr(module, "model_configs", lambda: configs)
         monkeypatch.setattr(module, "weight_tags", lambda: {"small": tags})
 

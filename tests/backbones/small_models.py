@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from coopt.backbones.openclip import build_model
 from coopt.backbones.protocol import Framing
+from coopt.backbones.sources.openclip_loading import build_model
 
 VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 64}
 RESNET = {"image_size": 32, "layers": [1, 1, 2, 1], "width": 8, "head_width": 64}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coopt.backbones.bpe import CLEANERS, MERGES_FILE, BytePairEncoding
-from coopt.backbones.catalogue import model_configs, open_clip_folder
+from coopt.backbones.sources.openclip_models import model_configs, open_clip_folder
 
 ODD = [
     "a photo of a Dog's toy, 12345 he'll they've I'M",

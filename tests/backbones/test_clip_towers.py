@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from coopt.backbones.catalogue import model_configs
 from coopt.backbones.clip_model import architecture_of
 from coopt.backbones.clip_towers import Clip, fitting_model, is_plain
-from coopt.backbones.openclip import build_model
+from coopt.backbones.sources.openclip_loading import build_model
+from coopt.backbones.sources.openclip_models import model_configs
 from tests.backbones.small_models import RESNET, configuration, scramble, small_model
 
 PLAIN = [name for name, config in model_configs().items() if is_plain(config)]

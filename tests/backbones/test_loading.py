@@ -135,11 +135,11 @@ def test_bundled() -> None:
 
 
 def test_missing_bundled_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from coopt.backbones import bundled
+    from coopt.backbones.sources import bundled
 
     monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
     with pytest.raises(WeightsNotFoundError, match=r"bundled model is missing from this installation.*Reinstall coopt"):
-        bundled.load_bundled()
+        load_backbone("bundled", device="meta")
 
 
 def test_listing_imports_neither_torch_nor_open_clip() -> None:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from coopt.backbones.catalogue import list_backbones, model_configs, text_path_of, unsupported_reason
+from coopt.backbones import list_backbones
 from coopt.backbones.clip_model import ClipBackbone
-from coopt.backbones.openclip import build_model
 from coopt.backbones.openclip_text import OpenClipText, is_causal
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.backbones.protocol import Framing
+from coopt.backbones.sources.openclip_loading import build_model
+from coopt.backbones.sources.openclip_models import model_configs, text_path_of, unsupported_reason
 from coopt.backbones.text_tower import Tokens
 from coopt.errors import BackboneError, UnsupportedBackboneError
 

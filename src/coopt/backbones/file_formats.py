@@ -133,6 +133,22 @@ def how_to_name(path: Path) -> str:
     )
 
 
+def looks_like_path(text: str) -> bool:
+    """Whether a text is meant as a path, there or not."""
+    return text.startswith((".", "/", "~")) or bool(re.search(r"[/\\]", text)) or text.endswith(WEIGHT_SUFFIXES)
+
+
+def on_hub(address: str) -> str:
+    """The name of a model on the Hugging Face hub; of OpenAI's, which lie there in another format, open_clip's name."""
+    repo = "/".join(address.split("/")[:2])
+    return of_openai(repo) or f"openclip:hf-hub:{repo}"
+
+
+def of_openai(repo: str) -> str | None:
+    """open_clip's name of a model that OpenAI published in transformers' format."""
+    return OPENAI_ON_HUB.get(repo.rpartition("/")[2].lower())
+
+
 def as_path(path: Path) -> str:
     """A path that cannot be taken for a tag."""
     return str(path) if path.is_absolute() or str(path).startswith("~") else f"./{path}"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from coopt.backbones.names import unknown_name
+from coopt.backbones.names import find_source
 from coopt.backbones.preprocessing import ValueRange
 from coopt.backbones.protocol import Backbone
-from coopt.errors import ParameterError
+from coopt.errors import BackboneError, ParameterError
 from coopt.events import busy
 
 # One model per name and device while anybody holds it: scikit-learn's clones and a grid search share its memory.
@@ -29,7 +29,8 @@ def load_backbone(
 
     Args:
         name: "bundled"; "openclip:MODEL/TAG", "openclip:MODEL/./weights.pt", "openclip:hf-hub:ORG/NAME",
-            "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; or a backbone, which is returned as it is.
+            "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; "SCHEME:..." of another package's source; or a backbone, which
+            is returned as it is.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         download: whether the network may be used for weights that are not on this machine.
         value_range: which values are black and white in images with more than 8 bits per value, such as (0, 4095) for
@@ -80,17 +81,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def _load(name: str, device: torch.device, download: bool) -> Backbone:
-    kind, _, spec = name.partition(":")
-    if name == "bundled":
-        from coopt.backbones.bundled import load_bundled
-
-        return load_bundled(device)
-    if kind == "openclip" and spec:
-        from coopt.backbones.openclip import load_openclip
-
-        return load_openclip(spec, device, download)
-    if kind == "openai" and spec:
-        from coopt.backbones.openai_archive import load_openai
-
-        return load_openai(spec, device)
-    raise unknown_name(name)
+    source, spec = find_source(name)
+    source.check(spec, download)
+    backbone = source.load(spec, device, download)
+    if not isinstance(backbone, Backbone) or backbone.name != name:
+        what = f"the name {backbone.name!r}" if isinstance(backbone, Backbone) else f"a {type(backbone).__name__}"
+        raise BackboneError(
+            f"{type(source).__name__}.load({spec!r}) must give the Backbone {name!r}. Got {what} instead."
+        )
+    return backbone

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from coopt.backbones.bpe import CLEANERS, MERGES_FILE, BytePairEncoding
-from coopt.backbones.catalogue import open_clip_folder
-from coopt.backbones.names import how_to_get
 from coopt.backbones.protocol import Framing
+from coopt.backbones.source import how_to_get
+from coopt.backbones.sources.openclip_models import open_clip_folder
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 

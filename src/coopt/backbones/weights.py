@@ -225,3 +225,9 @@ def _few(names: Iterable[str]) -> str:
     """The first of some names, as a list in words."""
     listed = [repr(name) for name in names]
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def first_lines(error: Exception, lines: int = 3) -> str:
+    """The beginning of a library's message, on one line: enough to see which weights do not fit."""
+    kept = [line.strip() for line in str(error).splitlines() if line.strip()][:lines]
+    return " ".join(line if len(line) < 200 else line[:200] + " ..." for line in kept)

@@ -28,40 +28,52 @@ def backbones(output: Output, part: str | None, everything: bool, local: bool) -
       openclip:MODEL/./weights.pt      a file with weights for MODEL
       openclip:local-dir:/path         a folder in open_clip's layout
       openclip:hf-hub:ORG/NAME         a model on the Hugging Face hub
+
+    Other packages may bring models of their own (docs/backbones.md).
     """
     if local:
         _list_local(output, part)
         return
     rows = list_backbones()
-    found = [row for row in rows if (everything or row.supported) and _matches(part, row.name, *row.tags)]
-    if found:
-        output.table(
-            ["model (openclip:MODEL/TAG)", "tokens", "text path", "tags"],
-            [[row.name, str(row.context_length), row.text_path, _tags(row)] for row in found],
-            right=(1,),
-        )
-    else:
-        hidden = sum(_matches(part, row.name, *row.tags) for row in rows)
-        more = f" {hidden} unsupported ones do; --all shows them." if hidden else ""
+    matching = [row for row in rows if part == row.scheme or _matches(part, row.name, *row.tags)]
+    listed = [row for row in matching if everything or row.supported]
+    for i, scheme in enumerate(dict.fromkeys(row.scheme for row in listed)):
+        if i:
+            output.say()
+        _table(output, scheme, [row for row in listed if row.scheme == scheme])
+    left_out = len(matching) - len(listed)
+    if not listed:
+        more = f" {left_out} unsupported ones do; --all shows them." if left_out else ""
         output.say(f"None of the {len(rows)} models has {part!r} in its name or tags.{more}")
-    if found and not everything:
-        left_out = sum(not row.supported and _matches(part, row.name, *row.tags) for row in rows)
+    elif not everything:
         more = f"; {left_out} that cannot be used are left out (--all shows them)" if left_out else ""
         output.say()
-        output.say(f"{len(found)} models{more}.")
+        output.say(f"{len(listed)} models{more}.")
         output.say("Text path: fast, or reference, which runs every prompt at its full length.")
     output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
-    output.result({"backbones": [asdict(row) for row in found]})
+    output.result({"backbones": [asdict(row) for row in listed]})
+
+
+def _table(output: Output, scheme: str, rows: list[BackboneInfo]) -> None:
+    """The models of one source; the last column is there for tags, and for reasons."""
+    tagged = any(row.tags for row in rows)
+    columns = 4 if tagged or not all(row.supported for row in rows) else 3
+    head = [f"model ({scheme}:MODEL{'/TAG' if tagged else ''})", "tokens", "text path", "tags" if tagged else ""]
+    output.table(
+        head[:columns],
+        [[row.name, str(row.context_length or ""), row.text_path, _last(row, tagged)][:columns] for row in rows],
+        right=(1,),
+    )
 
 
 def _list_local(output: Output, part: str | None) -> None:
-    found = [row for row in local_backbones() if _matches(part, row.name)]
-    if found:
+    rows = [row for row in local_backbones() if _matches(part, row.name)]
+    if rows:
         output.table(
             ["--backbone", "size", "ImageNet", "weights"],
             [
                 [row.name, size_of(row.bytes), "" if row.imagenet is None else percent(row.imagenet), str(row.path)]
-                for row in found
+                for row in rows
             ],
             right=(1, 2),
         )
@@ -74,13 +86,13 @@ def _list_local(output: Output, part: str | None) -> None:
             "--backbone and add --download to fetch it, such as --backbone openclip:ViT-B-16/openai."
         )
     output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
-    output.result({"backbones": [{**asdict(row), "path": str(row.path)} for row in found]})
+    output.result({"backbones": [{**asdict(row), "path": str(row.path)} for row in rows]})
 
 
-def _tags(row: BackboneInfo) -> str:
+def _last(row: BackboneInfo, tagged: bool) -> str:
     if not row.supported:
         return f"cannot be used: {row.reason}"
-    return ", ".join(row.tags) or "(no published weights)"
+    return ", ".join(row.tags) or ("(no published weights)" if tagged else "")
 
 
 def _matches(part: str | None, *texts: str) -> bool:

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 from coopt.backbones import caches
-from coopt.backbones.catalogue import list_backbones, model_configs, natural_key, weight_tags
-from coopt.backbones.openclip import build_model, load_openclip
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.backbones.protocol import ScoreHead
+from coopt.backbones.sources import openclip_models
+from coopt.backbones.sources.openclip_loading import build_model, load_openclip
+from coopt.backbones.sources.openclip_models import ask_open_clip, list_models, model_configs, natural_key, weight_tags
 from coopt.errors import BackboneError, UnsupportedBackboneError, WeightsNotFoundError
+from tests.backbones.small_models import CLIP, CUSTOM, configuration, put_in_cache, save_folder, small_model
 
-from .small_models import CLIP, CUSTOM, configuration, put_in_cache, save_folder, small_model
 from .test_openai_archive import assert_same_model
 
 # ---- refusals
@@ -36,7 +37,7 @@ def test_refused_at_once_by_name_and_reason(spec: str, reason: str) -> None:
 
 
 def test_every_refused_model_is_refused() -> None:
-    for row in list_backbones():
+    for row in list_models():
         if not row.supported:
             with pytest.raises(UnsupportedBackboneError, match=f"^openclip:{row.name}/any: its text tower"):
                 load_openclip(f"{row.name}/any", download=True)
@@ -83,7 +84,7 @@ def test_missing_weights_say_what_where_and_how(small: None, cache: Path) -> Non
 
 
 def test_every_published_tag_of_supported_models_is_looked_for(cache: Path) -> None:
-    supported = [row for row in list_backbones() if row.supported]
+    supported = [row for row in list_models() if row.supported]
     for row in supported:
         for tag in row.tags:
             with pytest.raises(WeightsNotFoundError, match=f"The weights of openclip:{row.name}/{tag} are not on this"):
@@ -236,18 +237,33 @@ def test_configuration_that_open_clip_does_not_know() -> None:
         build_model(config)
 
 
-# ---- the catalogue
+# ---- what open_clip has
 
 
-def test_tags_read_from_source_are_open_clips() -> None:
+def test_tags_and_configurations_are_open_clips() -> None:
+    """When this fails: `python tools/open_clip_tags.py`."""
     from open_clip.factory import _MODEL_CONFIGS
-    from open_clip.pretrained import _PRETRAINED
 
-    from coopt.backbones import catalogue
-
-    assert catalogue._tags_from_source(catalogue.open_clip_folder()) == _PRETRAINED
+    assert openclip_models.code_of_tags() == json.loads(openclip_models.TAGS.read_text())["sha256"]
+    assert weight_tags() == ask_open_clip()
+    assert list(weight_tags()) == list(ask_open_clip())
     assert model_configs() == _MODEL_CONFIGS
     assert list(model_configs()) == list(_MODEL_CONFIGS)
+
+
+def test_asking_open_clip_gives_its_whole_table() -> None:
+    from open_clip.pretrained import _PRETRAINED
+
+    assert ask_open_clip() == {model: tags for model, tags in _PRETRAINED.items() if tags}
+
+
+def test_another_open_clip_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for file in ("constants.py", "pretrained.py"):
+        code = (openclip_models.open_clip_folder() / file).read_text()
+        (tmp_path / file).write_text(f"{code}# a change\n")
+    monkeypatch.setattr(openclip_models, "open_clip_folder", lambda: tmp_path)
+    monkeypatch.setattr(openclip_models, "ask_open_clip", lambda: {"new": {"tag": {"hf_hub": "org/new/"}}})
+    assert weight_tags.__wrapped__() == {"new": {"tag": {"hf_hub": "org/new/"}}}
 
 
 def test_natural_order() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, find_tag, hub_cache, hub_repository, in_hub_cache
-from coopt.backbones.catalogue import model_configs, unsupported_reason, weight_tags
 from coopt.backbones.file_formats import weights_format
-from coopt.backbones.names import read_config
+from coopt.backbones.source import LocalBackbone
+from coopt.backbones.sources.openclip_models import model_configs, unsupported_reason, weight_tags
+from coopt.backbones.sources.openclip_names import read_config
 from coopt.errors import BackboneError
 
 # Zero-shot accuracy on ImageNet in percent, as open_clip's docs/openclip_results.csv publishes it.
@@ -74,24 +74,7 @@ _SMALL_DATA = {"_s_": 5.0, "_m_": 25.0, "_l_": 55.0}
 _UNKNOWN = 65.0
 
 
-@dataclass(frozen=True)
-class LocalBackbone:
-    """A published model whose weights are on this machine.
-
-    Attributes:
-        name: what to write after --backbone.
-        path: the weights.
-        bytes: their size.
-        imagenet: its published zero-shot accuracy on ImageNet in percent; None where it is not known here.
-    """
-
-    name: str
-    path: Path
-    bytes: int
-    imagenet: float | None
-
-
-def local_backbones() -> tuple[LocalBackbone, ...]:
+def local_models() -> tuple[LocalBackbone, ...]:
     """The published models in the caches of Hugging Face, open_clip and OpenAI's package, best first.
 
     Only models that `load_backbone` can load, and each file once. Fast: reads names and configuration files only.

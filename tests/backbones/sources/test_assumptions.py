@@ -11,13 +11,14 @@ import open_clip
 import pytest
 import torch
 
-from coopt.backbones import assumptions, from_state_dict, names, suggestions, weights
-from coopt.backbones.catalogue import model_configs
-from coopt.backbones.openai_archive import infer_architecture, load_openai
-from coopt.backbones.openclip import load_openclip
+from coopt.backbones import from_state_dict, weights
+from coopt.backbones.sources import assumptions, openclip_names, openclip_suggestions
+from coopt.backbones.sources.openai_archive import infer_architecture, load_openai
+from coopt.backbones.sources.openclip_loading import load_openclip
+from coopt.backbones.sources.openclip_models import model_configs
 from coopt.errors import BackboneError, WeightsWarning
+from tests.backbones.small_models import CLIP, RESNET, configuration, save_folder, scramble, small_model
 
-from .small_models import CLIP, RESNET, configuration, save_folder, scramble, small_model
 from .test_openai_archive import assert_same_model
 
 NUMBERS = {name: torch.tensor(0) for name in ("input_resolution", "context_length", "vocab_size")}
@@ -189,7 +190,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
         "mixed": {"a": half, "b": {}},
         "plain": {"a": {}},
     }
-    for module in (names, suggestions, assumptions):
+    for module in (openclip_names, openclip_suggestions, assumptions):
         monkeypatch.setattr(module, "model_configs", lambda: configs)
         monkeypatch.setattr(module, "weight_tags", lambda: tags)
     return tags
@@ -269,7 +270,7 @@ def test_which_of_open_clips_models_are_ambiguous() -> None:
 
 
 def weights_tags_by_activation() -> dict[str, set[bool]]:
-    from coopt.backbones.catalogue import weight_tags
+    from coopt.backbones.sources.openclip_models import weight_tags
 
     found = {}
     for model, tags in weight_tags().items():

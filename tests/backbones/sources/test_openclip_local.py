@@ -7,10 +7,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from coopt.backbones import LocalBackbone, local_backbones
-from coopt.backbones.catalogue import model_configs, weight_tags
-from coopt.backbones.local import _IMAGENET
-
-from .small_models import CLIP, put_in_cache, save_folder, small_model
+from coopt.backbones.sources.openclip_local import _IMAGENET
+from coopt.backbones.sources.openclip_models import model_configs, weight_tags
+from tests.backbones.small_models import CLIP, put_in_cache, save_folder, small_model
 
 
 def zipped(path: Path) -> Path:

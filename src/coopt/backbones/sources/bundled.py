@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from coopt.backbones.clip_model import ClipBackbone
-from coopt.backbones.openclip import load_openclip
+from coopt.backbones.source import Source
 from coopt.errors import WeightsNotFoundError
+
+if TYPE_CHECKING:
+    import torch
+
+    from coopt.backbones.protocol import Backbone
+
+
+class Bundled(Source):
+    """Serves the one name "bundled", through the same code as any other model folder."""
+
+    scheme = "bundled"
+    alone = True
+
+    def load(self, spec: str, device: torch.device, download: bool = False) -> Backbone:
+        from coopt.backbones.sources.openclip_loading import load_openclip
+
+        return load_openclip(f"local-dir:{bundled_folder()}", device, name=self.scheme)
 
 
 def bundled_folder() -> Path:
@@ -24,8 +39,3 @@ def bundled_folder() -> Path:
             f"The bundled model is missing from this installation: {folder} does not exist. Reinstall coopt."
         )
     return folder
-
-
-def load_bundled(device: torch.device | str = "cpu") -> ClipBackbone:
-    """The bundled backbone, through the same code as any other model folder."""
-    return load_openclip(f"local-dir:{bundled_folder()}", device, name="bundled")

@@ -1,22 +1,17 @@
-"""What a backbone's name may have meant: the published models near to a text."""
+"""What a name may have meant: the published models near to a text."""
 
 from __future__ import annotations
 
-import difflib
 import re
 
-from coopt.backbones.catalogue import model_configs, unsupported_reason, weight_tags
-from coopt.backbones.file_formats import OPENAI_ON_HUB, WEIGHT_SUFFIXES
-
-
-def did_you_mean(names: list[str]) -> str:
-    """A question, with a blank after it; "" without names."""
-    return f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
+from coopt.backbones.file_formats import looks_like_path, of_openai, on_hub
+from coopt.backbones.source import close_to
+from coopt.backbones.sources.openclip_models import model_configs, unsupported_reason, weight_tags
 
 
 def meant(name: str) -> list[str]:
-    """The names that one of no known kind may have meant."""
-    kind, colon, spec = name.partition(":")
+    """The published models, or those of the Hugging Face hub, that a name of no known scheme may have meant."""
+    kind, _, spec = name.partition(":")
     plain = re.sub(r"[^a-z]", "", kind.lower())
     if plain == "https" and "huggingface.co/" in spec:
         return [on_hub(spec.partition("huggingface.co/")[2])]
@@ -24,12 +19,7 @@ def meant(name: str) -> list[str]:
         return [on_hub(spec)]
     if spec and plain == "localdir":
         return [f"openclip:local-dir:{spec}"]
-    close = difflib.get_close_matches(plain, ["openclip", "openai", "bundled"], n=1, cutoff=0.6)
-    if close == ["bundled"]:
-        return close
-    if close and colon and not spec:  # the kind alone says nothing
-        return []
-    return published(spec or kind) or [f"{word}:{spec}" for word in close]
+    return published(spec or kind)
 
 
 def published(text: str) -> list[str]:
@@ -57,17 +47,6 @@ def with_tag(model: str, rest: str = "") -> str:
     return f"openclip:{model}/{chosen}"
 
 
-def on_hub(address: str) -> str:
-    """The name of a model on the Hugging Face hub; of OpenAI's, which lie there in another format, open_clip's name."""
-    repo = "/".join(address.split("/")[:2])
-    return of_openai(repo) or f"openclip:hf-hub:{repo}"
-
-
-def of_openai(repo: str) -> str | None:
-    """open_clip's name of a model that OpenAI published in transformers' format."""
-    return OPENAI_ON_HUB.get(repo.rpartition("/")[2].lower())
-
-
 def split_model(spec: str) -> tuple[str, str]:
     """(model, tag or path) of MODEL/TAG."""
     model, _, rest = spec.partition("/")
@@ -78,15 +57,3 @@ def split_model(spec: str) -> tuple[str, str]:
             if "-".join(parts[:count]) in model_configs():
                 return "-".join(parts[:count]), "/".join(parts[count:])
     return model, rest
-
-
-def looks_like_path(rest: str) -> bool:
-    return rest.startswith((".", "/", "~")) or bool(re.search(r"[/\\]", rest)) or rest.endswith(WEIGHT_SUFFIXES)
-
-
-def close_to(word: str, words: list[str]) -> list[str]:
-    """Up to three of the words that are like one, or that begin with it: laion2b_s34b_b88k for laion2b."""
-    if word and (longer := [candidate for candidate in words if candidate.lower().startswith(f"{word.lower()}_")]):
-        return longer[:3]
-    lowered = {candidate.lower(): candidate for candidate in words}
-    return [lowered[match] for match in difflib.get_close_matches(word.lower(), list(lowered), n=3, cutoff=0.6)]

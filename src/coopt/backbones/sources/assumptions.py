@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from coopt.backbones.caches import hub_repository
-from coopt.backbones.catalogue import model_configs, weight_tags
 from coopt.backbones.file_formats import as_path
-from coopt.backbones.names import OpenClipSource
 from coopt.backbones.preprocessing import Preprocessing, preprocessing_from
+from coopt.backbones.sources.openclip_models import model_configs, weight_tags
+from coopt.backbones.sources.openclip_names import OpenClipModel
 from coopt.backbones.weights import Weights
 from coopt.errors import BackboneError, WeightsWarning
 
@@ -72,7 +72,7 @@ def check_like_openai(config: dict, weights: Weights, name: str, told: Mapping[s
     )
 
 
-def settings_of_file(source: OpenClipSource, weights: Weights) -> dict:
+def settings_of_file(source: OpenClipModel, weights: Weights) -> dict:
     """Activation and preprocessing of weights in a file of the user's; warns of what is assumed.
 
     Args:
@@ -113,7 +113,7 @@ def settings_of_file(source: OpenClipSource, weights: Weights) -> dict:
     return settings
 
 
-def warn_of_missing_settings(source: OpenClipSource) -> None:
+def warn_of_missing_settings(source: OpenClipModel) -> None:
     """Warns when a model folder's configuration does not say how images are prepared."""
     if not source.settings:
         warnings.warn(

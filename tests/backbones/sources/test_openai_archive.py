@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from coopt.backbones.openai_archive import from_state_dict, infer_architecture, load_openai
-from coopt.backbones.openclip import load_openclip
+from coopt.backbones.sources.openai_archive import from_state_dict, infer_architecture, load_openai
+from coopt.backbones.sources.openclip_loading import load_openclip
 from coopt.errors import BackboneError, UnsafePickleError, WeightsNotFoundError
-
-from .small_models import RESNET, VIT, small_model
+from tests.backbones.small_models import RESNET, VIT, small_model
 
 # Plain state dicts of small models are no archives of OpenAI's; what is said of them is tested in test_assumptions.py.
 pytestmark = pytest.mark.filterwarnings("ignore::coopt.errors.WeightsWarning")
@@ -75,7 +74,7 @@ def test_archive_gives_the_model_back(tmp_path: Path, vision: dict, trace: bool)
 def resnet() -> Any:
     import open_clip
 
-    from .small_models import configuration, scramble
+    from tests.backbones.small_models import configuration, scramble
 
     config = {**configuration(), "vision_cfg": RESNET}
     return scramble(open_clip.CLIP(**config, quick_gelu=True).eval().requires_grad_(False))
@@ -94,11 +93,10 @@ def test_half_precision_becomes_float32(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_archive_under_a_model_name_is_quick_gelu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """openclip:MODEL/./archive.pt of OpenAI's weights must not fall back on GELU, as open_clip does."""
-    from coopt.backbones import names, suggestions
+    from coopt.backbones.sources import openclip_names, openclip_suggestions
+    from tests.backbones.small_models import CLIP
 
-    from .small_models import CLIP
-
-    for module in (names, suggestions):
+    for module in (openclip_names, openclip_suggestions):
         monkeypatch.setattr(module, "model_configs", lambda: {"small": CLIP})
     model = small_model(quick_gelu=True)
     path = save_archive(model, tmp_path / "small.pt")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, hub_cache, hub_repository, kept_by_clip
-from coopt.backbones.names import OpenClipSource
+from coopt.backbones.sources.openclip_names import OpenClipModel
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
 
@@ -23,7 +23,7 @@ from coopt.errors import BackboneError
 _PATIENCE = 6.0
 
 
-def fetch(source: OpenClipSource) -> None:
+def fetch(source: OpenClipModel) -> None:
     """Puts what is missing of a model into the cache it is looked for in.
 
     Raises:

@@ -18,10 +18,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from coopt.backbones.openclip import load_openclip
+from coopt.backbones.sources.openclip_loading import load_openclip
 from coopt.errors import BackboneError
+from tests.backbones.small_models import CLIP, put_in_cache, small_model
 
-from .small_models import CLIP, put_in_cache, small_model
 from .test_openai_archive import assert_same_model
 
 OPENAI = "https://openaipublic.azureedge.net/clip/models"

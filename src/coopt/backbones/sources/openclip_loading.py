@@ -1,4 +1,4 @@
-"""Backbones of open_clip, by the names `openclip:...` (see `names.py`).
+"""Backbones of open_clip, by the names `openclip:...` (see `openclip_names.py`).
 
 A model whose text tower cannot carry prompts is refused from its configuration, before anything is built or fetched.
 """
@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coopt.backbones.assumptions import settings_of_file, warn_of_missing_settings, warn_of_resizing
 from coopt.backbones.clip_model import ClipBackbone
 from coopt.backbones.clip_towers import fitting_model
-from coopt.backbones.download import fetch
-from coopt.backbones.names import OpenClipSource, find_openclip
-from coopt.backbones.openai_archive import first_lines
 from coopt.backbones.preprocessing import preprocessing_from
+from coopt.backbones.sources.assumptions import settings_of_file, warn_of_missing_settings, warn_of_resizing
+from coopt.backbones.sources.openclip_download import fetch
+from coopt.backbones.sources.openclip_names import OpenClipModel, find_openclip
 from coopt.backbones.tokenizers import tokenizer_for
-from coopt.backbones.weights import NOT_WEIGHTS, read_weights
+from coopt.backbones.weights import NOT_WEIGHTS, first_lines, read_weights
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
 
@@ -110,7 +109,7 @@ def _fit_scalars(model: Any, state: dict[str, Tensor]) -> None:
         state["logit_bias"] = bias.reshape(model.logit_bias.shape)
 
 
-def _load(source: OpenClipSource, device: torch.device | str, download: bool) -> ClipBackbone:
+def _load(source: OpenClipModel, device: torch.device | str, download: bool) -> ClipBackbone:
     assert source.config is not None and source.weights is not None
     config, settings = source.config, source.settings
     # The small and the likely to be missing first: a model takes seconds to build.

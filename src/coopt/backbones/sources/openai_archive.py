@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from coopt.backbones.assumptions import check_like_openai
 from coopt.backbones.clip_model import ClipBackbone
 from coopt.backbones.clip_towers import filled_model
-from coopt.backbones.names import find_openai
 from coopt.backbones.preprocessing import Preprocessing
+from coopt.backbones.sources.assumptions import check_like_openai
 from coopt.backbones.tokenizers import clip_tokenizer
-from coopt.backbones.weights import NOT_WEIGHTS, Weights, read_weights
+from coopt.backbones.weights import NOT_WEIGHTS, Weights, first_lines, read_weights
 from coopt.errors import BackboneError
 
 # Both of OpenAI's towers use heads of this width.
@@ -34,7 +33,7 @@ def load_openai(path: str | Path, device: torch.device | str = "cpu", name: str 
         BackboneError: the file is damaged or holds another kind of model.
         UnsafePickleError: the file's pickle asks for something that could only be an attack.
     """
-    return _backbone(read_weights(find_openai(str(path))), name or f"openai:{path}", device)
+    return _backbone(read_weights(Path(path).expanduser()), name or f"openai:{path}", device)
 
 
 def from_state_dict(
@@ -139,9 +138,3 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     if not found:
         raise KeyError(pattern.replace("\\", ""))
     return len(found)
-
-
-def first_lines(error: Exception, lines: int = 3) -> str:
-    """The beginning of a library's message, on one line: enough to see which weights do not fit."""
-    kept = [line.strip() for line in str(error).splitlines() if line.strip()][:lines]
-    return " ".join(line if len(line) < 200 else line[:200] + " ..." for line in kept)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import copy
 import functools
+import hashlib
 import importlib.util
 import json
 import re
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from coopt.backbones.source import BackboneInfo
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
+
+TAGS = Path(__file__).with_name("openclip_tags.json")
 
 _UNUSUAL_BLOCKS = (
     "block_type",
@@ -28,29 +28,7 @@ _UNUSUAL_BLOCKS = (
 """Settings of a text tower for which open_clip takes another kind of block."""
 
 
-@dataclass(frozen=True)
-class BackboneInfo:
-    """One row of `coopt backbones`.
-
-    Attributes:
-        name: the model, as in "openclip:NAME/TAG".
-        tags: its published weights.
-        supported: whether coopt trains prompts for it.
-        reason: why not; empty when supported.
-        context_length: of the text tower, in tokens.
-        text_path: how fast prompts run: "fast", or "reference" where every prompt runs at its full length; empty when
-            not supported.
-    """
-
-    name: str
-    tags: tuple[str, ...]
-    supported: bool
-    reason: str
-    context_length: int
-    text_path: str = ""
-
-
-def list_backbones() -> list[BackboneInfo]:
+def list_models() -> list[BackboneInfo]:
     """Every model of the installed open_clip, in the order of their names. Fast: reads configuration files only."""
     tags = weight_tags()
     rows = []
@@ -102,13 +80,36 @@ def model_configs() -> dict[str, dict]:
 
 @functools.cache
 def weight_tags() -> dict[str, dict[str, dict]]:
-    """Model to tag to where the tag's weights are ("hf_hub", "url") and how its images are prepared."""
-    if "open_clip" not in sys.modules:
-        try:
-            return _tags_from_source(open_clip_folder())
-        except Exception:  # another version of open_clip may write its table in a way that we do not read
-            pass
-    return import_open_clip("open_clip.pretrained")._PRETRAINED
+    """Model to tag to where the tag's weights are ("hf_hub", "url") and how its images are prepared.
+
+    They stand in open_clip's code and not in a file of data, so a copy of them comes with coopt, made by
+    `tools/open_clip_tags.py`. An open_clip with another code is imported and asked, which takes seconds.
+    """
+    copy = json.loads(TAGS.read_text(encoding="utf-8"))
+    if copy["sha256"] != code_of_tags():
+        return ask_open_clip()
+    return {model: {tag: _with_tuples(row) for tag, row in tags.items()} for model, tags in copy["tags"].items()}
+
+
+def code_of_tags() -> str:
+    """SHA-256 of the code that makes the table of tags in the installed open_clip, whose version alone may be another."""
+    digest = hashlib.sha256()
+    for file in ("constants.py", "pretrained.py"):
+        digest.update((open_clip_folder() / file).read_text(encoding="utf-8").encode())
+    return digest.hexdigest()
+
+
+def ask_open_clip() -> dict[str, dict[str, dict]]:
+    """What `weight_tags` gives, from open_clip itself."""
+    pretrained = import_open_clip("open_clip.pretrained")
+    tags: dict[str, dict[str, dict]] = {}
+    for model, tag in pretrained.list_pretrained():
+        tags.setdefault(model, {})[tag] = pretrained.get_pretrained_cfg(model, tag)
+    return tags
+
+
+def _with_tuples(row: dict) -> dict:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -126,26 +127,3 @@ def open_clip_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise BackboneError("The package open_clip_torch is not installed: pip install open_clip_torch.")
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _tags_from_source(folder: Path) -> dict[str, dict[str, dict]]:
-    """Evaluate open_clip's table of weights without the rest of its package.
-
-    Of `constants.py` and `pretrained.py` only the module-level tables and the small functions that fill them run;
-    imports and everything that loads or downloads are left out.
-    """
-    names: dict[str, Any] = {"copy": copy}
-    for file in ("constants.py", "pretrained.py"):
-        tree = ast.parse((folder / file).read_text(encoding="utf-8"))
-        kept = [node for node in tree.body if _is_table(node)]
-        exec(compile(ast.Module(body=kept, type_ignores=[]), str(folder / file), "exec"), names)
-    tags = names["_PRETRAINED"]
-    if not isinstance(tags, dict) or not all(isinstance(value, dict) for value in tags.values()):
-        raise TypeError("not a table of weights")
-    return tags
-
-
-def _is_table(node: ast.stmt) -> bool:
-    if isinstance(node, ast.FunctionDef):
-        return node.name.startswith("_") and node.name.endswith("cfg")
-    return isinstance(node, (ast.Assign, ast.For)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
