@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from coopt.backbones import load_backbone
 from coopt.events import busy, tracked
-from coopt.progress import RateColumn, progress_shown
+from coopt.progress import RateColumn, print_above, progress_shown
 
 
 @pytest.mark.parametrize(("each", "shown"), [(0.01, "100/s"), (0.4, "2.5/s"), (20.0, "0.1/s")])
@@ -42,3 +42,16 @@ def test_what_takes_long_is_said_on_a_terminal(monkeypatch: pytest.MonkeyPatch) 
     written = terminal.getvalue()
     assert "Loading bundled ..." in written
     assert written.rindex("runs") > written.index("Loading bundled")  # the bar is there again
+
+
+def test_a_line_above_the_bars_is_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(
+        "coopt.progress.Console",
+        lambda stderr: Console(file=terminal, force_terminal=True, width=40, color_system=None),
+    )
+    line = "  coopt fit photos " + "--set name=value " * 5
+    assert not print_above(line)
+    with progress_shown(), tracked("runs", 2):
+        assert print_above(line)
+    assert line + "\n" in terminal.getvalue()

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from coopt import events
 
-_shown: ContextVar[bool] = ContextVar("coopt_progress", default=False)
+_shown: ContextVar[Progress | None] = ContextVar("coopt_progress", default=None)
 
 
 class RateColumn(ProgressColumn):
@@ -39,7 +39,7 @@ class RateColumn(ProgressColumn):
 def progress_shown(shown: bool = True) -> Iterator[None]:
     """Within this context progress is drawn on standard error, if that is a terminal."""
     console = Console(stderr=True)
-    if not shown or not console.is_terminal or _shown.get():
+    if not shown or not console.is_terminal or _shown.get() is not None:
         yield
         return
     columns = (
@@ -53,12 +53,21 @@ def progress_shown(shown: bool = True) -> Iterator[None]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        token = _shown.set(True)
+        token = _shown.set(progress)
         try:
             with events.listening(Bars(progress)):
                 yield
         finally:
             _shown.reset(token)
+
+
+def print_above(line: str) -> bool:
+    """Prints a line above the bars, in one piece however long it is; False where none are drawn."""
+    progress = _shown.get()
+    if progress is None:
+        return False
+    progress.console.print(Text(line), soft_wrap=True)
+    return True
 
 
 class Bars:

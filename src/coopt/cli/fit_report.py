@@ -123,7 +123,7 @@ class FitReport:
         """What to try where accuracy is at chance level, the likeliest first."""
         say = self.output.say
         if self._toy:
-            sentence, command = _better([*self.typed, "--overwrite"])
+            sentence, command = _better([*self.typed, *(["--overwrite"] if "--overwrite" not in self.typed else [])])
             say(f"  - The backbone. {sentence}")
             self.output.command(command, indent=4)
         if measured.learned.accuracy > measured.chance:

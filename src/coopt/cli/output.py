@@ -75,6 +75,11 @@ class Output:
 
     def line(self, text: str) -> None:
         """A line of data, as it is."""
+        if sys.stdout.isatty():
+            from coopt.progress import print_above
+
+            if print_above(text):
+                return
         _write(sys.stdout, text)
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -147,7 +152,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, debug: bool, **options: Any) -> None:
-            from coopt.progress import progress_shown
+            from coopt.progress import progress_shown  # with rich, which help does not need
 
             output = Output(as_json)
             with output.hearing(debug), progress_shown():
