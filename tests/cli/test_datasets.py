@@ -68,10 +68,10 @@ class TestList:
     def test_a_complete_one(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from dataclasses import replace
 
-        from coopt.data.benchmarks import catalogue
+        from coopt.data.benchmarks import definitions
 
-        pets = next(one for one in catalogue.BENCHMARKS if one.name == "oxford_pets")
-        monkeypatch.setattr(catalogue, "BENCHMARKS", (replace(pets, classes=3, size=45),))
+        pets = next(one for one in definitions.BENCHMARKS if one.name == "oxford_pets")
+        monkeypatch.setattr(definitions, "BENCHMARKS", (replace(pets, classes=3, size=45),))
         (found, *_) = run_json("datasets", "--root", root)["datasets"]
         assert found["state"] == "complete" and found["missing"] == []
         assert "1 of 1 data sets are complete" in run("datasets", "--root", root).stdout

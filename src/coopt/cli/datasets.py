@@ -11,7 +11,7 @@ from coopt.cli.group import Group
 from coopt.cli.output import Output, command
 
 if TYPE_CHECKING:
-    from coopt.data.benchmarks.catalogue import Benchmark
+    from coopt.data.benchmarks.definitions import Benchmark
     from coopt.data.benchmarks.status import BenchmarkStatus
 
 
@@ -38,7 +38,7 @@ def listing(output: Output, root: Path | None) -> None:
       coopt datasets --root DATA
       coopt datasets extract bundled:animals animals
     """
-    from coopt.data.benchmarks.catalogue import BENCHMARKS
+    from coopt.data.benchmarks.definitions import BENCHMARKS
     from coopt.data.benchmarks.status import benchmark_status
     from coopt.data.file_names import display_name
     from coopt.errors import DataError

@@ -1,4 +1,4 @@
-from .benchmarks.catalogue import DATASET_TEMPLATES as DATASET_TEMPLATES
+from .benchmarks.definitions import DATASET_TEMPLATES as DATASET_TEMPLATES
 from .benchmarks.registry import register_dataset as register_dataset
 from .cache import BackboneSize as BackboneSize
 from .cache import CacheSize as CacheSize

@@ -163,15 +163,15 @@ class FeatureCache:
         self, connection: sqlite3.Connection, keys: Sequence[FeatureKey]
     ) -> dict[FeatureKey, Float[np.ndarray, " dim"]]:
         by_digest = {key.digest: key for key in keys}
-        found: dict[FeatureKey, np.ndarray] = {}
+        vectors: dict[FeatureKey, np.ndarray] = {}
         for some in _chunks(list(by_digest), 500):
             marks = ",".join("?" * len(some))
             rows = connection.execute(f"SELECT key, dim, crc, value FROM features WHERE key IN ({marks})", some)
             for digest, dim, crc, value in rows:
                 vector = _checked_vector(dim, crc, value)
                 if vector is not None:
-                    found[by_digest[digest]] = vector
-        return found
+                    vectors[by_digest[digest]] = vector
+        return vectors
 
     def _write(
         self,

@@ -53,16 +53,16 @@ def renamed(dataset: ImageDataset, names: ClassNames) -> ImageDataset:
     if isinstance(names, str | os.PathLike):
         source = f"'{display_name(names)}'"
         names = _read(Path(names), keys)
-    found = _from_list(keys, names, source) if not isinstance(names, Mapping) else _from_mapping(keys, names, source)
-    _check(found, source)
-    note = f"Class names are those of {source}: " + ", ".join(f"'{key}' is {found[key]!r}" for key in keys[:3])
+    by_key = _from_list(keys, names, source) if not isinstance(names, Mapping) else _from_mapping(keys, names, source)
+    _check(by_key, source)
+    note = f"Class names are those of {source}: " + ", ".join(f"'{key}' is {by_key[key]!r}" for key in keys[:3])
 
     def part(split: Split | None) -> Split | None:
-        return None if split is None else Split(split.paths, tuple(found[label] for label in split.labels))
+        return None if split is None else Split(split.paths, tuple(by_key[label] for label in split.labels))
 
     return replace(
         dataset,
-        class_names=tuple(found[key] for key in dataset.class_names),
+        class_names=tuple(by_key[key] for key in dataset.class_names),
         train=part(dataset.train) or Split((), ()),
         val=part(dataset.val),
         test=part(dataset.test),
@@ -131,8 +131,8 @@ def _from_mapping(keys: list[str], names: Mapping[Any, Any], source: str) -> dic
             f"{source} has no name for {len(missing)} of {len(keys)} classes: {shown_names(missing)}.{hint} "
             "Add a name for each."
         )
-    found = {key: known[key] for key in keys}
-    return _first_synonyms(found) if all(_WORDNET.fullmatch(key) for key in keys) else found
+    by_key = {key: known[key] for key in keys}
+    return _first_synonyms(by_key) if all(_WORDNET.fullmatch(key) for key in keys) else by_key
 
 
 def _first_synonyms(names: dict[str, str]) -> dict[str, str]:
@@ -143,13 +143,13 @@ def _first_synonyms(names: dict[str, str]) -> dict[str, str]:
     """
     firsts = {key: name.split(",")[0].strip() for key, name in names.items()}
     counts = Counter(firsts.values())
-    found: dict[str, str] = {}  # name: key
+    key_of: dict[str, str] = {}
     for key, first in firsts.items():
         name = first if counts[first] == 1 else names[key]
-        while name in found:
+        while name in key_of:
             name += "_"
-        found[name] = key
-    return {key: name for name, key in found.items()}
+        key_of[name] = key
+    return {key: name for name, key in key_of.items()}
 
 
 def _check(names: dict[str, str], source: str) -> None:
@@ -213,11 +213,11 @@ def _pairs(lines: Sequence[str], separator: str) -> list[tuple[str, str]]:
 
 def _mixed_pairs(lines: Sequence[str], keys: Sequence[str]) -> list[tuple[str, str]]:
     """The same where some take a blank here and a comma there: whatever follows a class that is known."""
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for line in lines:
         ways = [pair for separator in _SEPARATORS for pair in _pairs([line], separator)]
-        found += [pair for pair in ways if pair[0] in keys][:1]
-    return found
+        pairs += [pair for pair in ways if pair[0] in keys][:1]
+    return pairs
 
 
 def _named(keys: Sequence[str], pairs: Sequence[tuple[str, str]]) -> int:

@@ -86,25 +86,25 @@ def find_columns(name: str, text: str, columns: Columns, need_label: bool = True
     text = text[stated.end() :] if stated else text
     headers = {one: _header(text, one) for one in ([stated[1]] if stated else _DELIMITERS)}
     wanted = ("path", "label") if need_label else ("path",)
-    fitting = [one for one, header in headers.items() if all(_places(header, kind, columns) for kind in wanted)]
+    fitting = [one for one, header in headers.items() if all(_columns_at(header, kind, columns) for kind in wanted)]
     if not fitting:
         raise _missing(name, max(headers.values(), key=len), columns, wanted)
     header = headers[fitting[0]]
-    places = {kind: _places(header, kind, columns) for kind in ("path", "label", "split")}
+    columns_at = {kind: _columns_at(header, kind, columns) for kind in ("path", "label", "split")}
     for kind in wanted:
-        if len(places[kind]) > 1:
-            raise _ambiguous(name, kind, [header[i] for i in places[kind]])
-    if not need_label and len(places["label"]) != 1:
-        places["label"] = []
-    _say(name, header, {kind: places[kind][0] for kind in wanted}, columns)
+        if len(columns_at[kind]) > 1:
+            raise _ambiguous(name, kind, [header[i] for i in columns_at[kind]])
+    if not need_label and len(columns_at["label"]) != 1:
+        columns_at["label"] = []
+    _say(name, header, {kind: columns_at[kind][0] for kind in wanted}, columns)
     return Table(
         text,
         2 if stated else 1,
         fitting[0],
         tuple(header),
-        places["path"][0],
-        places["label"][0] if places["label"] else None,
-        places["split"][0] if len(places["split"]) == 1 else None,
+        columns_at["path"][0],
+        columns_at["label"][0] if columns_at["label"] else None,
+        columns_at["split"][0] if len(columns_at["split"]) == 1 else None,
     )
 
 
@@ -113,18 +113,18 @@ def _header(text: str, delimiter: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _places(header: list[str], kind: str, columns: Columns) -> list[int]:
+def _columns_at(header: list[str], kind: str, columns: Columns) -> list[int]:
     """Where a column may stand: under the name that the user gave, its own, or else any of the others."""
     lower = [cell.lower() for cell in header]
     given = getattr(columns, kind)
     if given is not None:
         return [i for i, cell in enumerate(lower) if cell == given.strip().lower()]
-    own = [i for i, cell in enumerate(lower) if cell == kind]
-    return own or [i for i, cell in enumerate(lower) if cell.replace(" ", "_") in _OTHER_NAMES[kind]]
+    exact = [i for i, cell in enumerate(lower) if cell == kind]
+    return exact or [i for i, cell in enumerate(lower) if cell.replace(" ", "_") in _OTHER_NAMES[kind]]
 
 
 def _missing(name: str, header: list[str], columns: Columns, wanted: tuple[str, ...]) -> DataError:
-    missing = [kind for kind in wanted if not _places(header, kind, columns)]
+    missing = [kind for kind in wanted if not _columns_at(header, kind, columns)]
     shown = ", ".join(repr(display_name(cell)) for cell in header[:8]) + (", ..." if len(header) > 8 else "")
     asked = [str(getattr(columns, kind) or kind) for kind in missing]
     close = [match for one in asked for match in get_close_matches(one, header, n=1)]
@@ -138,19 +138,19 @@ def _missing(name: str, header: list[str], columns: Columns, wanted: tuple[str, 
     )
 
 
-def _ambiguous(name: str, kind: str, found: list[str]) -> DataError:
-    shown = " and ".join(repr(display_name(cell)) for cell in found)
+def _ambiguous(name: str, kind: str, cells: list[str]) -> DataError:
+    shown = " and ".join(repr(display_name(cell)) for cell in cells)
     what = "image's path" if kind == "path" else "label"
-    if len(set(found)) == 1:
-        return DataError(f"The CSV '{name}' has {len(found)} columns {found[0]!r}. Rename all but one.")
+    if len(set(cells)) == 1:
+        return DataError(f"The CSV '{name}' has {len(cells)} columns {cells[0]!r}. Rename all but one.")
     return DataError(
         f"The CSV '{name}' has several columns that may hold the {what}: {shown}. Say which with "
-        f"{setting(f'{kind}_column', found[0])}."
+        f"{setting(f'{kind}_column', cells[0])}."
     )
 
 
-def _say(name: str, header: list[str], places: dict[str, int], columns: Columns) -> None:
-    guessed = {k: header[i] for k, i in places.items() if header[i].lower() != k and getattr(columns, k) is None}
+def _say(name: str, header: list[str], columns_at: dict[str, int], columns: Columns) -> None:
+    guessed = {k: header[i] for k, i in columns_at.items() if header[i].lower() != k and getattr(columns, k) is None}
     if guessed:
         taken = " and ".join(f"the column '{display_name(cell)}' is taken as {kind}" for kind, cell in guessed.items())
         warnings.warn(f"In the CSV '{name}', {taken}.", CooptWarning, stacklevel=6)

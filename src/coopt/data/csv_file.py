@@ -131,14 +131,14 @@ def _check_rows(name: str, folder: Path, rows: list[_Row]) -> None:
 
 def _conflicts(folder: Path, rows: list[_Row]) -> list[str]:
     first: dict[str, _Row] = {}
-    found: list[str] = []
+    conflicts: list[str] = []
     for row in rows:
         earlier = first.setdefault(_place(folder, row.path), row)
         if earlier.label != row.label:
-            found.append(
+            conflicts.append(
                 f"line {row.line} ('{display_name(row.path)}' is {row.label!r}, and {earlier.label!r} in line {earlier.line})"
             )
-    return found
+    return conflicts
 
 
 def _each_once(name: str, folder: Path, rows: list[_Row]) -> list[_Row]:

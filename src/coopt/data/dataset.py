@@ -127,8 +127,8 @@ def _meant(path: Path) -> str:
             }
     typed = path.name.lower()
     close = [names[name] for name in get_close_matches(typed, names, n=2, cutoff=0.75) if path.parent == Path()]
-    found = [near[name] for name in get_close_matches(typed, near, n=2, cutoff=0.75)]
-    close += [f"the {'folder' if one.is_dir() else 'file'} '{display_name(one)}'" for one in found]
+    paths = [near[name] for name in get_close_matches(typed, near, n=2, cutoff=0.75)]
+    close += [f"the {'folder' if one.is_dir() else 'file'} '{display_name(one)}'" for one in paths]
     return f"Did you mean {' or '.join(close)}? " if close else ""
 
 

@@ -132,10 +132,10 @@ class Extraction:
         if self.cache is None:
             return list(range(len(self.views)))
         keys = [self._key(content, view) for view in range(len(self.views))]
-        found = self.cache.get_many(keys)
+        known = self.cache.get_many(keys)
         missing: list[int] = []
         for view, key in enumerate(keys):
-            vector = found.get(key)
+            vector = known.get(key)
             if vector is not None and len(vector) == self.backbone.embed_dim and vector.any():
                 self.features[view, content.position] = torch.from_numpy(vector)
             else:

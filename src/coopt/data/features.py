@@ -125,9 +125,9 @@ def named_together_with(others: Sequence[Any]) -> Iterator[None]:
     except BadImagesError as error:
         looked_at = others[:CHECKED_AFTER_BAD]
         with ThreadPoolExecutor(default_workers()) as pool:
-            found = [one for one in ordered_map(pool, why_unreadable, looked_at, window=64) if one is not None]
+            reasons = [one for one in ordered_map(pool, why_unreadable, looked_at, window=64) if one is not None]
         whole = error.whole and len(looked_at) == len(others)
-        raise BadImagesError([*error.reasons, *found], error.total + len(looked_at), whole) from None
+        raise BadImagesError([*error.reasons, *reasons], error.total + len(looked_at), whole) from None
 
 
 def as_features(features: Any) -> Float[Tensor, "n dim"]:

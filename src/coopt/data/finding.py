@@ -150,7 +150,7 @@ def entries_of(folder: Path) -> list[Entry]:
         return [Entry(folder / one, (f"{name}/{one}" if name else one) in archive.folders) for one in names]
     try:
         with os.scandir(folder) as entries:
-            found = sorted(
+            listed = sorted(
                 # A link is followed by pathlib, for which one that leads nowhere or to itself is no folder.
                 (one.name, Path(one.path).is_dir() if one.is_symlink() else one.is_dir(), one.is_symlink())
                 for one in entries
@@ -158,7 +158,7 @@ def entries_of(folder: Path) -> list[Entry]:
             )
     except OSError as error:
         raise unreadable(folder, error) from error
-    return [Entry(folder / name, is_folder, is_link) for name, is_folder, is_link in found]
+    return [Entry(folder / name, is_folder, is_link) for name, is_folder, is_link in listed]
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -191,16 +191,16 @@ def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
         shown = ", ".join(f"'{name}'" for name in missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise DataError(f"No such file or folder: {shown}. Expected image files, folders of images, or globs.")
     seen: set[Path] = set()
-    found = False
+    any_image = False
     passed_over = PassedOver()
     for source, kind in zip(given, kinds, strict=True):
         for path in _images_of(source, kind, passed_over):
             if path not in seen:
-                found = True
+                any_image = True
                 yield path
                 if len(given) > 1:  # one source alone never names a file twice
                     seen.add(path)
-    if found:
+    if any_image:
         passed_over.warn(stacklevel=2)
     else:
         shown = ", ".join(f"'{display_name(source)}'" for source in given[:5]) or "an empty list"

@@ -55,11 +55,11 @@ def read_folder(
             f"In '{display_name(root)}', the folders {taken} are taken as parts of the data set, and {shown_names(ignored)} are "
             "left out."
         )
-    found = {
+    splits = {
         part: _read_classes(folder, class_from, passed_over) for part, folder in (parts or {"train": root}).items()
     }
     passed_over.warn(stacklevel=4)
-    return found
+    return splits
 
 
 def root_of_archive(archive: Path) -> Path:
@@ -106,15 +106,15 @@ def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: Passe
     for entry in entries:
         if not entry.is_folder:
             passed_over.add(entry.path)
-    found: dict[Path, list[Path]] = {}
+    images_in: dict[Path, list[Path]] = {}
     empty: list[str] = []
     for path in _class_folders(folder, entries):
         images = walk_images(path, passed_over)
         if images:
-            found[path] = images
+            images_in[path] = images
         else:
             empty.append(path.name)
-    if not found:
+    if not images_in:
         raise _nothing_found(folder, loose, empty, passed_over)
     if loose:
         _warn(
@@ -123,11 +123,11 @@ def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: Passe
         )
     if empty:
         _warn(f"Folders in '{display_name(folder)}' without images are left out: {shown_names(empty)}.")
-    by_class = _by_class(folder, found, class_from or "top")
-    if len(by_class) == len(found) == 1:
-        _refuse_wrapped(folder, next(iter(found)))
+    by_class = _by_class(folder, images_in, class_from or "top")
+    if len(by_class) == len(images_in) == 1:
+        _refuse_wrapped(folder, next(iter(images_in)))
     if class_from is None:
-        _say_nested(folder, found)
+        _say_nested(folder, images_in)
     labelled = [(path, name) for name in sorted(by_class) for path in by_class[name]]
     return Split(tuple(path for path, _ in labelled), tuple(name for _, name in labelled))
 
@@ -154,11 +154,11 @@ def _class_folders(folder: Path, entries: list[Entry]) -> list[Path]:
     return chosen
 
 
-def _by_class(folder: Path, found: dict[Path, list[Path]], class_from: ClassFrom) -> dict[str, list[Path]]:
+def _by_class(folder: Path, images_in: dict[Path, list[Path]], class_from: ClassFrom) -> dict[str, list[Path]]:
     """The images of each class."""
     by_class: dict[str, list[Path]] = {}
     named_by: dict[str, Path] = {}
-    for top, images in found.items():
+    for top, images in images_in.items():
         for image in images:
             holder = top if class_from == "top" else image.parent
             if class_from == "path":
@@ -174,11 +174,11 @@ def _by_class(folder: Path, found: dict[Path, list[Path]], class_from: ClassFrom
     return by_class
 
 
-def _say_nested(folder: Path, found: dict[Path, list[Path]]) -> None:
+def _say_nested(folder: Path, images_in: dict[Path, list[Path]]) -> None:
     """Says that folders within class folders are no classes, unless all are called alike ("cat/images/1.jpg")."""
     nested = {
         top.name: sorted({image.relative_to(top).parts[0] for image in images if image.parent != top})
-        for top, images in found.items()
+        for top, images in images_in.items()
     }
     if len({name for names in nested.values() for name in names}) < 2:
         return

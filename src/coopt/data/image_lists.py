@@ -102,18 +102,18 @@ def _from_json(data: bytes, name: str) -> Iterator[str]:
 def _path_of(record: object, what: str) -> str:
     if isinstance(record, str):
         return record
-    found = (
+    named = (
         [record[field] for field in _FIELDS if isinstance(record.get(field), str)] if isinstance(record, dict) else []
     )
-    if not found:
+    if not named:
         shown = display_name(json.dumps(record)[:100])
         raise DataError(f'{what} names no image: {shown}. Expected a path, or an object with the field "path".')
-    return found[0]
+    return named[0]
 
 
 def _found(path: str, folder: Path | None) -> Path:
     """The path as it is written when that is there; else as another folder or system would write it, if that is."""
     if Path(path).is_absolute() and "\\" not in path:
         return Path(path)
-    places = (Path(), *(() if folder is None else (folder,)))
-    return next((file for place in places if (file := find_file(place, path)) is not None), Path(path))
+    folders = (Path(), *(() if folder is None else (folder,)))
+    return next((file for one in folders if (file := find_file(one, path)) is not None), Path(path))

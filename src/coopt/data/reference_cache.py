@@ -74,11 +74,11 @@ def _to_split(items: list[Datum], folder: Path, must_exist: bool) -> Split:
         if not must_exist:
             paths.append(folder / impath)
             continue
-        found, prefix = _rerooted(impath, folder, prefix)
-        if found is None:
+        image, prefix = _rerooted(impath, folder, prefix)
+        if image is None:
             missing.append(impath)
         else:
-            paths.append(found)
+            paths.append(image)
     if missing:
         raise DataError(
             f"{len(missing)} of {len(items)} images of the few-shot cache are not there, the first: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coopt.data.benchmarks.catalogue import BENCHMARKS
+from coopt.data.benchmarks.definitions import BENCHMARKS
 from coopt.data.bundled import PREFIX, BundledDataset, bundled_datasets, find_bundled
 from coopt.evaluation.estimators import distinguishing, estimator_of
 from coopt.evaluation.job import DatasetReference, jsonable

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coopt.data import DATASET_TEMPLATES, Split, default_cache_folder, few_shot, find_leakage, load_dataset
-from coopt.data.benchmarks.catalogue import BENCHMARKS, find_benchmark
+from coopt.data.benchmarks.definitions import BENCHMARKS, find_benchmark
 from coopt.errors import CacheWarning, CooptWarning
 
 from .layouts import LAYOUTS, load, write_split

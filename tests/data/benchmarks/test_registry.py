@@ -8,7 +8,7 @@ import pytest
 import coopt
 from coopt.data import ImageDataset, Split, load_dataset
 from coopt.data.benchmarks import registry
-from coopt.data.benchmarks.catalogue import BENCHMARKS, find_benchmark
+from coopt.data.benchmarks.definitions import BENCHMARKS, find_benchmark
 from coopt.errors import DataError, ParameterError
 
 from ..conftest import make_folder

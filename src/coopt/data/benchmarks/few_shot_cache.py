@@ -57,20 +57,20 @@ def _matched(datums: list[Datum], dataset: ImageDataset, split: Split, drawn: Sp
     Raises:
         DataError: they are no sample of it.
     """
-    place = {relative_name(path, dataset.root): i for i, path in enumerate(split.paths)}
-    found: list[int] = []
+    position = {relative_name(path, dataset.root): i for i, path in enumerate(split.paths)}
+    chosen: list[int] = []
     for datum in datums:
         parts = re.split(r"[/\\]", datum.impath)
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        i = next((place[end] for end in ends if end in place), None)
+        i = next((position[end] for end in ends if end in position), None)
         if i is None:
             raise DataError(f"'{display_name(datum.impath)}' is not in that part of the data set.")
         if dataset.class_names[datum.label : datum.label + 1] != (split.labels[i],):
             raise DataError(f"'{display_name(datum.impath)}' has label {datum.label} there, another one here.")
-        found.append(i)
-    if len(set(found)) < len(found):
+        chosen.append(i)
+    if len(set(chosen)) < len(chosen):
         raise DataError("it names an image twice.")
-    sample = split.take(found)
+    sample = split.take(chosen)
     if sample.counts != drawn.counts:
         raise DataError(f"it has {len(sample)} images where {len(drawn)} are drawn, or other numbers per class.")
     return sample

@@ -30,8 +30,8 @@ def imagenet(folder: Path, images: Path) -> Parts:
 def imagenet_v2(folder: Path, images: Path) -> Parts:
     """ImageNetV2: folders 0 to 999, in the order of `classnames.txt`."""
     names = list(read_class_names(folder).values())
-    found = sorted(_class_folders(images), key=lambda name: (len(name), name))
-    wrong = [name for name in found if not name.isdecimal() or int(name) >= len(names)]
+    folders = sorted(_class_folders(images), key=lambda name: (len(name), name))
+    wrong = [name for name in folders if not name.isdecimal() or int(name) >= len(names)]
     if wrong:
         raise DataError(
             f"'{display_name(images)}' has the folder '{display_name(wrong[0])}'. Expected folders from 0 to "
@@ -39,7 +39,7 @@ def imagenet_v2(folder: Path, images: Path) -> Parts:
         )
     test = [
         Item(f"{name}/{image}", int(name), names[int(name)])
-        for name in found
+        for name in folders
         for image in entries_of(images / name, folders=False)
     ]
     return {"train": [], "val": [], "test": test}
@@ -59,10 +59,10 @@ def read_class_names(folder: Path) -> dict[str, str]:
     Raises:
         DataError: the file is missing, or a line is not an id and a name.
     """
-    places = [folder / CLASS_NAMES_FILE, folder.parent / "imagenet" / CLASS_NAMES_FILE]
-    file = next((place for place in places if place.is_file()), None)
+    candidates = [folder / CLASS_NAMES_FILE, folder.parent / "imagenet" / CLASS_NAMES_FILE]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        shown = " nor ".join(f"'{display_name(place)}'" for place in dict.fromkeys(places))
+        shown = " nor ".join(f"'{display_name(candidate)}'" for candidate in dict.fromkeys(candidates))
         raise DataError(f"There is no {shown}. Expected lines such as 'n01440764 tench', one for each class.")
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -83,8 +83,8 @@ def read_class_names(folder: Path) -> dict[str, str]:
 
 def _items(images: Path, names: dict[str, str], prefix: str = "") -> list[Item]:
     """All images below the folders of WordNet ids; a label is the place of the folder in sorted order."""
-    found = _class_folders(images)
-    unknown = [folder for folder in found if folder not in names]
+    folders = _class_folders(images)
+    unknown = [folder for folder in folders if folder not in names]
     if unknown:
         raise DataError(
             f"'{display_name(images)}' has {len(unknown)} folders that {CLASS_NAMES_FILE} does not name: "
@@ -92,7 +92,7 @@ def _items(images: Path, names: dict[str, str], prefix: str = "") -> list[Item]:
         )
     return [
         Item(f"{prefix}{folder}/{image}", label, names[folder])
-        for label, folder in enumerate(found)
+        for label, folder in enumerate(folders)
         for image in entries_of(images / folder, folders=False)
     ]
 
@@ -100,11 +100,11 @@ def _items(images: Path, names: dict[str, str], prefix: str = "") -> list[Item]:
 def _class_folders(images: Path) -> list[str]:
     if not images.is_dir():
         raise DataError(f"There is no folder '{display_name(images)}'. Expected one folder of images per class in it.")
-    found = entries_of(images, folders=True)
-    if not found:
+    folders = entries_of(images, folders=True)
+    if not folders:
         flat = len(entries_of(images, folders=False))
         raise DataError(
             f"'{display_name(images)}' has no class folders ({flat} images lie in it directly). Expected one folder "
             "per class, such as n01440764/; sort the images into them."
         )
-    return found
+    return folders

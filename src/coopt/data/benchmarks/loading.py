@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coopt.data.benchmarks.catalogue import Benchmark
+from coopt.data.benchmarks.definitions import Benchmark
 from coopt.data.benchmarks.split_file import PARTS, Item, Parts, class_names_of, read_split_file, write_split_file
 from coopt.data.cache import default_cache_folder
 from coopt.data.file_names import display_name
@@ -20,7 +20,7 @@ FEW_SHOT_FOLDER = "split_fewshot"
 
 
 @dataclass(frozen=True)
-class FoundBenchmark:
+class BenchmarkContents:
     """A data set as it was found on disk.
 
     Attributes:
@@ -56,42 +56,42 @@ def load_benchmark(benchmark: Benchmark, root: Path, on_bad_image: Literal["fail
     Raises:
         DataError: the folder, a list or an image is missing, or a split file cannot be right.
     """
-    found = read_benchmark(benchmark, root)
-    if len(found.class_names) != benchmark.classes:
+    contents = read_benchmark(benchmark, root)
+    if len(contents.class_names) != benchmark.classes:
         warnings.warn(
-            f"{benchmark.title} has {len(found.class_names)} classes in '{display_name(found.folder)}', not "
+            f"{benchmark.title} has {len(contents.class_names)} classes in '{display_name(contents.folder)}', not "
             f"{benchmark.classes}: numbers are not comparable with the papers'.",
             CooptWarning,
             stacklevel=2,
         )
-    if not found.published:
-        _keep_split(found)
-    if found.missing:
-        _report_missing(found, on_bad_image)
-    gone = set(found.missing)
-    images = str(found.folder / benchmark.images)
+    if not contents.published:
+        _keep_split(contents)
+    if contents.missing:
+        _report_missing(contents, on_bad_image)
+    gone = set(contents.missing)
+    images = str(contents.folder / benchmark.images)
 
     def part(items: list[Item]) -> Split | None:
         there = [item for item in items if item.path not in gone]
         return Split(tuple(Path(images, item.path) for item in there), tuple(item.name for item in there)) or None
 
-    test = part(found.parts["test"])
-    val_is_test = found.parts["val"] is found.parts["test"]
+    test = part(contents.parts["test"])
+    val_is_test = contents.parts["val"] is contents.parts["test"]
     return ImageDataset(
         name=benchmark.name,
-        root=found.folder,
-        class_names=found.class_names,
-        train=part(found.parts["train"]) or Split((), ()),
-        val=test if val_is_test else part(found.parts["val"]),
+        root=contents.folder,
+        class_names=contents.class_names,
+        train=part(contents.parts["train"]) or Split((), ()),
+        val=test if val_is_test else part(contents.parts["val"]),
         test=test,
         template=benchmark.template,
         fixed_classes=benchmark.part_of_imagenet,
         val_is_test=val_is_test,
-        few_shot_caches=found.folder / FEW_SHOT_FOLDER,
+        few_shot_caches=contents.folder / FEW_SHOT_FOLDER,
     )
 
 
-def read_benchmark(benchmark: Benchmark, root: Path) -> FoundBenchmark:
+def read_benchmark(benchmark: Benchmark, root: Path) -> BenchmarkContents:
     """What is on disk of a data set; no image is opened.
 
     Raises:
@@ -103,12 +103,12 @@ def read_benchmark(benchmark: Benchmark, root: Path) -> FoundBenchmark:
     if split_file.is_file():
         parts = read_split_file(split_file)
         names = class_names_of(parts, f"The split file '{display_name(split_file)}'")
-        return FoundBenchmark(benchmark, folder, parts, names, _missing(images, parts), published=True)
+        return BenchmarkContents(benchmark, folder, parts, names, _missing(images, parts), published=True)
     _check_lists(benchmark, folder)
     parts = benchmark.rule(folder, images)
     names = class_names_of(parts, f"'{display_name(folder)}'")
     missing = _missing(images, parts) if benchmark.lists else ()  # otherwise it has just read what is there
-    return FoundBenchmark(benchmark, folder, parts, names, missing, published=not benchmark.drawn)
+    return BenchmarkContents(benchmark, folder, parts, names, missing, published=not benchmark.drawn)
 
 
 def _folder_of(benchmark: Benchmark, root: Path) -> Path:
@@ -159,30 +159,30 @@ def _missing(images: Path, parts: Parts) -> tuple[str, ...]:
     return tuple(missing)
 
 
-def _report_missing(found: FoundBenchmark, on_bad_image: Literal["fail", "skip"]) -> None:
-    first = found.folder / found.benchmark.images / found.missing[0]
+def _report_missing(contents: BenchmarkContents, on_bad_image: Literal["fail", "skip"]) -> None:
+    first = contents.folder / contents.benchmark.images / contents.missing[0]
     what = (
-        f"{len(found.missing)} of {found.n_images + len(found.missing)} images of {found.benchmark.title} are "
+        f"{len(contents.missing)} of {contents.n_images + len(contents.missing)} images of {contents.benchmark.title} are "
         f"missing, the first: '{display_name(first)}'."
     )
-    if on_bad_image == "fail" or found.n_images == 0:
+    if on_bad_image == "fail" or contents.n_images == 0:
         raise DataError(f"{what} Unpack the data set again, or leave missing images out with on_bad_image='skip'.")
     warnings.warn(f"{what} They are left out.", SkippedImageWarning, stacklevel=3)
 
 
-def _keep_split(found: FoundBenchmark) -> None:
+def _keep_split(contents: BenchmarkContents) -> None:
     """Writes a split that was made beside the feature cache, never to the data, and says where and what it is."""
-    place = hashlib.sha256(os.fsencode(found.folder.resolve())).hexdigest()[:12]
-    file = default_cache_folder() / "splits" / place / str(found.benchmark.published_split)
+    key = hashlib.sha256(os.fsencode(contents.folder.resolve())).hexdigest()[:12]
+    file = default_cache_folder() / "splits" / key / str(contents.benchmark.published_split)
     try:
-        write_split_file(file, found.parts)
+        write_split_file(file, contents.parts)
         kept = f"it is in '{display_name(file)}'"
     except (SavedFileError, OSError) as error:
-        warnings.warn(f"The split of {found.benchmark.title} could not be kept: {error}", CacheWarning, stacklevel=3)
+        warnings.warn(f"The split of {contents.benchmark.title} could not be kept: {error}", CacheWarning, stacklevel=3)
         kept = "it is made anew each time"
     warnings.warn(
-        f"'{display_name(found.folder)}' has no {found.benchmark.published_split}, so a split was made "
-        f"({found.benchmark.rule_name}); {kept}. It is not the papers' split: numbers differ from theirs.",
+        f"'{display_name(contents.folder)}' has no {contents.benchmark.published_split}, so a split was made "
+        f"({contents.benchmark.rule_name}); {kept}. It is not the papers' split: numbers differ from theirs.",
         CooptWarning,
         stacklevel=3,
     )

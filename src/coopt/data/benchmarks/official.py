@@ -66,8 +66,8 @@ def cars(folder: Path, images: Path) -> Parts:
     def items(file: Path, images_in: str) -> list[Item]:
         rows = np.atleast_1d(_matlab(file, "annotations"))
         try:
-            found = [(str(row["fname"]), int(row["class"]) - 1) for row in rows]
-            return [Item(f"{images_in}/{image}", label, names[label]) for image, label in found]
+            items = [(str(row["fname"]), int(row["class"]) - 1) for row in rows]
+            return [Item(f"{images_in}/{image}", label, names[label]) for image, label in items]
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise DataError(
                 f"'{display_name(file)}' does not hold annotations with fname and class for the {len(names)} classes "
@@ -85,12 +85,12 @@ def sun(folder: Path, images: Path) -> Parts:
     label = {name: i for i, name in enumerate(_lines(folder / "ClassName.txt"))}
 
     def items(file: Path) -> list[Item]:
-        found: list[Item] = []
+        items: list[Item] = []
         for line in _lines(file):
             scene = str(PurePosixPath(line).parent)
             name = " ".join(reversed(PurePosixPath(scene).parts[2:]))
-            found.append(Item(line.lstrip("/"), _known(label, scene, file, "ClassName.txt"), name))
-        return found
+            items.append(Item(line.lstrip("/"), _known(label, scene, file, "ClassName.txt"), name))
+        return items
 
     return _with_val(items(folder / "Training_01.txt"), items(folder / "Testing_01.txt"))
 
@@ -101,11 +101,11 @@ def ucf(folder: Path, images: Path) -> Parts:
     label = {name: int(i) - 1 for i, name in _rows(lists / "classInd.txt", r"(\d+) (\w+)", "1 ApplyEyeMakeup")}
 
     def items(file: Path) -> list[Item]:
-        found: list[Item] = []
+        items: list[Item] = []
         for action, video in _rows(file, r"(\w+)/(\w+)\.avi(?: \d+)?", "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"):
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", action)
-            found.append(Item(f"{name}/{video}.jpg", _known(label, action, file, "classInd.txt"), name))
-        return found
+            items.append(Item(f"{name}/{video}.jpg", _known(label, action, file, "classInd.txt"), name))
+        return items
 
     return _with_val(items(lists / "trainlist01.txt"), items(lists / "testlist01.txt"))
 
@@ -137,10 +137,10 @@ def _lines(file: Path) -> list[str]:
         raise DataError(
             f"'{display_name(file)}' cannot be read: {getattr(error, 'strerror', None) or error}."
         ) from error
-    found = [line for line in lines if line and not line.startswith("#")]
-    if not found:
+    entries = [line for line in lines if line and not line.startswith("#")]
+    if not entries:
         raise DataError(f"'{display_name(file)}' is empty. Fetch it again.")
-    return found
+    return entries
 
 
 def _rows(file: Path, pattern: str, example: str) -> Iterator[Any]:

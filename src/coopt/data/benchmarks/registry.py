@@ -12,8 +12,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
 
-from coopt.data.benchmarks.catalogue import BENCHMARKS, find_benchmark
 from coopt.data.benchmarks.cifar import CIFARS, load_cifar
+from coopt.data.benchmarks.definitions import BENCHMARKS, find_benchmark
 from coopt.data.benchmarks.loading import load_benchmark
 from coopt.data.bundled import PREFIX as BUNDLED_PREFIX
 from coopt.data.bundled import load_bundled
@@ -111,9 +111,9 @@ def load_named(
     if root is None and Path(name).exists():
         return None
     where = root if root is not None else os.environ.get(ROOT_VARIABLE) or None
-    own = next((one for one in registered_datasets() if one.name == name), None)
-    if own is not None:
-        return own.load(None if where is None else Path(where).expanduser())
+    registered = next((one for one in registered_datasets() if one.name == name), None)
+    if registered is not None:
+        return registered.load(None if where is None else Path(where).expanduser())
     benchmark = find_benchmark(name)
     if benchmark is not None and where is not None:
         return load_benchmark(benchmark, Path(where).expanduser(), on_bad_image)

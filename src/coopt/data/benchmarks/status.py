@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from coopt.data.benchmarks.catalogue import Benchmark
+from coopt.data.benchmarks.definitions import Benchmark
 from coopt.data.benchmarks.loading import read_benchmark
 from coopt.data.file_names import display_name
 from coopt.errors import DataError
@@ -36,19 +36,19 @@ def benchmark_status(benchmark: Benchmark, root: Path) -> BenchmarkStatus:
     if not (root / benchmark.folder).is_dir():
         return BenchmarkStatus("absent", missing=(f"the folder {benchmark.folder}/",))
     try:
-        found = read_benchmark(benchmark, root)
+        contents = read_benchmark(benchmark, root)
     except DataError as error:
         return BenchmarkStatus("incomplete", missing=(str(error),))
     missing: list[str] = []
-    if len(found.class_names) < benchmark.classes:
-        missing.append(f"{benchmark.classes - len(found.class_names)} of {benchmark.classes} classes")
-    if found.missing:
+    if len(contents.class_names) < benchmark.classes:
+        missing.append(f"{benchmark.classes - len(contents.class_names)} of {benchmark.classes} classes")
+    if contents.missing:
         missing.append(
-            f"{counted(len(found.missing), 'image')} of the split, the first: {display_name(found.missing[0])}"
+            f"{counted(len(contents.missing), 'image')} of the split, the first: {display_name(contents.missing[0])}"
         )
-    elif found.n_images < benchmark.size:
-        missing.append(f"{benchmark.size - found.n_images} of {benchmark.size} images")
-    split = "made" if not found.published else "official" if benchmark.published_split is None else "published"
+    elif contents.n_images < benchmark.size:
+        missing.append(f"{benchmark.size - contents.n_images} of {benchmark.size} images")
+    split = "made" if not contents.published else "official" if benchmark.published_split is None else "published"
     return BenchmarkStatus(
-        "incomplete" if missing else "complete", len(found.class_names), found.n_images, tuple(missing), split
+        "incomplete" if missing else "complete", len(contents.class_names), contents.n_images, tuple(missing), split
     )
