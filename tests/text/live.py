@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from coopt.backbones import Backbone
 from coopt.backbones.text_tower import Block
-from coopt.text.encode import _CONVERTED
+from coopt.text.converted import CONVERTED
 
 
 class LiveBytes(TorchDispatchMode):
@@ -30,7 +30,7 @@ class LiveBytes(TorchDispatchMode):
         self.live = self.peak = 0
         converted = [
             tensor
-            for opened in _CONVERTED.get(backbone.text, {}).values()
+            for opened in CONVERTED.get(backbone.text, {}).values()
             for block in opened.blocks
             for tensor in _weights(block)
         ]

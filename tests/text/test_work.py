@@ -108,7 +108,7 @@ def test_class_specific_chunks_touch_their_own_vectors_alone(backbone: Backbone,
     encoder = one_by_one(TextEncoder(backbone, context_prompts(backbone, NAMES, 4, "end", True)))
     seen = calls(FastPass, "__call__")
     encoder(context_for(backbone, len(NAMES), 4).requires_grad_()).sum().backward()
-    assert [tuple(arguments[2].shape[:2]) for arguments in seen] == [(1, 4)] * (2 * len(NAMES) - 1)
+    assert [tuple(arguments[2][0].vectors.shape[:2]) for arguments in seen] == [(1, 4)] * (2 * len(NAMES) - 1)
 
 
 def test_chunks_of_like_lengths_share_their_indices(backbone: Backbone) -> None:

@@ -199,7 +199,7 @@ class VisionTransformer(nn.Module):
     def forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n D"]:
         """Pixels to features, not normalised."""
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_embedding.expand(len(pixels), 1, -1), patches], dim=1)
+        x = torch.cat([self.class_embedding.expand(pixels.shape[0], 1, -1), patches], dim=1)
         x = self.transformer(self.ln_pre(x + self.positional_embedding))
         return self.ln_post(x)[:, 0] @ self.proj
 

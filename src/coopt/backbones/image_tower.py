@@ -68,12 +68,12 @@ class ImageTower(nn.Module):
         _check_tokens(at_block, self.depth)
         visual = self.visual
         patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
-        x = torch.cat([visual.class_embedding.expand(len(pixels), 1, -1), patches], dim=1)
+        x = torch.cat([visual.class_embedding.expand(pixels.shape[0], 1, -1), patches], dim=1)
         x = visual.ln_pre(x + visual.positional_embedding)
         length = x.shape[1]
         for i, block in enumerate(visual.transformer.resblocks):
             if i in at_block:
-                tokens = at_block[i].to(x.dtype).expand(len(x), -1, -1)
+                tokens = at_block[i].to(x.dtype).expand(x.shape[0], -1, -1)
                 x = torch.cat([x[:, :length], tokens], dim=1)
             x = block(x)
         return _read_out(visual, x[:, :length])

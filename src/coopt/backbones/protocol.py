@@ -59,6 +59,15 @@ class Tokenizer(Protocol):
     def decode(self, ids: list[int]) -> str: ...
 
 
+Link = Literal["softmax", "sigmoid"]
+"""What makes probabilities of scores."""
+
+
+def probabilities_of(scores: Float[Tensor, "n classes"], link: Link) -> Float[Tensor, "n classes"]:
+    """Probabilities of the classes: with "sigmoid" of each by itself, so that they need not add up to 1."""
+    return scores.sigmoid() if link == "sigmoid" else scores.softmax(dim=-1)
+
+
 @dataclass(frozen=True)
 class ScoreHead:
     """How a model was trained to compare images with texts.
@@ -71,7 +80,7 @@ class ScoreHead:
 
     scale: float
     bias: float = 0.0
-    link: Literal["softmax", "sigmoid"] = "softmax"
+    link: Link = "softmax"
 
     def __call__(
         self, images: Float[Tensor, "n dim"], text: Float[Tensor, "*sets classes dim"]
@@ -89,8 +98,8 @@ class ScoreHead:
         return scores + self.bias if self.bias else scores
 
     def probabilities(self, scores: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-        """Of the classes, given scores: of one each where the link is "sigmoid", so that they need not add up to 1."""
-        return scores.sigmoid() if self.link == "sigmoid" else scores.softmax(dim=-1)
+        """Of the classes, given scores."""
+        return probabilities_of(scores, self.link)
 
 
 class Backbone(ABC):

@@ -16,137 +16,36 @@ P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coopt.backbones.text_tower import Block, CausalBlocks, TextTower
 from coopt.text.attention import Attention, EndAttention
 from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
-from coopt.text.layout import Prompts
 from coopt.text.pattern import AttentionPattern
-
-
-@dataclass(frozen=True)
-class ChunkPlan:
-    """Where everything lies for one chunk of classes.
-
-    Attributes:
-        prefix_ids, prefix_context: the prefix's constant tokens and context indices.
-        tail_ids, tail_context, tail_position: the same for all tails, packed, with each token's position.
-        tail_class: which of the plan's classes (for class-specific context) a tail row belongs to.
-        prefix_slots, tail_slots: which of the rows hold a context vector.
-        end_rows: the row of each end token in the whole matrix, for all groups; some row after the last of them.
-        order: the classes in packed order.
-        pattern: how the rows attend to each other.
-    """
-
-    prefix_ids: Int[Tensor, " prefix"]
-    prefix_context: Int[Tensor, " prefix"]
-    tail_ids: Int[Tensor, " rows"]
-    tail_context: Int[Tensor, " rows"]
-    tail_position: Int[Tensor, " rows"]
-    tail_class: Int[Tensor, " rows"]
-    prefix_slots: Int[Tensor, " prefix_slots"]
-    tail_slots: Int[Tensor, " tail_slots"]
-    end_rows: Int[Tensor, " ends"]
-    order: Int[Tensor, " classes"]
-    pattern: AttentionPattern
-
-
-def make_plan(
-    prompts: Prompts,
-    classes: Int[Tensor, " classes"],
-    groups: int,
-    tower: TextTower,
-    dtype: torch.dtype,
-    patterns: dict[tuple[int, ...], AttentionPattern],
-    multiple: int = 1,
-) -> ChunkPlan:
-    """The plan for some of the prompts and G contexts.
-
-    Args:
-        prompts: all prompts.
-        classes: which; sorted by length.
-        groups: G.
-        tower: whose device and heads are used.
-        dtype: what the matrix products are computed in.
-        patterns: those of other plans for the same groups, by the lengths of their prompts; a new one is added. Classes
-            are many and lengths are few.
-        multiple: rows are filled up to a multiple of it.
-    """
-    device = tower.device
-    shared = prompts.shared
-    lengths = prompts.lengths[classes]
-    key = tuple(lengths.tolist())
-    columns = torch.arange(prompts.token_ids.shape[1])
-    in_tail = (columns >= shared) & (columns < lengths[:, None])
-    row, column = in_tail.nonzero(as_tuple=True)
-    # Small products in bfloat16 are slow on a CPU, so attention (1% of the work) stays in float32 there.
-    attention = torch.float32 if device.type == "cpu" else dtype
-    prefix_context, tail_context = prompts.context_index[0, :shared], prompts.context_index[classes[row], column]
-    ends = (lengths - shared).cumsum(0) - 1
-    end_rows = (groups * shared + torch.arange(groups)[:, None] * len(row) + ends).flatten()
-    if key not in patterns:
-        patterns[key] = AttentionPattern.of(lengths - shared, shared, groups, tower.heads, device, attention, multiple)
-    return ChunkPlan(
-        prefix_ids=prompts.token_ids[0, :shared].to(device),
-        prefix_context=prefix_context.to(device),
-        tail_ids=prompts.token_ids[classes[row], column].to(device),
-        tail_context=tail_context.to(device),
-        tail_position=column.to(device),
-        tail_class=row.to(device),
-        prefix_slots=(prefix_context >= 0).nonzero()[:, 0].to(device),
-        tail_slots=(tail_context >= 0).nonzero()[:, 0].to(device),
-        end_rows=F.pad(end_rows, (0, -len(end_rows) % multiple)).to(device),
-        order=classes.to(device),
-        pattern=patterns[key],
-    )
-
-
-def _embed_prefix(tower: TextTower, plan: ChunkPlan, context: Tensor | None) -> Tensor:
-    """The prefix's input rows (G * P, W) in float32."""
-    positions = torch.arange(len(plan.prefix_ids), device=plan.prefix_ids.device)
-    base = _embed(tower, plan.prefix_ids, plan.prefix_context, positions)
-    if context is None or not len(plan.prefix_slots):
-        return base.repeat(plan.pattern.groups, 1)
-    return _insert(base, plan.prefix_slots, _by_group(context)[:, plan.prefix_context[plan.prefix_slots]])
-
-
-def _embed_tails(tower: TextTower, plan: ChunkPlan, context: Tensor | None, class_specific: bool) -> Tensor:
-    """The tails' input rows (G * sum of S, W) in float32."""
-    base, slots = _embed(tower, plan.tail_ids, plan.tail_context, plan.tail_position), plan.tail_slots
-    if context is None or not len(slots):
-        return base.repeat(plan.pattern.groups, 1)
-    index = plan.tail_context[slots]
-    if class_specific:  # (classes, M, W): no group axis
-        return _insert(base, slots, context[plan.tail_class[slots], index][None])
-    return _insert(base, slots, _by_group(context)[:, index])
-
-
-def _embed(tower: TextTower, ids: Tensor, context: Tensor, positions: Tensor) -> Tensor:
-    """What is constant of input rows: zero instead of a token where a context vector stands."""
-    assert tower.open is not None
-    return tower.embed(ids) * (context < 0)[:, None] + tower.open.positions[positions]
-
-
-def _by_group(context: Tensor) -> Float[Tensor, "groups n_ctx width"]:
-    return context if context.ndim == 3 else context[None]
-
-
-def _insert(
-    base: Float[Tensor, "rows width"], slots: Int[Tensor, " slots"], vectors: Float[Tensor, "groups slots width"]
-) -> Float[Tensor, "all width"]:
-    """The rows once for every group, vectors added to those that `slots` names."""
-    return base.expand(len(vectors), -1, -1).index_add(1, slots, vectors).flatten(0, 1)
+from coopt.text.plan import ChunkPlan, prefix_rows, tail_rows, with_vectors
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return F.linear(x.to(dtype), weight, bias)
+
+
+class Learned(NamedTuple):
+    """Vectors of context slots.
+
+    Attributes:
+        vectors: (M, W) for all classes, (G, M, W) for each group, or class-specific (C, M, W).
+        class_specific: the last of these.
+    """
+
+    vectors: Float[Tensor, "*some n_ctx width"]
+    class_specific: bool
 
 
 class Constant(NamedTuple):
@@ -189,31 +88,37 @@ class FastPass:
         if len(plan.tail_slots):
             return None
         with torch.no_grad():
-            rows = _embed_tails(self.tower, plan, None, False)
+            rows = tail_rows(self.tower, plan, None, False)
             return Constant(rows, self._project(rows, self.blocks[0]))
 
     def __call__(
         self,
         plan: ChunkPlan,
-        context: Float[Tensor, "*shape width"] | None,
-        class_specific: bool,
+        learned: Mapping[int, Learned],
         constant: Constant | None = None,
     ) -> Float[Tensor, "groups classes dim"]:
-        """Features (not normalised) of the plan's classes, in the plan's order; so are the rows of a class-specific context.
+        """Features (not normalised) of the plan's classes, in the plan's order; so are class-specific vectors.
 
         Args:
             plan: what to compute.
-            context: see `TextEncoder`.
-            class_specific: the context has a class axis.
+            learned: the vectors of context slots at the input of blocks; those of block 0 are the context.
             constant: what `constant` returned for this plan, if it was kept.
         """
-        prefix = _embed_prefix(self.tower, plan, None if class_specific else context)
-        tails = _embed_tails(self.tower, plan, context, class_specific) if constant is None else constant.rows
+        context, class_specific = learned.get(0, (None, False))
+        prefix = prefix_rows(self.tower, plan, None if class_specific else context)
+        tails = tail_rows(self.tower, plan, context, class_specific) if constant is None else constant.rows
         filling = -(len(prefix) + len(tails)) % plan.pattern.multiple
         x = torch.cat([prefix, tails, tails.new_zeros(filling, tails.shape[1])])
-        for i, block in enumerate(self.blocks[:-1]):
-            x = self._block(x, block, plan.pattern, constant if i == 0 else None)
-        x = self._last_block(x, self.blocks[-1], plan)
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            if plan.regrouped is not None and plan.regrouped.block == i:
+                x, plan = x.index_select(0, plan.regrouped.rows), plan.regrouped.plan
+            if i and i in learned:
+                x = with_vectors(x, plan, *learned[i])
+            if i < last:
+                x = self._block(x, block, plan.pattern, constant if i == 0 else None)
+            else:
+                x = self._last_block(x, block, plan)
         x = x[: plan.pattern.groups * len(plan.order)]
         features = self.opened.projection(self.opened.final_norm(x))
         return features.view(plan.pattern.groups, len(plan.order), -1)

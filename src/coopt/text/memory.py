@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -156,6 +157,31 @@ class ChunkSize(NamedTuple):
     indices: int
 
 
+class Stage(NamedTuple):
+    """Blocks between which rows are grouped alike.
+
+    Attributes:
+        block: the first of them.
+        prefix: P.
+        tails: their lengths, ascending; on the reference path those of whole prompts.
+    """
+
+    block: int
+    prefix: int
+    tails: Int[Tensor, " classes"]
+
+
+class _StageSize(NamedTuple):
+    """Rows of a stage, and bytes: what a block keeps, what it works with, the same of the last block, and indices."""
+
+    rows: int
+    block: int
+    working: int
+    last: int
+    last_block: int
+    indices: int
+
+
 @dataclass(frozen=True)
 class Costs:
     """What a text pass costs in memory.
@@ -167,6 +193,7 @@ class Costs:
         size: bytes of a number in the matrix products; `attention_size` in attention.
         hidden_kept: how many times the hidden units are kept for the gradient.
         context_length: tokens of a prompt on the reference path.
+        trained: some of the tower's weights are learned.
     """
 
     fast: bool
@@ -180,9 +207,12 @@ class Costs:
     attention_size: int
     hidden_kept: int
     context_length: int
+    trained: bool = False
 
     @classmethod
-    def of(cls, tower: TextTower, dim: int, dtype: torch.dtype, fast: bool, learning: bool) -> Costs:
+    def of(
+        cls, tower: TextTower, dim: int, dtype: torch.dtype, fast: bool, learning: bool, trained: bool = False
+    ) -> Costs:
         """The costs of a tower's text pass."""
         blocks = tower.open.blocks if tower.open else ()
         size = torch.finfo(dtype).bits // 8
@@ -196,16 +226,17 @@ class Costs:
             layers=tower.depth or UNSEEN_LAYERS,
             dim=dim,
             size=size,
-            attention_size=4 if on_cpu else size,
+            attention_size=max(4, size) if on_cpu else size,
             # An activation that torch has no kernel for keeps what each of its operations needs.
             hidden_kept=1 if blocks and _is_one_operation(blocks[0], fast) else 3,
             context_length=tower.context_length,
+            trained=trained,
         )
 
     @property
     def allocator(self) -> float:
         """What a process holds for each byte of its tensors."""
-        return ALLOCATOR if self.size == 4 else MIXED_ALLOCATOR
+        return MIXED_ALLOCATOR if self.size < 4 else ALLOCATOR
 
     def multiple(self, cut: bool) -> int:
         """Rows of a chunk are filled up to a multiple of this; `cut`: the chunk is one of several.
@@ -214,17 +245,31 @@ class Costs:
         """
         return FILLED if cut and self.size < self.attention_size else 1
 
-    def chunk(self, tails: Int[Tensor, " classes"], prefix: int, groups: int, cut: bool) -> ChunkSize:
+    def chunk(self, stages: Sequence[Stage], groups: int, cut: bool) -> ChunkSize:
         """Bytes of one chunk of classes.
 
         Args:
-            tails: the lengths of its tails, ascending.
-            prefix: P.
+            stages: how rows are grouped, from block to block.
             groups: contexts that run together.
             cut: it is one of several.
         """
         if not self.fast:
-            return self._reference_chunk(groups * len(tails))
+            return self._reference_chunk(groups * len(stages[0].tails))
+        sizes = [self._stage(stage, groups, cut) for stage in stages]
+        ends = [*(stage.block for stage in stages[1:]), self.layers - 1]
+        blocks = sum(
+            max(0, end - stage.block) * size.block for stage, size, end in zip(stages, sizes, ends, strict=True)
+        )
+        block, working = max(size.block for size in sizes), max(size.working for size in sizes)
+        if len(stages) > 1:  # the rows of both stages, while one is made of the other
+            working += sum(4 * self.width * size.rows for size in sizes)
+        last, last_block, indices = sizes[-1].last, sizes[-1].last_block, sum(size.indices for size in sizes)
+        if not self.learning:
+            return ChunkSize(0, max(block + working, last + last_block), indices)
+        return ChunkSize(blocks + last, blocks + max(last + last_block, working), indices)
+
+    def _stage(self, stage: Stage, groups: int, cut: bool) -> _StageSize:
+        prefix, tails = stage.prefix, stage.tails
         w, s, a = self.width, self.size, self.attention_size
         multiple = self.multiple(cut)
         filled = groups * (prefix + int(tails.sum())), groups * len(tails)
@@ -242,18 +287,17 @@ class Costs:
         attention = rows * (8 * w + 4 * w * s) + ((batch + attended) * w + 3 * scores) * a
         attention -= rows * s * self.hidden  # the feed-forward layers behind it have given theirs back
         last_block = rows * (16 * w + 3 * w * s) + (last_batch + 2 * asking) * w * a
-        blocks = (self.layers - 1) * block
-        working = max(feed_forward, attention, 20 * w * rows)
         # In either direction, for every head, of what is projected, of keys and values, of what is attended, of the ends.
         indices = 4 * self.heads * (batch + last_batch + attended + asking + 6 * rows + ends)
         indices += a * (prefix**2 + bins * (width + most) * keys)
-        if not self.learning:
-            return ChunkSize(0, max(block + working, last + last_block), indices)
-        return ChunkSize(blocks + last, blocks + max(last + last_block, working), indices)
+        working = max(feed_forward, attention, 20 * w * rows)
+        return _StageSize(rows, block, working, last, last_block, indices)
 
     def _reference_chunk(self, prompts: int) -> ChunkSize:
         rows = prompts * self.context_length
         block = rows * (32 * self.width + 4 * self.hidden_kept * self.hidden + 8 * self.heads * self.context_length)
+        if self.trained:  # what matrix products were given, for the gradient of their weights
+            block += rows * (12 * self.width + 4 * self.hidden)
         working = rows * (20 * self.width + 8 * self.hidden)
         kept = self.layers * block if self.learning else 0
         return ChunkSize(kept, kept + working + (0 if self.learning else block), 0)
@@ -277,15 +321,25 @@ class Costs:
 
         On a CPU about half as much again: what its library compiles for products in bfloat16, and keeps.
         """
-        if not self.fast or self.size == 4:
+        if not self.fast or self.size >= 4:
             return 0
         copies = self.layers * (4 * self.width**2 + 2 * self.width * self.hidden) * self.size
         return copies + copies // 2 if self.size < self.attention_size else copies
 
-    def plans(self, chunks: int, rows: int, groups: int) -> int:
-        """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk."""
+    def plans(self, chunks: int, stages: Sequence[Stage], groups: int) -> int:
+        """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk.
+
+        Args:
+            chunks: how many there are.
+            stages: of all classes together.
+            groups: contexts that run together.
+        """
+        if not self.fast:
+            return 0
+        rows = int(stages[0].tails.sum())
         constant = groups * rows * self.width * (4 + 3 * self.size) if chunks == 1 and self.learning else 0
-        return 2048 * chunks + 64 * rows + constant if self.fast else 0
+        continued = 8 * groups * sum(stage.prefix + int(stage.tails.sum()) for stage in stages[1:])
+        return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in stages) + constant + continued
 
 
 def _is_one_operation(block: Block, fast: bool) -> bool:

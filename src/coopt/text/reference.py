@@ -5,38 +5,55 @@ Slow and obviously right; it serves every kind of tower and is what the fast pat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.func import functional_call
 
-from coopt.backbones.text_tower import TextTower
+from coopt.backbones.text_tower import TextTower, Tokens
+from coopt.text.fast import Learned
 from coopt.text.layout import Prompts
 
 
 def encode_reference(
-    tower: TextTower, prompts: Prompts, context: Float[Tensor, "*shape width"] | None = None
+    tower: TextTower,
+    prompts: Prompts,
+    learned: Mapping[int, Learned],
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Float[Tensor, "*groups classes dim"]:
     """Text features (not normalised) of C prompts.
 
     Args:
         tower: the text tower.
         prompts: C prompts.
-        context: the learned vectors: (M, W) for all classes, (C, M, W) class-specific, (G, M, W) for G groups (one
-            per image in CoCoOp); None for hand-made templates.
+        learned: the vectors of context slots at the input of blocks; those of block 0 are the context.
+        weights: what stands for some of the tower's weights, by name.
 
     Returns:
-        (C, D); with groups (G, C, D).
+        (C, D); where there are vectors for each group (G, C, D).
     """
-    if context is not None and context.ndim == 3 and not prompts.class_specific:
-        return torch.stack([encode_reference(tower, prompts, group) for group in context])
+    grouped = {block: one for block, one in learned.items() if one.vectors.ndim == 3 and not one.class_specific}
+    if grouped:
+        groups = len(next(iter(grouped.values())).vectors)
+        of_group = [
+            {**learned, **{block: Learned(one.vectors[g], False) for block, one in grouped.items()}}
+            for g in range(groups)
+        ]
+        return torch.stack([encode_reference(tower, prompts, one, weights) for one in of_group])
     device, framing = tower.device, prompts.framing
     ids = torch.full((len(prompts), tower.context_length), framing.pad, device=device)
     ids[:, : prompts.token_ids.shape[1]] = prompts.token_ids.to(device)
     embedded = tower.embed(ids)
-    if context is not None:
-        rows, columns = prompts.is_context.nonzero(as_tuple=True)
-        index = prompts.context_index[rows, columns]
-        vectors = context[rows, index] if prompts.class_specific else context[index]
-        embedded = embedded.index_put((rows.to(device), columns.to(device)), vectors.to(embedded.dtype))
+    rows, columns = prompts.is_context.nonzero(as_tuple=True)
+    index = prompts.context_index[rows, columns]
+    at_block = {}
+    for block, (vectors, class_specific) in learned.items():
+        chosen = vectors[rows, index] if class_specific else vectors[index]
+        at_block[block] = Tokens(rows.to(device), columns.to(device), chosen)
+    if 0 in at_block:  # before positions are added, as a token's embedding would be
+        embedded = at_block.pop(0).put_into(embedded)
         ids[rows.to(device), columns.to(device)] = framing.placeholder
-    return tower(embedded, ids)
+    arguments = (embedded, ids, at_block) if at_block else (embedded, ids)
+    return functional_call(tower, dict(weights), arguments) if weights else tower(*arguments)

@@ -1,0 +1,145 @@
+"""Heads: what stands behind a frozen image tower, as modules without gradients that can be exported.
+
+Every head takes image features as the tower gives them (n, D), not normalised, and gives scores (n, C).
+
+Notation: n images, C classes, N keys, M context vectors of width W, D width of the shared embedding space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize, one_hot, relu
+
+from coopt.backbones.protocol import ScoreHead
+
+ROWS_TOGETHER = 1024
+"""Images whose affinities to all keys of a cache exist at once."""
+
+
+class CosineHead(nn.Module):
+    """Each class has one feature, and images are compared with it as the backbone was trained to.
+
+    Args:
+        text_features: of the classes, normalised.
+        score_head: the backbone's.
+    """
+
+    def __init__(self, text_features: Float[Tensor, "classes dim"], score_head: ScoreHead) -> None:
+        super().__init__()
+        self.register_buffer("text_features", text_features.detach())
+        self.score_head = score_head
+
+    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        return self.score_head(normalize(features, dim=-1), self.get_buffer("text_features"))
+
+
+class LinearHead(nn.Module):
+    """A linear layer on the features as they are.
+
+    Args:
+        weight: one row for each class.
+        bias: one number for each class.
+    """
+
+    def __init__(self, weight: Float[Tensor, "classes dim"], bias: Float[Tensor, " classes"]) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", bias.detach())
+
+    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        return features @ self.get_buffer("weight").T + self.get_buffer("bias")
+
+
+class CacheHead(nn.Module):
+    """Scores of hand-made prompts, and votes of training images for their classes (Tip-Adapter, Zhang et al., ECCV 2022).
+
+    Args:
+        text_features: of the classes, normalised.
+        keys: the training images' features, normalised.
+        labels: the class of each key.
+        alpha: weight of the votes.
+        beta: how fast a vote falls with distance.
+        score_head: the backbone's.
+    """
+
+    def __init__(
+        self,
+        text_features: Float[Tensor, "classes dim"],
+        keys: Float[Tensor, "keys dim"],
+        labels: Int[Tensor, " keys"],
+        alpha: float,
+        beta: float,
+        score_head: ScoreHead,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("text_features", text_features.detach())
+        self.register_buffer("keys", keys.detach())
+        self.register_buffer("votes_of", one_hot(labels, len(text_features)).float())
+        self.alpha, self.beta = alpha, beta
+        self.score_head = score_head
+
+    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        images = normalize(features, dim=-1)
+        if torch.compiler.is_compiling():  # an exported graph has no loop over as many parts as there may be
+            return self._scores(images)
+        return torch.cat([self._scores(part) for part in images.split(ROWS_TOGETHER)])
+
+    def _scores(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        cosines = images @ self.get_buffer("keys").T
+        return self.score_head(images, self.get_buffer("text_features")) + self.alpha * self.votes(cosines, self.beta)
+
+    def votes(self, cosines: Float[Tensor, "n keys"], beta: float) -> Float[Tensor, "n classes"]:
+        """What the keys say, given how near the images are to them."""
+        return torch.exp(-beta * (1 - cosines)) @ self.get_buffer("votes_of")
+
+
+class ConditionalHead(nn.Module):
+    """Every image shifts the context of the prompts, so it meets class features of its own (CoCoOp, Zhou et al., CVPR
+    2022).
+
+    Args:
+        context: the shared vectors.
+        meta_net: "linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias", of the network from a normalised
+            image feature to what is added to every context vector.
+        text: the text pass, contexts (n, M, W) to class features (n, C, D): a `PlainText`, or a `TextEncoder`, which is
+            faster and cannot be exported.
+        score_head: the backbone's.
+    """
+
+    def __init__(
+        self,
+        context: Float[Tensor, "n_ctx width"],
+        meta_net: Mapping[str, Tensor],
+        text: Callable[[Tensor], Tensor],
+        score_head: ScoreHead,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("context", context.detach())
+        for name in ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias"):
+            self.register_buffer(name.replace(".", "_"), meta_net[name].detach())
+        self.text = text
+        self.score_head = score_head
+
+    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        images = normalize(features, dim=-1)
+        if torch.compiler.is_compiling():
+            return self._scores(images)
+        at_once = getattr(self.text, "groups_at_once", ROWS_TOGETHER)
+        return torch.cat([self._scores(part) for part in images.split(at_once)])
+
+    def _scores(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        return self.score_head(images, normalize(self.text(self.contexts(images)), dim=-1))
+
+    def contexts(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n n_ctx width"]:
+        """The context of every image, given its normalised feature."""
+        hidden = relu(linear(images, self.get_buffer("linear1_weight"), self.get_buffer("linear1_bias")))
+        shift = linear(hidden, self.get_buffer("linear2_weight"), self.get_buffer("linear2_bias"))
+        return self.get_buffer("context") + shift[:, None]
