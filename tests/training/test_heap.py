@@ -6,8 +6,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+import coopt
+from coopt.backbones import Backbone
+from coopt.cli.output import Output, command
 from coopt.training import heap
 from coopt.training.heap import kept_heap
 
@@ -41,7 +46,45 @@ def test_memory_is_kept_between_steps_and_returned_after_the_last() -> None:
     assert pages["returned"] > PAGES / 2
 
 
+class Recorder:
+    """In the place of the C library."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def mallopt(self, *arguments: int) -> None:
+        self.calls.append("mallopt")
+
+    def malloc_trim(self, *arguments: int) -> None:
+        self.calls.append("malloc_trim")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the C library was asked for."""
+    library = Recorder()
+    monkeypatch.setattr(heap, "_C_LIBRARY", library)
+    return library.calls
+
+
+def test_fit_leaves_the_process_as_it_is(calls: list[str], backbone: Backbone) -> None:
+    features = np.random.default_rng(0).normal(size=(4, backbone.embed_dim)).astype(np.float32)
+    coopt.CoOp(backbone, n_ctx=1, recipe={"epochs": 1}).fit(features, ["cat", "dog"] * 2)
+    assert not calls
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_command_that_learns_keeps_the_heap_and_gives_it_back(calls: list[str], learns: bool) -> None:
+    @command("anything", learns=learns)
+    def anything(output: Output) -> None:
+        calls.append("learning")
+
+    CliRunner().invoke(anything, [], catch_exceptions=False)
+    assert calls == (["mallopt", "mallopt", "learning", "mallopt", "malloc_trim"] if learns else ["learning"])
+
+
 def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "_C_LIBRARY", None)
     with kept_heap():
         pass
+    assert not heap.keep_heap()

@@ -32,7 +32,7 @@ class MethodWithParameters(click.ParamType):
         return name.replace("-", "_"), parameters
 
 
-@command("compare")
+@command("compare", learns=True)
 @DATA
 @ROOT
 @click.option(

@@ -38,7 +38,7 @@ class IntList(click.ParamType):
         return tuple(numbers)
 
 
-@command("demo")
+@command("demo", learns=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

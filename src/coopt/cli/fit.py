@@ -21,7 +21,7 @@ METHODS = (
 """Those of `coopt.methods.saving` that learn from images; named here so that `--help` needs none of them."""
 
 
-@command("fit")
+@command("fit", learns=True)
 @DATA
 @ROOT
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to save.  [default: coopt-NAME]")

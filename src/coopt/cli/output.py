@@ -7,13 +7,14 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from coopt import events
 from coopt.data.file_names import display_name
+from coopt.training.heap import kept_heap
 from coopt.wording import spoken
 
 if TYPE_CHECKING:
@@ -146,8 +147,14 @@ class _Command(click.Command):
             return super().invoke(ctx)
 
 
-def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """A click command with `--json` and `--debug`, whose function is given an `output` to speak through."""
+def command(name: str, learns: bool = False, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with `--json` and `--debug`, whose function is given an `output` to speak through.
+
+    Args:
+        name: what it is called by.
+        learns: whether it trains, so that memory stays with the process from step to step.
+        settings: see click.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
@@ -155,7 +162,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
             from coopt.progress import progress_shown  # with rich, which help does not need
 
             output = Output(as_json)
-            with output.hearing(debug), progress_shown():
+            with output.hearing(debug), progress_shown(), kept_heap() if learns else nullcontext():
                 function(output=output, **options)
 
         made = click.command(name, cls=_Command, **settings)(run)

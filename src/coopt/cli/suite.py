@@ -62,7 +62,7 @@ def list_(output: Output) -> None:
     run_list(output)
 
 
-@command("run")
+@command("run", learns=True)
 @click.argument("name")
 @ROOT
 @OUT

@@ -30,6 +30,7 @@ from coopt.evaluation.job import Job
 from coopt.evaluation.outcome import Outcome, Settled
 from coopt.evaluation.store import Store
 from coopt.events import Tracker, tracked
+from coopt.training.heap import keep_heap
 
 TRIES = 2
 """How often a job is begun whose worker was killed at it: what fells one worker (memory) would fell them all."""
@@ -237,6 +238,7 @@ def _work(connection: Connection, store: Store, settings: WorkerSettings) -> Non
 
 def _serve(connection: Connection, store: Store, settings: WorkerSettings) -> None:
     torch.set_num_threads(settings.threads or 1)
+    keep_heap()  # this process does nothing else
     if settings.prepare is not None:
         settings.prepare()
     resources = Resources(settings.device, settings.download, settings.cache)

@@ -29,7 +29,6 @@ from coopt.methods.shared_parameters import RECIPE, SEED
 from coopt.parameters import fitted
 from coopt.threads import threads_for
 from coopt.training.batches import Views, batches_of, cached_views, generator_for
-from coopt.training.heap import kept_heap
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import RECIPES, Recipe
 
@@ -189,7 +188,7 @@ class LearnedMethod(ClipClassifier):
         learned = {k: v.to(device, torch.float32).clone().requires_grad_() for k, v in initial.items()}
         objective = self._objective(learned)
         alone = nullcontext() if checkpoint is None else writing_file(checkpoint, "checkpoint")
-        with alone, threads_for(objective.operations), kept_heap():
+        with alone, threads_for(objective.operations):
             self.losses_ = train(
                 learned,
                 objective.loss_of,

@@ -1,4 +1,8 @@
-"""What becomes of memory that a training step frees."""
+"""What becomes of memory that a training step frees: a setting of the whole process.
+
+So it is made where the process is coopt's: by the commands that learn, and in the worker processes of a suite. `fit` leaves
+a process that is somebody else's as it is; whoever wants the same in a program of their own calls `keep_heap`.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,26 @@ LARGEST = 32 << 20
 """Bytes of the largest block that glibc takes from its heap: its own upper limit."""
 
 
-@contextmanager
-def kept_heap() -> Iterator[None]:
-    """Within this context, what one step frees stays with the process for the next one; afterwards it is given back.
+def keep_heap() -> bool:
+    """From now on, what one step frees stays with the process for the next one; False where that cannot be.
 
     glibc otherwise returns it to the system after every step and asks for it again, page by page, in the next: some
     percent of a step. Outside of glibc nothing changes.
     """
     if _C_LIBRARY is None or not hasattr(_C_LIBRARY, "mallopt"):
-        yield
-        return
+        return False
     _C_LIBRARY.mallopt(M_MMAP_THRESHOLD, LARGEST)
     _C_LIBRARY.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    return True
+
+
+@contextmanager
+def kept_heap() -> Iterator[None]:
+    """`keep_heap` within this context; afterwards what is free is given back."""
+    if not keep_heap():
+        yield
+        return
+    assert _C_LIBRARY is not None
     try:
         yield
     finally:
