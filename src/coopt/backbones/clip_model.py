@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -80,8 +81,8 @@ class ClipBackbone(Backbone):
         model._modules = {**self.model._modules, "visual": tower.get_submodule("visual")}
         return ClipBackbone(model, self.name, self.tokenizer, self.preprocessing, self.device)
 
-    def __reduce__(self) -> tuple:
-        # Worker processes rebuild the opened tower, which holds functions, around the same model.
+    def _made_by(self) -> tuple[Callable[..., Backbone], tuple[Any, ...]]:
+        # The opened tower, which holds functions, is made again around the same model.
         return type(self), (self.model, self.name, self.tokenizer, self.preprocessing, self.device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import threading
 import weakref
 from pathlib import Path
@@ -56,6 +57,7 @@ def load_backbone(
         if backbone is None:
             with busy(f"Loading {name}"):
                 backbone = _loaded[key] = _load(name, chosen, download)
+                backbone.load_again = functools.partial(load_backbone, name, device)
         if backbone not in _recent:
             _recent.append(backbone)
     return backbone

@@ -8,14 +8,16 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from coopt.backbones.image_tower import ImageTower
+from coopt.backbones.pickled import PickledBackbone, unpickled
 from coopt.backbones.preprocessing import Preprocessing, ValueRange
 from coopt.backbones.text_tower import TextTower
 from coopt.errors import UnsupportedBackboneError
@@ -105,6 +107,9 @@ class ScoreHead:
 class Backbone(ABC):
     """A frozen CLIP-like model. Immutable: copying one returns itself, and its weights never ask for gradients.
 
+    A pickle of one holds its name and fingerprint and no weights: who unpickles it loads it by that name, and is refused
+    other weights. Only a model that was made from weights at hand, and so cannot be loaded, is pickled whole.
+
     Attributes:
         name: as the user writes it, e.g. "openclip:ViT-B-16/openai".
         fingerprint: SHA-256 of the architecture and all weights; two backbones with one fingerprint give one answer.
@@ -113,6 +118,7 @@ class Backbone(ABC):
         tokenizer, text: of prompts.
         image: the image tower; None where a backbone does not give it away.
         score_head: how it compares images with texts.
+        load_again: loads it by its name as it was loaded (`load_backbone` sets it); None: no name does.
     """
 
     name: str
@@ -125,6 +131,7 @@ class Backbone(ABC):
     text: TextTower
     image: ImageTower | None = None
     model: nn.Module
+    load_again: Callable[[], Backbone] | None = None
 
     @property
     def logit_scale(self) -> float:
@@ -161,9 +168,12 @@ class Backbone(ABC):
         Raises:
             ParameterError: they are not two different finite numbers.
         """
-        other = object.__new__(type(self))
-        vars(other).update(vars(self))
-        other.preprocessing = replace(self.preprocessing, value_range=value_range)
+        return self.with_preprocessing(replace(self.preprocessing, value_range=value_range))
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Backbone:
+        """The same model with images prepared in another way."""
+        other = _with_attributes(type(self), vars(self))
+        other.preprocessing = preprocessing
         return other
 
     def __copy__(self) -> Backbone:
@@ -173,8 +183,21 @@ class Backbone(ABC):
         # scikit-learn's clone() copies parameters deeply; a frozen model need not be held twice.
         return self
 
+    def _made_by(self) -> tuple[Callable[..., Backbone], tuple[Any, ...]]:
+        """A function and arguments, all of which can be pickled, that make this backbone from its weights."""
+        return _with_attributes, (type(self), vars(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return unpickled, (PickledBackbone.of(self, *self._made_by()),)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.fingerprint[:12]}>"
+
+
+def _with_attributes(cls: type[Backbone], attributes: dict[str, Any]) -> Backbone:
+    made = object.__new__(cls)
+    vars(made).update(attributes)
+    return made
 
 
 def fingerprint_of(model: nn.Module, architecture: str) -> str:
