@@ -59,17 +59,17 @@ def _chunk(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # every image is named by its row
         try:
-            found = estimator.image_features(list(paths), "skip" if skip else "fail")
+            features = estimator.image_features(list(paths), "skip" if skip else "fail")
         except DataError:
             reasons = [why_unreadable(path) for path in paths] if skip else []
             if not reasons or None in reasons:
                 raise
             yield from (Row(path, error=reason) for path, reason in zip(paths, reasons, strict=True))
             return
-    probabilities = estimator.predict_proba(found)
+    probabilities = estimator.predict_proba(features)
     order = (-probabilities).argsort(axis=1, kind="stable")[:, :topk]
-    row_of = {position: row for row, position in enumerate(found.kept)}
-    reasons = iter(found.skipped)
+    row_of = {position: row for row, position in enumerate(features.kept)}
+    reasons = iter(features.skipped)
     for position, path in enumerate(paths):
         if position not in row_of:
             yield Row(path, error=next(reasons)[1])

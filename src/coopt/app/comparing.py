@@ -254,8 +254,8 @@ class _Comparison:
             return evaluate(estimator, list(self.test.paths), list(self.test.labels))
         if precision not in self._held_out:
             self._held_out[precision] = estimator.image_features(list(self.test.paths), self.request.on_bad_image)
-        found = self._held_out[precision]
-        return evaluate(estimator, found.features[0], [self.test.labels[i] for i in found.kept])
+        held_out = self._held_out[precision]
+        return evaluate(estimator, held_out.features[0], [self.test.labels[i] for i in held_out.kept])
 
 
 def _titled(title: str, parameters: Mapping[str, Any]) -> str:

@@ -70,21 +70,21 @@ def make_estimator(
     Raises:
         ParameterError: a parameter that the method does not have, or a value that it does not take.
     """
-    own = parameters_of(method, learns)
+    known = parameters_of(method, learns)
     for name in parameters:
-        if name not in own:
-            close = get_close_matches(name, own, n=2)
+        if name not in known:
+            close = get_close_matches(name, known, n=2)
             hint = f"Did you mean {' or '.join(close)}? " if close else ""
             raise ParameterError(
-                f"The method {method!r} has no parameter {name!r}. {hint}Its parameters are {', '.join(own) or 'none'}."
+                f"The method {method!r} has no parameter {name!r}. {hint}Its parameters are {', '.join(known) or 'none'}."
             )
     cls = method_class(method, learns)
     for name, usual in _USUAL.items():
         if learns and name not in cls.runtime_used() and of_request.get(name, usual) != usual:
             raise no_such_option(method, name)
-    known = cls().get_params(deep=False)
+    takes = cls().get_params(deep=False)
     runtime = Runtime(**{name: value for name, value in of_request.items() if name in cls.runtime_used()})
-    estimator = cls(**{name: of_request[name] for name in of_request if name in known}, **parameters, runtime=runtime)
+    estimator = cls(**{name: of_request[name] for name in of_request if name in takes}, **parameters, runtime=runtime)
     estimator.check_parameters()
     return estimator
 

@@ -220,8 +220,10 @@ def _zero_shot(request: ZeroShotRequest) -> ZeroShotResult:
     backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
 
     def classifier(used: str | list[str]) -> ZeroShot:
-        found = ZeroShot(backbone, templates=used, runtime=Runtime(precision=request.precision, cache=request.cache))
-        return found.fit_classes(dataset.class_names)
+        estimator = ZeroShot(
+            backbone, templates=used, runtime=Runtime(precision=request.precision, cache=request.cache)
+        )
+        return estimator.fit_classes(dataset.class_names)
 
     together = classifier(singles)  # every template is checked before images are encoded
     images = together.image_features(list(chosen.paths), request.on_bad_image)

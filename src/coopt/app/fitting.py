@@ -254,8 +254,8 @@ def _measure_all(
     if zero_shot is None or learned is None:
         return None
     probe = _probe(request, estimator, dataset) if request.cache else None
-    found = None if probe is None else _measure(probe, dataset, held_out)
-    return Measured(zero_shot, learned, found, learned.chance(len(dataset.class_names)))
+    of_probe = None if probe is None else _measure(probe, dataset, held_out)
+    return Measured(zero_shot, learned, of_probe, learned.chance(len(dataset.class_names)))
 
 
 def _probe(request: FitRequest, estimator: ClipClassifier, dataset: ImageDataset) -> LinearProbe | None:
@@ -264,8 +264,8 @@ def _probe(request: FitRequest, estimator: ClipClassifier, dataset: ImageDataset
     cost = len(train) * len(dataset.class_names) * backbone.embed_dim
     if not estimator.uses_features or isinstance(estimator, LinearProbe) or cost > QUICK_PROBE:
         return None
-    found = estimator.image_features(list(train.paths), request.on_bad_image)
-    labels = [train.labels[i] for i in found.kept]
+    features = estimator.image_features(list(train.paths), request.on_bad_image)
+    labels = [train.labels[i] for i in features.kept]
     if min(map(labels.count, dataset.class_names)) < 2:  # too few to choose its strength of regularisation
         return None
-    return LinearProbe(backbone, seed=request.seed, class_names=dataset.class_names).fit(found.features[0], labels)
+    return LinearProbe(backbone, seed=request.seed, class_names=dataset.class_names).fit(features.features[0], labels)

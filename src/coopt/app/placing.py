@@ -85,14 +85,14 @@ def folder_names(class_names: Sequence[str]) -> dict[str, str]:
     Where that changes two names into the same (a/b and a:b, or on many systems Cat and cat), the later gets a number.
     """
     taken = {UNCERTAIN}
-    found = {}
+    folders = {}
     for name in class_names:
         safe, number = _safe(name), 1
         while (folder := safe if number == 1 else f"{safe}-{number}").casefold() in taken:
             number += 1
         taken.add(folder.casefold())
-        found[name] = folder
-    return found
+        folders[name] = folder
+    return folders
 
 
 def _safe(name: str) -> str:

@@ -84,7 +84,7 @@ class PredictionInput:
     def settings(self) -> dict[str, Any]:
         """All that decides a row besides its image, ready for JSON; the device only rounds."""
         request = self.request
-        found: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "prompt": self._prompt_digest(),
             "classes": list(self.names),
             "topk": min(request.topk, len(self.names) or request.topk),
@@ -94,7 +94,7 @@ class PredictionInput:
             "min-confidence": request.min_confidence,
         }
         # A saved prompt takes no other weights than its own; a reference checkpoint takes those that it is given.
-        return found if self._saved else {**found, "backbone": request.backbone}
+        return settings if self._saved else {**settings, "backbone": request.backbone}
 
     @cached_property
     def _saved(self) -> dict[str, Any]:
@@ -102,15 +102,15 @@ class PredictionInput:
         prompt = self.request.prompt
         file = prompt if prompt.suffix == ".json" else prompt / "prompt.json"
         try:
-            found = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+            saved = json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return saved if isinstance(saved, dict) else {}
 
     @property
     def _parameters(self) -> dict[str, Any]:
-        found = self._saved.get("parameters")
-        return found if isinstance(found, dict) else {}
+        parameters = self._saved.get("parameters")
+        return parameters if isinstance(parameters, dict) else {}
 
     def _prompt_digest(self) -> str:
         """SHA-256 (hex) of what was learned, and how: not of when, or what accuracy it reached."""
@@ -131,8 +131,8 @@ def _checkpoint_files(prompt: Path) -> list[Path]:
     """The files that a checkpoint of the reference implementation may be read from."""
     if prompt.is_file():
         return [prompt]
-    found = (file for folder in (prompt, prompt / "prompt_learner") if folder.is_dir() for file in folder.iterdir())
-    return sorted(file for file in found if file.is_file() and (file.name == "checkpoint" or ".pth.tar" in file.name))
+    files = (file for folder in (prompt, prompt / "prompt_learner") if folder.is_dir() for file in folder.iterdir())
+    return sorted(file for file in files if file.is_file() and (file.name == "checkpoint" or ".pth.tar" in file.name))
 
 
 def _opened(listed: str) -> contextlib.AbstractContextManager[BinaryIO]:

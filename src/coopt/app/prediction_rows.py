@@ -87,8 +87,8 @@ def line_of(row: Row, shape: Shape, form: str | None) -> bytes:
 def read_rows(file: Path, form: str | None) -> Iterator[Row]:
     """The rows of a file that `line_of` wrote, one after another."""
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        found: Iterator[dict[str, Any]] = csv.DictReader(lines) if form == "csv" else map(json.loads, lines)
-        for one in found:
+        records: Iterator[dict[str, Any]] = csv.DictReader(lines) if form == "csv" else map(json.loads, lines)
+        for one in records:
             first = one.get("class", one.get("class_1"))  # the class that counts, or there is no such column
             share = one.get("probability", one.get("probability_1"))
             if one.get("error"):

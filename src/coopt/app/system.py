@@ -14,13 +14,13 @@ from coopt import __version__
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    found = {"coopt": __version__, "python": platform.python_version()}
+    installed = {"coopt": __version__, "python": platform.python_version()}
     for name, package in (("torch", "torch"), ("open_clip", "open_clip_torch"), ("pillow", "pillow")):
         try:
-            found[name] = version(package)
+            installed[name] = version(package)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            installed[name] = "unknown"
+    return installed
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -18,12 +18,12 @@ def cache(output: Output, clear: bool) -> None:
     """
     from coopt.data import FeatureCache, display_name
 
-    found = FeatureCache()
-    freed = found.clear() if clear else None
-    size = found.size()
+    features = FeatureCache()
+    freed = features.clear() if clear else None
+    size = features.size()
     if freed is not None:
         output.say(f"Cleared: {size_of(freed)} freed.")
-    output.say(f"{display_name(found.folder)}: {size.entries} features, {size_of(size.bytes)}.")
+    output.say(f"{display_name(features.folder)}: {size.entries} features, {size_of(size.bytes)}.")
     if size.per_backbone:
         output.say()
         rows = [
@@ -33,7 +33,7 @@ def cache(output: Output, clear: bool) -> None:
         output.table(["backbone", "fingerprint", "features", "size"], rows, right=(2, 3))
     output.result(
         {
-            "folder": display_name(found.folder),
+            "folder": display_name(features.folder),
             "entries": size.entries,
             "bytes": size.bytes,
             "freed": freed,

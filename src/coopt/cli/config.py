@@ -78,13 +78,13 @@ def defaults_from(file: Path, command: click.Command, name: str) -> tuple[dict[s
     if is_reference_config(content):
         content, notes = options_of(content, shown)
     for key, value in content.items():
-        found = known.get(str(key).replace("-", "_"))
-        if found is None:
+        entry = known.get(str(key).replace("-", "_"))
+        if entry is None:
             close = get_close_matches(str(key).replace("_", "-"), [k.replace("_", "-") for k in known], n=1)
             options = ", ".join(sorted({k.replace("_", "-") for k in known}))
             hint = f"Did you mean {close[0]!r}?" if close else f"The options are {options}."
             raise ParameterError(f"'{shown}' has an entry {str(key)!r}, which `coopt {name}` does not know. {hint}")
-        parameter, negated = found
+        parameter, negated = entry
         if value is None:
             continue
         checked = _checked(parameter, value, f"The entry {str(key)!r} in '{shown}'")

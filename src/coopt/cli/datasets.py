@@ -45,11 +45,11 @@ def listing(output: Output, root: Path | None) -> None:
 
     if root is not None and not root.is_dir():
         raise DataError(f"The root '{display_name(root)}' is not a folder. Expected the one that holds the data sets.")
-    found = {one.name: None if root is None else benchmark_status(one, root) for one in BENCHMARKS}
+    states = {one.name: None if root is None else benchmark_status(one, root) for one in BENCHMARKS}
     if root is None:
         _say_known(output, BENCHMARKS)
     else:
-        _say_found(output, BENCHMARKS, found, root)
+        _say_states(output, BENCHMARKS, states, root)
     output.say()
     smaller = [*_bundled(), *_registered()]
     output.table(
@@ -60,7 +60,7 @@ def listing(output: Output, root: Path | None) -> None:
         ],
         right=(1, 2),
     )
-    documents = [_document(one, found[one.name]) for one in BENCHMARKS]
+    documents = [_document(one, states[one.name]) for one in BENCHMARKS]
     output.result({"root": None if root is None else display_name(root), "datasets": [*documents, *smaller]})
 
 
@@ -117,12 +117,12 @@ def _say_known(output: Output, benchmarks: tuple[Benchmark, ...]) -> None:
     output.say("`coopt datasets --root DIR` says which of them DIR has.")
 
 
-def _say_found(
-    output: Output, benchmarks: tuple[Benchmark, ...], found: dict[str, BenchmarkStatus | None], root: Path
+def _say_states(
+    output: Output, benchmarks: tuple[Benchmark, ...], states: dict[str, BenchmarkStatus | None], root: Path
 ) -> None:
     rows: list[list[str]] = []
     for one in benchmarks:
-        status = found[one.name]
+        status = states[one.name]
         assert status is not None
         count = "" if status.images == 0 else f"{status.images} of {one.size}"
         says = [f"missing: {'; '.join(status.missing)}"] if status.missing else []
@@ -130,7 +130,7 @@ def _say_found(
             says.append(f"no {one.published_split}: a split is made ({one.rule_name})")
         rows.append([one.name, status.state, count, "; ".join(says)])
     output.table(["data set", "", "images", ""], rows, right=(2,))
-    complete = sum(status is not None and status.state == "complete" for status in found.values())
+    complete = sum(status is not None and status.state == "complete" for status in states.values())
     output.say()
     output.say(f"{complete} of {len(benchmarks)} data sets are complete in '{root}'.")
 
@@ -151,8 +151,8 @@ def _document(one: Benchmark, status: BenchmarkStatus | None) -> dict[str, Any]:
     }
     if status is None:
         return known
-    found = {"classes": status.classes, "images": status.images, "split": status.split or None}
-    return {**known, "state": status.state, "found": found, "missing": list(status.missing)}
+    counts = {"classes": status.classes, "images": status.images, "split": status.split or None}
+    return {**known, "state": status.state, "found": counts, "missing": list(status.missing)}
 
 
 def _bundled() -> list[dict[str, Any]]:

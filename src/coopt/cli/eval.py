@@ -64,17 +64,19 @@ def eval(output: Output, **options: Any) -> None:
     from coopt.app.requests import EvaluateRequest
 
     result = evaluate(EvaluateRequest.of(**options))
-    found = result.evaluation
+    evaluation = result.evaluation
     output.say()
     output.table(
-        [f"On {counted(found.n, 'image')}, %", *MEASURES], [[result.prompt, *measures(found)]], right=(1, 2, 3, 4)
+        [f"On {counted(evaluation.n, 'image')}, %", *MEASURES],
+        [[result.prompt, *measures(evaluation)]],
+        right=(1, 2, 3, 4),
     )
-    say_mistakes(output, found)
+    say_mistakes(output, evaluation)
     if result.out is not None:
         from coopt.app.evaluation_files import CONFUSION, EVALUATION, MISTAKES, PICTURE
         from coopt.data.file_names import display_name
 
-        mistakes = counted(sum(one.count for one in found.confusions), "mistake")
+        mistakes = counted(sum(one.count for one in evaluation.confusions), "mistake")
         output.say()
         output.say(
             f"In '{display_name(result.out)}': {MISTAKES} ({mistakes}, the surest first), {CONFUSION}, {PICTURE}, "

@@ -91,12 +91,12 @@ class FitReport:
 
     def _say_accuracy(self, measured: Measured, title: str) -> None:
         zero_shot, learned, probe = measured.zero_shot, measured.learned, measured.probe
-        found = [(f'zero-shot, "{DEFAULT_TEMPLATE}"', zero_shot), (title, learned)]
-        found += [] if probe is None else [("linear probe (same features)", probe)]
+        rows = [(f'zero-shot, "{DEFAULT_TEMPLATE}"', zero_shot), (title, learned)]
+        rows += [] if probe is None else [("linear probe (same features)", probe)]
         self.output.say()
         self.output.table(
             ["On held-out images, %", *MEASURES],
-            [[name, *measures(one)] for name, one in found],
+            [[name, *measures(one)] for name, one in rows],
             right=(1, 2, 3, 4),
         )
         before = {one.name: one.accuracy for one in zero_shot.classes}
@@ -163,8 +163,8 @@ def _better(typed: Sequence[str]) -> tuple[str, str]:
     """A sentence about a better backbone, and what was typed with that backbone."""
     local = local_backbones()
     more = ["--backbone", local[0].name] if local else ["--backbone", FETCHED, "--download"]
-    found = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
-    return f"{found}:", display_name(shlex.join([*typed, *more]))
+    where = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
+    return f"{where}:", display_name(shlex.join([*typed, *more]))
 
 
 def _chance_sentence(measured: Measured) -> str:

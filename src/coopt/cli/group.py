@@ -173,8 +173,8 @@ def _explained(error: BaseException) -> tuple[str, str]:
             + (f" ({text[:200]})" if text else "")
         )
     if isinstance(error, OSError):
-        place = f" ({error.filename})" if error.filename else ""
-        return kind, f"The system refused: {error.strerror or text}{place}. Check the disk and the permissions."
+        where = f" ({error.filename})" if error.filename else ""
+        return kind, f"The system refused: {error.strerror or text}{where}. Check the disk and the permissions."
     return kind, (
         f"Something went wrong that coopt did not expect: {kind}: {text[:500]}. "
         "Add --debug to see where, and please report it."

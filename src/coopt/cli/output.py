@@ -193,15 +193,15 @@ MEASURES = ("accuracy", "95% interval", "macro-F1", "class mean")
 """The columns of a table of evaluations."""
 
 
-def measures(found: Evaluation) -> list[str]:
+def measures(evaluation: Evaluation) -> list[str]:
     """The cells of an evaluation under `MEASURES`."""
-    shares = (percent(found.macro_f1), percent(found.mean_class_accuracy))
-    return [percent(found.accuracy), percent_interval(found.interval), *shares]
+    shares = (percent(evaluation.macro_f1), percent(evaluation.mean_class_accuracy))
+    return [percent(evaluation.accuracy), percent_interval(evaluation.interval), *shares]
 
 
-def say_mistakes(output: Output, found: Evaluation) -> None:
+def say_mistakes(output: Output, evaluation: Evaluation) -> None:
     """The weakest classes and the most frequent mistakes, where there are any."""
-    worst = [one for one in found.worst_classes() if one.accuracy < 100]
+    worst = [one for one in evaluation.worst_classes() if one.accuracy < 100]
     if not worst:
         return
     output.say()
@@ -215,7 +215,7 @@ def say_mistakes(output: Output, found: Evaluation) -> None:
         ["Most frequent mistakes", "taken for", "images"],
         [
             [display_name(one.true), display_name(one.predicted), str(one.count)]
-            for one in found.confusions[:SHOWN_CONFUSIONS]
+            for one in evaluation.confusions[:SHOWN_CONFUSIONS]
         ],
         right=(2,),
     )

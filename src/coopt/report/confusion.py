@@ -41,9 +41,9 @@ def confusion_figure(counts: Int[np.ndarray, "classes classes"], names: Sequence
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.6, 0, 1))  # few mistakes must be seen, too
         size = 8.0 if len(shown) <= _NUMBERS else 6.5
-        places = range(len(shown))
-        axes.set_xticks(places, labels, rotation=90 if max(map(len, labels)) > 3 else 0, fontsize=size)
-        axes.set_yticks(places, labels, fontsize=size)
+        ticks = range(len(shown))
+        axes.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 3 else 0, fontsize=size)
+        axes.set_yticks(ticks, labels, fontsize=size)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.set_title(_title(counts, len(shown)))
