@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint install results benchmarks clean
+.PHONY: demo test lint install schema results benchmarks clean
 
 demo: $(INSTALLED)
 	$(BIN)/coopt demo
@@ -17,6 +17,9 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 install: $(INSTALLED)
+
+schema: $(INSTALLED)  # src/coopt/methods/schema.json from the classes of the methods
+	$(BIN)/python -m coopt.methods.schema
 
 results: $(INSTALLED)  # docs/results.md from the runs in results/
 	$(BIN)/coopt suite show --all --markdown > docs/results.md

@@ -13,8 +13,8 @@ from .methods.coop import CoOp as CoOp
 from .methods.image_tuning import ImageEncoderTuning as ImageEncoderTuning
 from .methods.kgcoop import KgCoOp as KgCoOp
 from .methods.linear_probe import LinearProbe as LinearProbe
+from .methods.loading import load as load
 from .methods.saving import describe as describe
-from .methods.saving import load as load
 from .methods.text_bias import TextBias as TextBias
 from .methods.text_transformation import TextTransformation as TextTransformation
 from .methods.tip_adapter import TipAdapter as TipAdapter

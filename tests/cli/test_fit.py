@@ -241,9 +241,9 @@ def test_precision_is_of_every_image(
 
 
 def test_methods_are_those_that_can_be_saved() -> None:
-    from coopt.methods import saving
+    from coopt.methods import registry
 
-    assert {*METHODS, "zero_shot"} == set(saving.METHODS)
+    assert {*METHODS, "zero_shot"} == set(registry.METHODS)
 
 
 def test_a_parameter_of_the_method(photos: Path, clip: str, tmp_path: Path) -> None:

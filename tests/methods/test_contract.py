@@ -20,7 +20,7 @@ from coopt.backbones import Backbone
 from coopt.data import Features
 from coopt.errors import BackboneMismatchError, DataError, ParameterError, SavedFileError
 from coopt.methods.base import ClipClassifier
-from coopt.methods.saving import METHODS
+from coopt.methods.registry import METHODS
 from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 from tests.models import small_open_clip
@@ -47,14 +47,14 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=METHOD_PARAMETERS)
 def estimator(request: pytest.FixtureRequest, backbone: Backbone) -> ClipClassifier:
-    cls = METHODS[request.param.split("-")[0]]
+    cls = METHODS.get(request.param.split("-")[0])
     return cls(backbone, runtime=Runtime(cache=False), **METHOD_PARAMETERS[request.param])
 
 
 @pytest.fixture
 def images(estimator: ClipClassifier, features: Any, pixels: Any) -> Any:
     """What the method learns from: features, unless it makes features of its own."""
-    return features if estimator.uses_features else pixels
+    return features if estimator.capabilities.features_only else pixels
 
 
 def learns_images(estimator: ClipClassifier) -> bool:
@@ -108,7 +108,7 @@ def test_saved_and_loaded_is_identical(estimator: ClipClassifier, images: Any, l
     assert (loaded.classes_ == estimator.classes_).all()
     files = list((tmp_path / "prompt").iterdir())
     assert {file.suffix for file in files} == {".json", ".safetensors"}
-    assert sum(file.stat().st_size for file in files) < (20_000 if estimator.uses_features else 500_000)
+    assert sum(file.stat().st_size for file in files) < (20_000 if estimator.capabilities.features_only else 500_000)
     loaded.save(tmp_path / "again")
     for name in ("prompt.json", "prompt.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prompt" / name).read_bytes()
@@ -139,7 +139,7 @@ def test_tensors_lie_in_memory_alike_however_they_came(
 
 
 def test_features_of_any_layout_give_the_same_bits(estimator: ClipClassifier, features: Any, labels: Any) -> None:
-    if not estimator.uses_features:
+    if not estimator.capabilities.features_only:
         return
     shifted = np.empty(features.size + 1, np.float32)[1:].reshape(features.shape)
     shifted[:] = features
@@ -179,7 +179,7 @@ def test_images_of_every_kind(estimator: ClipClassifier, backbone: Backbone, pic
     pixels = torch.stack([backbone.preprocessing.test(image.convert("RGB")) for image in opened])
     table = backbone.encode_image(pixels)
     expected = clone(estimator).fit(paths, labels).logits(paths)
-    tables = (table, table.numpy()) if estimator.uses_features else ()
+    tables = (table, table.numpy()) if estimator.capabilities.features_only else ()
     for images in ([str(path) for path in paths], opened, pixels, *tables):
         ours = clone(estimator).fit(images, labels).logits(images)
         assert np.allclose(ours, expected, atol=1e-2, rtol=1e-3)
@@ -200,7 +200,7 @@ def test_not_fitted_is_said(estimator: ClipClassifier, images: Any) -> None:
 
 
 def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, features: Any, labels: Any) -> None:
-    if not estimator.uses_features:
+    if not estimator.capabilities.features_only:
         with pytest.raises(DataError, match="Got a table of features, but .* Give images"):
             estimator.fit(features, labels)
         return

@@ -54,6 +54,6 @@ def test_not_fitted() -> None:
 
 
 def test_methods_do_not_import_what_predicting_does_not_need() -> None:
-    code = "import sys, coopt.methods.saving; print([m for m in ('sklearn', 'scipy', 'open_clip', 'timm') if m in sys.modules])"
+    code = "import sys, coopt.methods.loading; print([m for m in ('sklearn', 'scipy', 'open_clip', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

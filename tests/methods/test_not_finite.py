@@ -21,7 +21,7 @@ from coopt.data import FeatureCache, extract_features
 from coopt.data.cache import FeatureKey
 from coopt.errors import BackboneError, CooptError, DataError, SavedFileError, TrainingError
 from coopt.methods.base import ClipClassifier
-from coopt.methods.saving import METHODS
+from coopt.methods.registry import METHODS
 from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 
@@ -41,7 +41,7 @@ def broken(backbone: Backbone, weight: str, value: float, where: int = 0) -> Bac
 
 def make(method: str, backbone: Backbone, **options: Any) -> Any:
     recipe = {} if method in ("zero_shot", "linear_probe") else {"recipe": QUICK}
-    return METHODS[method](backbone, runtime=Runtime(cache=False), **recipe, **options)
+    return METHODS.get(method)(backbone, runtime=Runtime(cache=False), **recipe, **options)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def refused(*said: str, kind: type[CooptError] = CooptError) -> Iterator[None]:
 def test_a_broken_text_weight_is_named(
     method: str, value: float, backbone: Backbone, features: Any, pixels: Any, labels: Any
 ) -> None:
-    images = features if METHODS[method].uses_features else pixels
+    images = features if METHODS.get(method).capabilities.features_only else pixels
     with refused(f"the weight '{TEXT_WEIGHT}' of broken holds values that are not finite; get its weights again"):
         make(method, broken(backbone, TEXT_WEIGHT, value)).fit(images, labels)
 
@@ -85,7 +85,7 @@ def test_the_class_is_named_that_has_the_broken_token(backbone: Backbone, featur
         conditional.with_classes(["dog", "cat", "horse"]).predict(features[:2])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHODS))
 def test_a_broken_image_weight_is_named(method: str, backbone: Backbone, pictures: Any) -> None:
     paths, labels = pictures
     model = make(method, broken(backbone, IMAGE_WEIGHT, float("nan")))
@@ -93,11 +93,11 @@ def test_a_broken_image_weight_is_named(method: str, backbone: Backbone, picture
         model.fit(paths, labels).predict(paths)  # hand-made prompts see images only when they predict
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHODS))
 def test_a_broken_logit_scale_is_named(
     method: str, backbone: Backbone, features: Any, pixels: Any, labels: Any
 ) -> None:
-    images = features if METHODS[method].uses_features else pixels
+    images = features if METHODS.get(method).capabilities.features_only else pixels
     with refused(
         "The logit scale of broken is nan. Expected a number above 0; get its weights again.", kind=BackboneError
     ):
@@ -124,7 +124,7 @@ def test_bf16_is_doubted_only_where_it_was_used(backbone: Backbone, monkeypatch:
 def test_what_was_learned_must_be_finite(
     method: str, backbone: Backbone, features: Any, pixels: Any, labels: Any
 ) -> None:
-    model = make(method, backbone).fit(features if METHODS[method].uses_features else pixels, labels)
+    model = make(method, backbone).fit(features if METHODS.get(method).capabilities.features_only else pixels, labels)
     for name, tensor in model._state().items():
         if tensor.is_floating_point():
             state = {**model._state(), name: tensor.clone().fill_(float("nan"))}

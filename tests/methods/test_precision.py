@@ -15,18 +15,19 @@ from coopt.backbones import Backbone, precision
 from coopt.backbones.precision import resolved
 from coopt.data import FeatureCache, extract_features
 from coopt.errors import ParameterError, PrecisionWarning
-from coopt.methods.saving import METHODS
+from coopt.methods.registry import METHODS
+from coopt.methods.schema import builtin_methods
 from coopt.prompts.templates import template_features
 from coopt.runtime import Runtime
 
 QUICK = {"epochs": 2, "views": 2}
 SEEN = {"fp32": {"cpu"}, "bf16": {"cpu+bf16"}}
-BOTH = [name for name, cls in METHODS.items() if "precision" in cls().get_params() and cls.uses_features]
+BOTH = [name for name, one in builtin_methods().items() if one.capabilities.text and one.capabilities.features_only]
 
 
 def make(method: str, backbone: Backbone, precision: str, **options: Any) -> Any:
     recipe = {} if method == "zero_shot" else {"recipe": QUICK}
-    return METHODS[method](backbone, runtime=Runtime(precision=precision), **recipe | options)
+    return METHODS.get(method)(backbone, runtime=Runtime(precision=precision), **recipe | options)
 
 
 @pytest.mark.parametrize("precision", SEEN)

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV
 import coopt
 from coopt.backbones import Backbone
 from coopt.errors import ParameterError
-from coopt.methods.saving import METHODS
+from coopt.methods.registry import METHODS
 from coopt.runtime import Runtime, refuse_moved
 
 FEW = {"lr": 0.02, "epochs": 2}
@@ -38,10 +38,10 @@ def test_grid_search_over_it(backbone: Backbone, features: Any, labels: Any) -> 
     assert search.fit(features, labels).best_estimator_.machine.text_path in ("fast", "reference")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("value", [("device", "cpu"), ("memory", "4G"), ("verbose", True)])
 def test_what_moved_to_it_says_where(method: str, value: tuple[str, Any]) -> None:
-    cls, (name, given) = METHODS[method], value
+    cls, (name, given) = METHODS.get(method), value
     expected = rf"^The '{name}' parameter of {cls.__name__} belongs to the machine.*write "
     expected += rf"{cls.__name__}\(\.\.\., runtime=coopt\.Runtime\({name}={given!r}\)\)\.$"
     with pytest.raises(ParameterError, match=expected):

@@ -250,7 +250,7 @@ class _Comparison:
 
     def _measured(self, estimator: ClipClassifier) -> Evaluation:
         precision = estimator.image_precision
-        if not estimator.uses_features:
+        if not estimator.capabilities.features_only:
             return evaluate(estimator, list(self.test.paths), list(self.test.labels))
         if precision not in self._held_out:
             self._held_out[precision] = estimator.image_features(list(self.test.paths), self.request.on_bad_image)

@@ -9,7 +9,7 @@ from typing import Any
 from coopt.errors import ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.configured import LOCAL_PARAMETERS
-from coopt.methods.saving import METHODS
+from coopt.methods.registry import METHODS
 from coopt.methods.zero_shot import ZeroShot
 from coopt.runtime import Runtime
 from coopt.wording import called
@@ -47,7 +47,7 @@ def method_class(method: str, learns: bool = True) -> type[ClipClassifier]:
         close = get_close_matches(method, known, n=2)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"The methods are {', '.join(known)}."
         raise ParameterError(f"There is no method {method!r}{' that learns from images' * learns}. {hint}")
-    return METHODS[method]
+    return METHODS.get(method)
 
 
 def parameters_of(method: str, learns: bool = True) -> tuple[str, ...]:

@@ -239,7 +239,7 @@ def _measure(estimator: ClipClassifier, dataset: ImageDataset, held_out: Feature
     if held_out is None or dataset.test is None:
         return None
     kept = [dataset.test.paths[i] for i in held_out.kept]
-    images = held_out.features[0] if estimator.uses_features else kept
+    images = held_out.features[0] if estimator.capabilities.features_only else kept
     return evaluate(estimator, images, [dataset.test.labels[i] for i in held_out.kept])
 
 
@@ -262,7 +262,7 @@ def _probe(request: FitRequest, estimator: ClipClassifier, dataset: ImageDataset
     """A linear probe on the features that were learned from, which lie in the cache; None where it is not quick."""
     backbone, train = estimator.backbone_, dataset.train
     cost = len(train) * len(dataset.class_names) * backbone.embed_dim
-    if not estimator.uses_features or isinstance(estimator, LinearProbe) or cost > QUICK_PROBE:
+    if not estimator.capabilities.features_only or isinstance(estimator, LinearProbe) or cost > QUICK_PROBE:
         return None
     features = estimator.image_features(list(train.paths), request.on_bad_image)
     labels = [train.labels[i] for i in features.kept]

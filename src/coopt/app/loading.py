@@ -13,8 +13,9 @@ from coopt.backbones import Backbone
 from coopt.data import ImageDataset, Split, display_name, load_dataset
 from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
+from coopt.methods.loading import load
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
-from coopt.methods.saving import describe, load
+from coopt.methods.saving import describe
 from coopt.runtime import Runtime
 from coopt.wording import called, counted, setting
 

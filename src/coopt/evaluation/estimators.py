@@ -8,7 +8,7 @@ from typing import Any
 from coopt.errors import ParameterError
 from coopt.evaluation.job import jsonable
 from coopt.methods.base import ClipClassifier
-from coopt.methods.saving import METHODS
+from coopt.methods.registry import METHODS
 
 
 def estimator_of(method: str, parameters: Mapping[str, Any]) -> ClipClassifier:
@@ -20,7 +20,7 @@ def estimator_of(method: str, parameters: Mapping[str, Any]) -> ClipClassifier:
     if method not in METHODS:
         raise ParameterError(f"This coopt has no method {method!r}. It has {', '.join(METHODS)}.")
     try:
-        return METHODS[method].from_parameters(parameters)
+        return METHODS.get(method).from_parameters(parameters)
     except TypeError as error:
         raise ParameterError(f"The method {method!r} cannot be made with {dict(parameters)!r}: {error}.") from error
 

@@ -73,7 +73,7 @@ class Resources:
     def test_images(self, job: Job, target: Target, estimator: ClipClassifier) -> Any:
         """A target's images as the method takes them: features, or files for one that changes the image tower."""
         paths = list(target.images.paths)
-        if not estimator.uses_features:
+        if not estimator.capabilities.features_only:
             return paths
         which = target.name, estimator.image_precision
         if which not in self._features:

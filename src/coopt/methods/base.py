@@ -36,6 +36,7 @@ from coopt.methods.configured import Configured
 from coopt.methods.estimator import check_fitted
 from coopt.methods.finite import check_learned, check_logit_scale, check_scores
 from coopt.methods.inputs import as_images, is_features, is_pixels
+from coopt.methods.saving import save
 from coopt.parameters import fitted
 from coopt.progress import progress_shown
 from coopt.text.layout import check_class_names
@@ -50,11 +51,8 @@ class ClipClassifier(Configured, ABC):
 
     `images` is, everywhere: a list of paths, PIL images or arrays (H, W, 3) of uint8; one array (N, H, W, 3) of uint8;
     a float tensor (N, 3, H, W) of preprocessed pixels; or a table (N, D) of features computed before (array or tensor,
-    not normalised), where the method `uses_features`.
+    not normalised), where the method's capabilities allow `features_only`.
     """
-
-    uses_features: ClassVar[bool] = True
-    """Whether features that the frozen backbone made before may stand for images."""
 
     backbone_: Backbone = fitted()
     classes_: np.ndarray = fitted()
@@ -262,8 +260,6 @@ class ClipClassifier(Configured, ABC):
 
     def save(self, path: str | Path) -> Path:
         """Saves what was learned (kilobytes, never the backbone) into the folder `path`; `coopt.load` reads it back."""
-        from coopt.methods.saving import save
-
         return save(self, Path(path))
 
     def _copy_with(self, names: Sequence[str]) -> ClipClassifier:

@@ -9,7 +9,7 @@ Notation: n images, C classes, M context vectors of width W, D dimension of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -50,6 +50,13 @@ class CoCoOp(LearnedMethod):
     """
 
     method: ClassVar[str] = "cocoop"
+    paper: ClassVar[str] = (
+        "Zhou, Yang, Loy, Liu: Conditional Prompt Learning for Vision-Language Models, CVPR 2022, arXiv:2203.05557"
+    )
+    published: ClassVar[Mapping[str, float]] = {
+        "mean of 11 data sets, ViT-B/16, 16 shots, base": 80.47,
+        "mean of 11 data sets, ViT-B/16, 16 shots, new": 71.69,
+    }
     recipes: ClassVar[dict[str, Recipe]] = COCOOP_RECIPES
 
     n_ctx: int | None = N_CTX

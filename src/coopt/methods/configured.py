@@ -12,6 +12,7 @@ from coopt.backbones.precision import UsedPrecision
 from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import ParameterError
+from coopt.methods.capabilities import Capabilities
 from coopt.methods.estimator import Estimator
 from coopt.parameters import fitted, parameter
 from coopt.runtime import DECISIVE, Runtime, refuse_moved
@@ -31,8 +32,14 @@ class Configured(Estimator):
     method: ClassVar[str]
     """The method's name in saved files."""
 
-    uses_text: ClassVar[bool] = True
-    """Whether prompts go through the text tower, so that the runtime's precision, text path and memory matter."""
+    paper: ClassVar[str] = ""
+    """Where it was published."""
+
+    published: ClassVar[Mapping[str, float]] = {}
+    """Numbers of that paper, by what they are of."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    """What it can do."""
 
     backbone: str | Backbone = parameter(
         default="bundled", kw_only=False, doc="A name for `coopt.load_backbone`, or a loaded backbone."
@@ -58,7 +65,7 @@ class Configured(Estimator):
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide what is learned, ready for JSON; once fitted, with what "auto" came to."""
         given = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
-        if self.uses_text:
+        if self.capabilities.text:
             given |= {name: getattr(self.machine, name) for name in DECISIVE}
             asked = self._asked_precision
             given["precision"] = getattr(self, "precision_", asked) if asked == "auto" else asked
@@ -78,8 +85,8 @@ class Configured(Estimator):
             TypeError: the method has no such parameter.
         """
         given, usual = runtime or Runtime(), Runtime()
-        saved = {name: value for name, value in parameters.items() if cls.uses_text and name in DECISIVE}
-        if not cls.uses_text and given.precision not in (None, "auto", "fp32"):
+        saved = {name: value for name, value in parameters.items() if cls.capabilities.text and name in DECISIVE}
+        if not cls.capabilities.text and given.precision not in (None, "auto", "fp32"):
             raise ParameterError(
                 f"The method {cls.method!r} has no precision: it predicts in fp32. Leave out "
                 f"{setting('precision', given.precision)}."
@@ -96,12 +103,12 @@ class Configured(Estimator):
     @classmethod
     def runtime_used(cls) -> tuple[str, ...]:
         """The parameters of `Runtime` that matter to this method."""
-        unused = set() if cls.uses_text else {"precision", "text_path", "memory"}
+        unused = set() if cls.capabilities.text else {"precision", "text_path", "memory"}
         return tuple(one.name for one in Runtime.parameters_declared if one.name not in unused | {"checkpoint"})
 
     @property
     def _asked_precision(self) -> Precision:
-        return (self.machine.precision if self.uses_text else None) or "fp32"
+        return (self.machine.precision if self.capabilities.text else None) or "fp32"
 
     @property
     def image_precision(self) -> Precision:

@@ -25,7 +25,7 @@ class Estimator(Declared):
         return type("Classifier", (ClassifierMixin, BaseEstimator), {})().__sklearn_tags__()
 
 
-def check_fitted(estimator: Estimator, attribute: str) -> None:
+def check_fitted(estimator: Any, attribute: str) -> None:
     """Refuses an estimator that has not learned anything yet.
 
     Raises:

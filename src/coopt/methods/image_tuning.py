@@ -6,7 +6,7 @@ Published: ImageNet, 16 shots, RN50: 18.28 (zero-shot 58.18, CoOp 62.95).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from coopt.data.sources import (
     read_content,
 )
 from coopt.errors import DataError, SavedFileError
+from coopt.methods.capabilities import Capabilities
 from coopt.methods.inputs import is_features
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
@@ -58,7 +59,13 @@ class ImageEncoderTuning(TemplatedMethod):
     """
 
     method: ClassVar[str] = "image_tuning"
-    uses_features: ClassVar[bool] = False
+    paper: ClassVar[str] = (
+        "Zhou, Yang, Loy, Liu: Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv:2109.01134, table 5"
+    )
+    published: ClassVar[Mapping[str, float]] = {
+        "ImageNet, 16 shots, RN50": 18.28,
+    }
+    capabilities: ClassVar[Capabilities] = Capabilities(features_only=False, image_tower=True)
     recipes: ClassVar[dict[str, Recipe]] = {"fast": _FAST, "paper": PAPER}
 
     tower_: nn.Module = fitted()

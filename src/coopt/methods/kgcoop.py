@@ -7,7 +7,7 @@ Published: base / new / harmonic mean over 11 data sets, ViT-B/16, 16 shots: 80.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -30,6 +30,13 @@ class KgCoOp(CoOp):
     """
 
     method: ClassVar[str] = "kgcoop"
+    paper: ClassVar[str] = (
+        "Yao, Zhang, Xu: Visual-Language Prompt Tuning with Knowledge-guided Context Optimization, CVPR 2023, arXiv:2303.13283"
+    )
+    published: ClassVar[Mapping[str, float]] = {
+        "mean of 11 data sets, ViT-B/16, 16 shots, base": 80.73,
+        "mean of 11 data sets, ViT-B/16, 16 shots, new": 73.6,
+    }
 
     guide_weight: float = parameter(default=8.0, low=0, help="The paper's lambda; 0 is CoOp.")
     templates: str | Sequence[str] = TEMPLATES

@@ -9,7 +9,7 @@ Notation: n images, N training images, C classes, D dimension of the shared embe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from coopt.data import encode_labels
 from coopt.errors import SavedFileError
+from coopt.methods.capabilities import Capabilities
 from coopt.methods.inputs import as_images
 from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
@@ -57,6 +58,14 @@ class TipAdapter(TemplatedMethod):
     """
 
     method: ClassVar[str] = "tip_adapter"
+    paper: ClassVar[str] = (
+        "Zhang et al.: Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification, ECCV 2022, arXiv:2207.09519"
+    )
+    published: ClassVar[Mapping[str, float]] = {
+        "ImageNet, 16 shots, RN50": 62.01,
+        "ImageNet, 16 shots, RN50, fine-tuned keys": 65.51,
+    }
+    capabilities: ClassVar[Capabilities] = Capabilities(new_classes=False)
     recipes: ClassVar[dict[str, Recipe]] = {"fast": _FAST, "paper": replace(_FAST, name="paper", views=0)}
 
     alpha: float = parameter(default=1.0, low=0, help="Weight of the votes.")
