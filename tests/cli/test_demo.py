@@ -212,9 +212,9 @@ def test_help_imports_nothing_heavy() -> None:
     [(2.0, "10 to 20 seconds"), (38.0, "40 to 80 seconds"), (50.0, "1 to 2 minutes"), (9000.0, "2 to 4 hours")],
 )
 def test_the_estimate_is_a_range(least: float, shown: str) -> None:
-    from coopt.cli.demonstration import _span
+    from coopt.app.demo_time import span
 
-    assert _span(least) == shown
+    assert span(least) == shown
 
 
 def test_one_is_no_plural(tmp_path: Path) -> None:

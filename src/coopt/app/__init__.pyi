@@ -14,3 +14,13 @@ from .requests import EvaluateRequest as EvaluateRequest
 from .requests import FitRequest as FitRequest
 from .requests import PredictRequest as PredictRequest
 from .requests import ZeroShotRequest as ZeroShotRequest
+from .run_demo import DemoRequest as DemoRequest
+from .run_demo import DemoResult as DemoResult
+from .run_demo import run_demo as run_demo
+from .run_suite import SuiteRequest as SuiteRequest
+from .run_suite import SuiteResult as SuiteResult
+from .run_suite import SuiteStatus as SuiteStatus
+from .run_suite import run_suite as run_suite
+from .run_suite import suite_status as suite_status
+from .show_suite import ShownSuites as ShownSuites
+from .show_suite import show_suites as show_suites

@@ -1,15 +1,31 @@
-"""`coopt demo`: the options."""
+"""`coopt demo`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from coopt import events
 from coopt.cli.learning_options import recipe_options
 from coopt.cli.options import CACHE, threads
-from coopt.cli.output import Output, command
+from coopt.cli.output import Output, command, percent
+from coopt.wording import counted
+
+if TYPE_CHECKING:
+    from coopt.app.run_demo import DemoResult
+    from coopt.evaluation.metrics import Summary
+
+WORDS_SHOWN = 4
+"""Context vectors whose nearest words are printed; `coopt words` shows all."""
+
+FILES = {
+    "accuracy.png": "accuracy against shots",
+    "accuracy.svg": "the same for print",
+    "examples.png": "test pictures with predictions before and after learning",
+}
 
 
 class IntList(click.ParamType):
@@ -93,20 +109,91 @@ def demo(
     if listed:
         _list(output)
         return
-    from coopt.cli.demonstration import DemoSettings, run_demo
+    from coopt.app.run_demo import DatasetDone, DemoRequest, run_demo
     from coopt.cli.learning_options import recipe_of
+    from coopt.data.file_names import display_name
 
-    typed = ctx.find_root().obj
-    run_demo(
-        DemoSettings(recipe=recipe_of(recipe, epochs, lr, set), **options), output, ["coopt", *(typed or ["demo"])]
-    )
+    def hear(event: events.Event) -> None:
+        if isinstance(event, DatasetDone):
+            click.echo(str(event), err=True)
+
+    request = DemoRequest.of(recipe=recipe_of(recipe, epochs, lr, set).to_dict(), **options)
+    typed = shlex.join(["coopt", *(ctx.find_root().obj or ["demo"])])
+    with events.listening(hear):
+        result = run_demo(request, command=display_name(typed))
+    _say_table(result, output)
+    _say_words(result, output)
+    _say_next(result, output)
+    output.result(result.to_dict())
 
 
 def _list(output: Output) -> None:
     from coopt.data.bundled import bundled_datasets
 
-    found = bundled_datasets()
-    rows = [[one.name, one.description, str(len(one.class_names)), one.template] for one in found]
+    datasets = bundled_datasets()
+    rows = [[one.name, one.description, str(len(one.class_names)), one.template] for one in datasets]
     output.table(["data set", "what its classes are", "classes", "hand-made prompt"], rows, right=(2,))
     keys = ("name", "description", "class_names", "template")
-    output.result({"datasets": [{key: getattr(one, key) for key in keys} for one in found]})
+    output.result({"datasets": [{key: getattr(one, key) for key in keys} for one in datasets]})
+
+
+def _say_table(result: DemoResult, output: Output) -> None:
+    """Accuracy by data set, method and shots; the average first."""
+    from coopt.report.demo_figures import title_of
+    from coopt.suites.suite import AVERAGE
+
+    table = result.table
+    headers = ["Accuracy on test pictures, %", *table.columns]
+    titles = {AVERAGE: f"mean of {len(result.datasets)} data sets"}
+    titles |= {one.name: title_of(one) for one in result.datasets}
+    rows: list[list[str]] = []
+    for section in table.sections:
+        rows += [[]] * bool(rows) + [[titles[section.at.get("dataset", section.title)]]]
+        for row in section.rows:
+            rows.append([f"  {row.method}", *("" if cell.ours is None else _cell(cell.ours) for cell in row.cells)])
+    width = len(headers)
+    output.say()
+    output.table(headers, [row + [""] * (width - len(row)) for row in rows], right=range(1, width))
+
+
+def _cell(ours: Summary) -> str:
+    return percent(ours.mean) if ours.n == 1 else f"{percent(ours.mean)} ±{percent(ours.std):>4}"
+
+
+def _say_words(result: DemoResult, output: Output) -> None:
+    """The words nearest to the learned vectors, and how little that says."""
+    words, scale = result.words, result.scale
+    output.say()
+    rows = [
+        [f"{i + 1}", ", ".join(f"{word.word} ({word.distance:.2f})" for word in near)]
+        for i, near in enumerate(words[:WORDS_SHOWN])
+    ]
+    more = f", {WORDS_SHOWN} of {counted(len(words), 'vector')}" if len(words) > WORDS_SHOWN else ""
+    output.table([f"Prompt for {result.shown.dataset}{more}", "nearest words (distance)"], rows)
+    mean = sum(near[0].distance for near in words) / len(words)
+    reads = (
+        "farther than random ones, so do not read them as words"
+        if mean >= scale["random_to_word"]
+        else "nearer than random ones; even so, they seldom mean the words they are near"
+    )
+    output.say(
+        f"For scale: words are {scale['word_to_word']:.2f} from the next word, random vectors "
+        f"{scale['random_to_word']:.2f}, and the learned ones {mean:.2f} on average: {reads}."
+    )
+
+
+def _say_next(result: DemoResult, output: Output) -> None:
+    """Where things lie, and what to type next."""
+    output.say()
+    output.say(f"Done in {counted(round(result.seconds), 'second')}. In '{result.out}':")
+    lines = [(path.name, FILES[path.name]) for path in result.figures]
+    lines += [
+        ("prompt", f"the prompt learned for {result.shown.dataset}"),
+        ("results.json", "all numbers and how to redo them"),
+    ]
+    for name, what in lines:
+        output.say(f"  {name:13} {what}")
+    output.say()
+    output.say("Now on your own images, a folder with one sub-folder per class:")
+    output.command("coopt fit path/to/folder --out my-prompt")
+    output.command("coopt predict my-prompt path/to/new/images")

@@ -165,4 +165,9 @@ def run_name(backbone: str, dataset: str, method: str, shots: int, seed: int | N
     parts = [backbone, dataset, method]
     if seed is not None:
         parts += [f"{shots}-shot{'s' * (shots > 1)}", f"seed-{seed}"]
-    return ".".join(re.sub(r"[^a-z0-9_=+-]+", "-", part.lower()).strip("-") for part in parts)
+    return ".".join(in_file_names(part) for part in parts)
+
+
+def in_file_names(text: str) -> str:
+    """A name as names of files have it."""
+    return re.sub(r"[^a-z0-9_=+-]+", "-", text.lower()).strip("-")

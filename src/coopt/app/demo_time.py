@@ -1,0 +1,83 @@
+"""How long the demonstration takes on this machine: a little of each kind of its work is done and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from coopt.backbones import Backbone
+from coopt.data import FeatureCache, ImageDataset, encode_labels, few_shot
+from coopt.data.bundled import BundledDataset
+from coopt.methods.coop import CoOp
+from coopt.methods.linear_probe import search_c
+from coopt.runtime import Runtime
+from coopt.suites.grid import Grid
+from coopt.training.recipe import Recipe
+
+FIGURES = 4.0
+"""Seconds for figures and tables, roughly, and a fifth of that for each data set."""
+
+
+def least_seconds(
+    grid: Grid,
+    datasets: Sequence[BundledDataset],
+    recipe: Recipe,
+    n_ctx: Sequence[int],
+    backbone: Backbone,
+    cache: bool | FeatureCache,
+) -> float:
+    """How long it takes on this machine at least: some images are encoded, a probe is fitted, a few steps learned.
+
+    Args:
+        grid: what is run.
+        datasets: its data sets.
+        recipe: how CoOp is trained.
+        n_ctx: lengths of contexts, a curve each; none: one curve.
+        backbone: the frozen model.
+        cache: of image features.
+    """
+    data = datasets[0].load()
+    one_each = few_shot(data, 1, grid.seeds[0]).train
+    epochs = 5 if recipe.views else 1
+    estimator = CoOp(
+        backbone, n_ctx=max(n_ctx, default=None), recipe=replace(recipe, epochs=epochs), runtime=Runtime(cache=cache)
+    )
+    estimator.set_params(class_names=datasets[0].class_names)
+    images = torch.ones(len(one_each), backbone.embed_dim) if recipe.views else list(one_each.paths)
+    for _ in range(2):  # the first time, libraries set themselves up
+        began = time.perf_counter()
+        estimator.fit(images, list(one_each.labels))
+        epoch = (time.perf_counter() - began) / epochs
+    estimator.image_features(list(one_each.paths))  # likewise
+    sample = few_shot(data, min(max(grid.shots), 4), grid.seeds[0]).train
+    began = time.perf_counter()
+    features = estimator.image_features(list(sample.paths)).features[0].cpu().numpy()
+    image = (time.perf_counter() - began) / len(sample)
+    targets, _ = encode_labels(sample.labels, datasets[0].class_names)
+    began = time.perf_counter()
+    search_c(features, targets, features, targets)
+    probe = time.perf_counter() - began
+    # Fresh views cost in proportion to the images; a step on cached features costs much the same with any number.
+    fits = [recipe.epochs_for(k) * epoch * (1 if recipe.views else k) for k in grid.shots]
+    curves = max(1, len(n_ctx)) * sum(fits) + len(grid.shots) * probe
+    images_of_all = sum(_images_used(grid, described.load()) for described in datasets)
+    return len(datasets) * len(grid.seeds) * curves + images_of_all * image + FIGURES * (1 + len(datasets) / 5)
+
+
+def _images_used(grid: Grid, data: ImageDataset) -> int:
+    """How many different images are encoded, roughly."""
+    drawn = max(grid.shots) * len(data.class_names) * len(grid.seeds)
+    return min(drawn, len(data.train)) + sum(0 if part is None else len(part) for part in (data.val, data.test))
+
+
+def span(least: float) -> str:
+    """From so many seconds to twice as many, for people: nobody knows what else the machine will do."""
+    for unit, seconds in (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0)):
+        step = 10 if unit == "seconds" else 1
+        low = max(step, step * round(least / seconds / step))
+        if low < 45 or unit == "hours":
+            break
+    return f"{low} to {2 * low} {unit}"
