@@ -101,7 +101,16 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(Request):
-    """How labelled images are read; see `coopt.load_dataset`, and `coopt.load_backbone` for `value_range`."""
+    """How labelled images are read; see `coopt.load_dataset`, and `coopt.load_backbone` for `value_range`.
+
+    Attributes:
+        root: the folder that holds the papers' data sets.
+        class_names: a file of names for classes that are numbers or codes.
+        class_from: which folder names the class.
+        path_column, label_column, split_column: of a CSV.
+        value_range: of black and white in images of more than 8 bits per value.
+        on_bad_image: "fail", or "skip" to leave out images that cannot be read.
+    """
 
     root: Path | None = None
     class_names: Path | None = None
@@ -201,6 +210,7 @@ class PredictRequest(PromptOptions):
         overwrite: begin the file anew.
         copy_to, move_to: folders into which images are copied or moved, by class.
         contact_sheet: the file of an HTML page with small pictures by class.
+        on_bad_image: "skip", or "fail" to stop at an image that cannot be read.
         keep_rows: without `out`: the result has the rows; False: they are told as events and forgotten.
     """
 
@@ -266,7 +276,7 @@ class CompareRequest(DataOptions, ModelOptions):
         methods: their names; several times the same one with other parameters as (name, parameters).
         shots: images per class to learn from; None: all.
         seeds: of samples and learning; several give a mean and its spread.
-        test_fraction: see `FitRequest`.
+        test_fraction, text_path, memory: see `FitRequest`.
     """
 
     data: Path = field(kw_only=False)
