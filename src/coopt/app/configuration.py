@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from coopt.app.assignments import assignment
+from coopt.app.method_options import method_options
 from coopt.app.requests import FitRequest
 from coopt.data.benchmarks.registry import is_name
 from coopt.methods.base import ClipClassifier
-
-WITH_OPTION = ("n_ctx", "csc", "position", "init", "recipe")
-"""Parameters of methods that have an entry of their own in the file; all others stand under `set`."""
 
 
 def data_again(request: FitRequest) -> str:
@@ -31,9 +29,9 @@ def identity_of(request: FitRequest, estimator: ClipClassifier, dataset_hash: st
 def config_of(request: FitRequest, out: Path) -> dict[str, Any]:
     """The content of a configuration file (`coopt fit --config FILE`) that repeats the run into `out`."""
     values = request.to_dict()
-    given = values.pop("parameters")
-    values |= {name: given[name] for name in WITH_OPTION if given.get(name) is not None}
-    values["set"] = [assignment(name, value) for name, value in given.items() if name not in WITH_OPTION] or None
+    given, with_option = values.pop("parameters"), [one.name for one in method_options()]
+    values |= {name: given[name] for name in with_option if given.get(name) is not None}
+    values["set"] = [assignment(name, value) for name, value in given.items() if name not in with_option] or None
     values["data"], values["out"] = data_again(request), str(out.absolute())
     for name in ("root", "class_names"):
         path: Path | None = getattr(request, name)
@@ -43,7 +41,7 @@ def config_of(request: FitRequest, out: Path) -> dict[str, Any]:
     # The run may be repeated where it was; what it may do to the machine is decided each time.
     for name in ("overwrite", "download"):
         del values[name]
-    first = ("data", "out", "method", "backbone", "shots", *WITH_OPTION, "set", "seed", "test_fraction")
+    first = ("data", "out", "method", "backbone", "shots", *with_option, "set", "seed", "test_fraction")
     ordered = {name: values[name] for name in first if name in values} | values
     return {name.replace("_", "-"): value for name, value in ordered.items() if value is not None}
 

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from coopt.app.method_options import SEED, method_names
 from coopt.errors import ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.configured import LOCAL_PARAMETERS
 from coopt.methods.registry import METHODS
-from coopt.methods.zero_shot import ZeroShot
 from coopt.runtime import Runtime
 from coopt.wording import called
-
-OF_REQUESTS = ("precision", "text_path", "memory", "seed")
-"""Parameters of a method that are fields of a request."""
 
 _USUAL = {"precision": "fp32", "text_path": "auto", "memory": "auto"}
 
@@ -42,7 +39,7 @@ def method_class(method: str, learns: bool = True) -> type[ClipClassifier]:
     Raises:
         ParameterError: there is no such method.
     """
-    known = [name for name in METHODS if not learns or name != ZeroShot.method]
+    known = method_names(learns)
     if method not in known:
         close = get_close_matches(method, known, n=2)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"The methods are {', '.join(known)}."
@@ -53,7 +50,7 @@ def method_class(method: str, learns: bool = True) -> type[ClipClassifier]:
 def parameters_of(method: str, learns: bool = True) -> tuple[str, ...]:
     """The names of a method's own parameters, those of the machine and of requests left out."""
     known = method_class(method, learns)().get_params(deep=False)
-    return tuple(name for name in known if name not in LOCAL_PARAMETERS and name not in OF_REQUESTS)
+    return tuple(name for name in known if name not in LOCAL_PARAMETERS and name != SEED)
 
 
 def make_estimator(
@@ -65,7 +62,7 @@ def make_estimator(
         method: its name.
         parameters: its own.
         learns: it must learn from images; what it does not take of `of_request` is an error then.
-        of_request: `OF_REQUESTS`; what the method does not know is left out.
+        of_request: the seed, and what of the machine matters; what the method does not know is left out.
 
     Raises:
         ParameterError: a parameter that the method does not have, or a value that it does not take.

@@ -10,15 +10,10 @@ import click
 
 from coopt import events
 from coopt.cli.config import config_option
-from coopt.cli.learning_options import method_parameters, recipe_options
-from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, data_reading, on_bad_image, precision
+from coopt.cli.learning_options import method_parameters, methods_options, recipe_options, seed_option
+from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, data_reading, on_bad_image, precision, runtime_option
 from coopt.cli.output import Output, command
 from coopt.data.file_names import display_name
-
-METHODS = (
-    "coop", "cocoop", "kgcoop", "tip_adapter", "text_bias", "text_transformation", "linear_probe", "image_tuning"
-)  # fmt: skip
-"""Those of `coopt.methods.saving` that learn from images; named here so that `--help` needs none of them."""
 
 
 @command("fit", learns=True)
@@ -27,32 +22,9 @@ METHODS = (
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to save.  [default: coopt-NAME]")
 @backbone_options("bundled")
 @click.option("--shots", type=click.IntRange(min=1), metavar="N", help="Learn from N images per class.  [default: all]")
-@click.option(
-    "--method",
-    type=click.Choice(METHODS),
-    default="coop",
-    show_default=True,
-    metavar="NAME",
-    help=f"How to learn: {', '.join(METHODS)}.",
-)
-@click.option(
-    "--n-ctx", type=click.IntRange(min=1), metavar="M", help="Number of context vectors, which then begin at random."
-)
-@click.option("--csc/--no-csc", default=False, help="Vectors of its own for each class (needs more images).")
-@click.option(
-    "--position",
-    type=click.Choice(["end", "middle", "front"]),
-    default="end",
-    show_default=True,
-    help="Where the class name stands among the vectors.",
-)
-@click.option(
-    "--init",
-    metavar="WORDS",
-    help='Begin as these words.  [default: "a photo of a", unless --n-ctx is given]',
-)
+@methods_options
 @recipe_options("Another parameter of the method, or recipe.FIELD; may be repeated.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="Of all that is random.")
+@seed_option
 @click.option(
     "--test-fraction",
     type=click.FloatRange(0, 1, max_open=True),
@@ -65,20 +37,8 @@ METHODS = (
 @on_bad_image("fail")
 @CACHE
 @precision("fp32")
-@click.option(
-    "--text-path",
-    type=click.Choice(["auto", "fast", "reference"]),
-    default="auto",
-    show_default=True,
-    help="How prompts are encoded.",
-)
-@click.option(
-    "--memory",
-    default="auto",
-    show_default=True,
-    metavar="SIZE",
-    help="What learning may hold above the model, such as 4G.",
-)
+@runtime_option("text_path")
+@runtime_option("memory")
 @click.option("--overwrite", is_flag=True, help="Replace a prompt of another run in DIR.")
 @click.pass_context
 def fit(ctx: click.Context, output: Output, **options: Any) -> None:

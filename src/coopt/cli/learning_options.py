@@ -12,7 +12,10 @@ import click
 from click.core import ParameterSource
 
 from coopt.app.assignments import value_of
+from coopt.app.method_options import SEED, method_names, method_options
+from coopt.cli.options import declared_option
 from coopt.errors import ParameterError
+from coopt.methods.schema import builtin_methods, recipe_parameters
 from coopt.training.recipe import Recipe
 from coopt.wording import SET, called, setting
 
@@ -20,8 +23,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 RECIPE = "recipe"
 
-USUAL = {"n_ctx": None, "csc": False, "position": "end", "init": None, RECIPE: "fast"}
-"""Options that not all methods have, and what they are when nobody asks for them."""
+METHOD_OPTIONS = {one.name: one for one in method_options()}
+"""Parameters of methods that have an option of their own, which not all methods have."""
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
@@ -30,19 +33,19 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ParameterError: a text is no NAME=VALUE, or a name is given two values.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, typed = text.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name or not typed.strip():
             raise ParameterError(f"--set takes NAME=VALUE, such as --set recipe.lr=0.01. Got {text!r} instead.")
         value = value_of(typed)
-        if name in found and found[name] != value:
+        if name in values and values[name] != value:
             raise ParameterError(
-                f"--set gives {name} two values, {found[name]!r} and {value!r}. Leave one of them out."
+                f"--set gives {name} two values, {values[name]!r} and {value!r}. Leave one of them out."
             )
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def changed_recipe(recipe: str | dict[str, Any], changes: dict[str, Any]) -> str | dict[str, Any]:
@@ -112,24 +115,11 @@ class RecipeType(click.ParamType):
 
 def recipe_options(set_help: str) -> Callable[[_Function], _Function]:
     """The options; the command gets them as `recipe`, `epochs`, `lr` and `set`. `set_help`: what `--set` takes."""
+    of_recipe = {one.name: one for one in recipe_parameters()}
     options = (
-        click.option(
-            "--recipe",
-            type=RecipeType(),
-            default="fast",
-            show_default=True,
-            metavar="[fast|paper]",
-            help="How to train.",
-        ),
-        click.option(
-            "--epochs",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Rounds through the images, instead of the recipe's.",
-        ),
-        click.option(
-            "--lr", type=click.FloatRange(min=0), metavar="RATE", help="Learning rate, instead of the recipe's."
-        ),
+        declared_option(METHOD_OPTIONS[RECIPE], type=RecipeType()),
+        declared_option(of_recipe["epochs"], default=None),
+        declared_option(of_recipe["lr"], default=None),
         click.option("--set", multiple=True, metavar="NAME=VALUE", help=set_help),
     )
 
@@ -163,6 +153,29 @@ def _typed_ones_win(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]
     return given
 
 
+def methods_options(function: _Function) -> _Function:
+    """`--method`, and the options for what methods declare but for recipes."""
+    names = method_names()
+    decorated: Any = function
+    for name in reversed(METHOD_OPTIONS):
+        if name != RECIPE:
+            decorated = declared_option(METHOD_OPTIONS[name])(decorated)
+    return click.option(
+        "--method",
+        type=click.Choice(names),
+        default=names[0],
+        show_default=True,
+        metavar="NAME",
+        help=f"How to learn: {', '.join(names)}.",
+    )(decorated)
+
+
+def seed_option(function: _Function) -> _Function:
+    """`--seed`, which is every method's."""
+    declared = next(one for one in builtin_methods()[method_names()[0]].parameters if one.name == SEED)
+    return declared_option(declared)(function)
+
+
 def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a method among the options of `coopt fit`, which are taken out of `options`.
 
@@ -174,8 +187,9 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     known = parameters_of(method)
     has_recipe = RECIPE in known
     epochs, lr, texts = (options.pop(name) for name in ("epochs", "lr", "set"))
-    given = {name: options.pop(name) for name in USUAL}
-    for name, usual in {**USUAL, "epochs": None, "lr": None}.items():
+    usually = {name: one.default for name, one in METHOD_OPTIONS.items()}
+    given = {name: options.pop(name) for name in usually}
+    for name, usual in {**usually, "epochs": None, "lr": None}.items():
         value = {**given, "epochs": epochs, "lr": lr}[name]
         if value != usual and not (name in known or (name in ("epochs", "lr") and has_recipe)):
             raise no_such_option(method, name)
@@ -184,10 +198,10 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     for name, value in more.items():
         if name not in free and not (name.startswith(f"{RECIPE}.") and has_recipe):
             raise _no_such_parameter(method, name, value, free, has_recipe)
-    found = {name: value for name, value in given.items() if name in known}
+    parameters = {name: value for name, value in given.items() if name in known}
     if has_recipe:
-        found[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, epochs, lr))
-    return found | {name: value for name, value in more.items() if name in free}
+        parameters[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, epochs, lr))
+    return parameters | {name: value for name, value in more.items() if name in free}
 
 
 def _no_such_parameter(method: str, name: str, value: Any, free: list[str], has_recipe: bool) -> ParameterError:

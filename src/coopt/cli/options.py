@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and options from parameters that are declared as data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,46 @@ from typing import Any, TypeVar, cast
 import click
 
 from coopt.errors import BadImageError
+from coopt.methods.schema import runtime_parameters
+from coopt.parameters import Parameter
 from coopt.runtime import Runtime
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _Decorator = Callable[[_Function], _Function]
+
+_RUNTIME = {one.name: one for one in runtime_parameters()}
+
+
+def declared_option(one: Parameter, flags: str | None = None, **changes: Any) -> _Decorator:
+    """The option for a declared parameter: its type, range, choices, default and help.
+
+    Args:
+        one: the parameter.
+        flags: what is typed, where that is not its name.
+        changes: what click is told otherwise.
+    """
+    name = f"--{one.name.replace('_', '-')}"
+    settings: dict[str, Any] = {"default": one.default, "metavar": one.metavar, "help": one.help}
+    if isinstance(one.shown_default, str):
+        settings["help"] += f"  [default: {one.shown_default}]"
+    else:
+        settings["show_default"] = one.shown_default and one.default is not None
+    least: Any = one.low if one.above is None else one.above
+    most: Any = one.high
+    if one.kind in ("int", "number"):
+        kind = click.IntRange if one.kind == "int" else click.FloatRange
+        settings["type"] = kind(least, most, min_open=one.above is not None)
+    elif one.kind == "choice":
+        settings["type"] = click.Choice(one.choices)
+    elif one.kind == "bool":
+        flags = flags or f"{name}/--no-{name[2:]}"
+    return click.option(flags or name, one.name, **settings | changes)
+
+
+def runtime_option(name: str, **changes: Any) -> _Decorator:
+    """The option for a parameter of `coopt.Runtime`."""
+    return declared_option(_RUNTIME[name], **changes)
+
 
 PROMPT = click.argument("prompt", type=click.Path(path_type=Path))
 DATA = click.argument("data", type=click.Path(path_type=Path))
@@ -26,7 +62,9 @@ ROOT = click.option(
     help="The folder that holds the papers' data sets, for a DATA that `coopt datasets` lists.",
 )
 
-CACHE = click.option("--cache/--no-cache", default=True, help="Keep image features on disk, or not.  [default: cache]")
+CACHE = runtime_option(
+    "cache", flags="--cache/--no-cache", show_default=False, help=f"{_RUNTIME['cache'].help}  [default: cache]"
+)
 SPLIT = click.option(
     "--split",
     type=click.Choice(["test", "val", "train", "all"]),
@@ -118,14 +156,7 @@ def data_reading(command: _Function) -> _Function:
 
 def precision(default: str | None) -> Callable[[_Function], _Function]:
     """`--precision`; without a default it is the one that the prompt was learned with, where that is not slow."""
-    return click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16"]),
-        default=default,
-        show_default=True if default else "the prompt's",
-        help="Of both towers' matrix products. bf16 moves features by up to a percent on the mean and is faster where the hardware "
-        "knows it; auto takes the faster.",
-    )
+    return runtime_option("precision", default=default, show_default=True if default else "the prompt's")
 
 
 class Threads(click.ParamType):
@@ -145,12 +176,7 @@ class Threads(click.ParamType):
 
 def threads(command: _Function) -> _Function:
     """`--threads`, which holds while the command runs."""
-    option = click.option(
-        "--threads",
-        type=Threads(),
-        metavar="N|auto",
-        help="How many threads compute; auto: as many as other processes leave cores idle.  [default: all cores]",
-    )
+    option = runtime_option("threads", type=Threads())
 
     @wraps(command)
     def run(*arguments: Any, threads: Any, **options: Any) -> Any:
@@ -178,9 +204,7 @@ def backbone_options(default: str | None) -> Callable[[_Function], _Function]:
         decorated = click.option("--download", is_flag=True, help="Fetch weights from the network if needed.")(
             threads(run)
         )
-        decorated = click.option(
-            "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps."
-        )(decorated)
+        decorated = runtime_option("device")(decorated)
         decorated = click.option(
             "--backbone", default=default, show_default=default is not None, metavar="NAME", help=help_text
         )(decorated)
