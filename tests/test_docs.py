@@ -30,6 +30,7 @@ LANGUAGES = {"console", "python", "json", "yaml", "toml", "text"}
 
 RUN_ELSEWHERE = {
     "README.md": "tests/test_readme.py",
+    "docs/backbones.md": "tests/backbones/test_source.py",
 }
 """Pages whose Python, and what they do with `my-prompt`, a test of their own runs."""
 
@@ -42,6 +43,7 @@ NOT_RUN = {
     "coopt suite run coop-domain": "needs weights of 600 MB even for a plan",
     "coopt eval coopt-imagenet": "needs a prompt learned on ImageNet",
     "coopt suite show --all": "tests/suites/test_tables.py shows all",
+    "coopt fit photos --backbone mine:tiny": "tests/backbones/test_source.py runs it, with the package",
     "coopt fit photos --backbone openai:/path/to/ViT-B-16.pt": "needs weights of 600 MB",
 }
 """Beginnings of command lines that are parsed and not run, and why."""
