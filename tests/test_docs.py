@@ -39,7 +39,7 @@ NOT_RUN = {
     "pip": "needs a network",
     "python": "a benchmark takes minutes",
     "source": "needs the environment that make sets up",
-    "coopt suite run mini-base-to-new": "takes minutes; tests/suites/test_runner.py runs suites",
+    "coopt suite run mini-base-to-new": "takes minutes; tests/suites/test_running.py runs suites",
     "coopt suite run coop-domain": "needs weights of 600 MB even for a plan",
     "coopt eval coopt-imagenet": "needs a prompt learned on ImageNet",
     "coopt suite show --all": "tests/suites/test_tables.py shows all",
@@ -111,8 +111,8 @@ def test_a_wrong_command_line_is_not_understood() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that has what the pages speak of: photos/, new/, birds/, DATA with the papers' data sets,
-    results/."""
+    """A folder that has what the pages speak of: photos/, new/, birds/, DATA with the papers' data sets, results/,
+    mine.py."""
     folder = tmp_path_factory.mktemp("docs")
     random = np.random.default_rng(0)
     for place, names in (("photos", ("cat", "dog")), ("birds", ("eagle", "owl")), ("new", ("",))):
@@ -127,6 +127,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for make in LAYOUTS.values():
         make(folder / "DATA")
     (folder / "results").symlink_to(ROOT / "results")
+    suite = next(block.text for block in blocks("docs/suites.md") if block.language == "python")
+    (folder / "mine.py").write_text(suite, encoding="utf-8")
     return folder
 
 

@@ -12,10 +12,12 @@ import pytest
 
 from coopt.evaluation.execution import Resources, setting_of
 from coopt.evaluation.runs import Setting
+from coopt.evaluation.store import Store
 from coopt.suites.datasets import datasets_of
 from coopt.suites.grid import Grid, grid_of
 from coopt.suites.known import MINIATURES, PAPERS, find_suite
 
+RESULTS = Path(__file__).parents[2] / "results"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "run_hashes.json").read_text())
 """By suite and method: a digest of "NAME HASH" of all runs, recorded before jobs were jobs.
 
@@ -34,11 +36,15 @@ def whole(name: str) -> Grid:
 
 
 @pytest.mark.parametrize("name", MINIATURES)
-def test_runs_of_the_miniatures_are_what_they_were(name: str) -> None:
+def test_runs_of_the_miniatures_are_what_they_were_and_the_committed_ones_complete(name: str) -> None:
     resources, runs = Resources(cache=False), defaultdict(list)
+    committed, states = Store(RESULTS / name, name), set()
     for job in whole(name).jobs():
-        runs[job.method].append(f"{job.name} {setting_of(job, resources).run}")
+        run = setting_of(job, resources).run
+        runs[job.method].append(f"{job.name} {run}")
+        states.add(committed.state(job.name, run))
     assert {method: digest(lines) for method, lines in runs.items()} == GOLDEN["runs"][name]
+    assert states == {("complete", "")}
 
 
 @pytest.mark.parametrize("name", [*MINIATURES, *PAPERS])
