@@ -44,9 +44,9 @@ from coopt.data.file_names import display_name
 def fit(ctx: click.Context, output: Output, **options: Any) -> None:
     """Learn a prompt from labelled images.
 
-    DATA is a folder with one sub-folder of images per class (optionally train/ val/ test/ above them), or a CSV file
-    with the columns path,label (optionally split), or the name of a data set that `coopt datasets` lists. Without a
-    test part some images are held out to measure accuracy.
+    DATA is a folder with one sub-folder of images per class (optionally train/ val/ test/ above them), a ZIP archive of
+    it, a CSV file with the columns path,label (optionally split), or the name of a data set that `coopt datasets` lists.
+    Without a test part some images are held out to measure accuracy.
 
     Ctrl-C saves what was learned so far; the same command goes on from there.
 

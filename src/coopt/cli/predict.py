@@ -71,7 +71,7 @@ UNSURE = "(uncertain)"
 def predict(output: Output, csv: bool, jsonl: bool, **options: Any) -> None:
     """Classify images with a learned prompt.
 
-    PROMPT is a folder written by `coopt fit` (or `coopt zero-shot --out`). IMAGES are image files, folders (searched
+    PROMPT is a folder written by `coopt fit` (or `coopt zero-shot --out`). IMAGES are image files, folders and ZIP archives (searched
     with all that is below them) and globs, in any mix.
 
     --copy-to and --move-to never write over a file: one whose name is taken gets a number. Images below

@@ -96,27 +96,29 @@ class Archive:
             IsADirectoryError: it is a folder.
             BadImageError: it is encrypted, damaged, too large, or packed in a way that Python cannot read.
         """
-        info, shown = self.info(name), f"'{display_name(self.path / name)}'"
+        info = self.info(name)
         if info.flag_bits & 0x1:
             raise BadImageError(
-                f"{shown} is encrypted: the archive has a password. Unpack it with its password, and give the folder."
+                f"{self._shown(name)} is encrypted: the archive has a password. Unpack it with its password, and give the folder."
             )
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise BadImageError(f"{shown} is a symbolic link, which is not followed within an archive. Leave it out.")
+            raise BadImageError(
+                f"{self._shown(name)} is a symbolic link, which is not followed within an archive. Leave it out."
+            )
         if info.file_size > MAX_FILE_BYTES:
             raise BadImageError(
-                f"{shown} is refused: it unpacks to {info.file_size:,} bytes, expected at most {MAX_FILE_BYTES:,} (it may "
+                f"{self._shown(name)} is refused: it unpacks to {info.file_size:,} bytes, expected at most {MAX_FILE_BYTES:,} (it may "
                 "be a decompression bomb). If it is an image, unpack the archive and give the folder."
             )
         try:
             return self._zip.read(info)
         except NotImplementedError as error:  # Windows packs large files with Deflate64
             raise BadImageError(
-                f"{shown} cannot be unpacked by Python ({error}). Unpack the archive and give the folder."
+                f"{self._shown(name)} cannot be unpacked by Python ({error}). Unpack the archive and give the folder."
             ) from error
         except Exception as error:  # each way of packing has errors of its own
             raise BadImageError(
-                f"{shown} is damaged within its archive ({type(error).__name__}: {error}). Copy the archive again, or leave "
+                f"{self._shown(name)} is damaged within its archive ({type(error).__name__}: {error}). Copy the archive again, or leave "
                 "it out."
             ) from error
 
@@ -132,6 +134,9 @@ class Archive:
         if name in self.folders:
             raise IsADirectoryError(21, "Is a directory", str(self.path / name))
         raise FileNotFoundError(2, "No such file or directory", str(self.path / name))
+
+    def _shown(self, name: str) -> str:
+        return f"'{display_name(self.path / name)}'"
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:
