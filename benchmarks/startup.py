@@ -48,6 +48,7 @@ def started(source: Path, arguments: list[str], folder: Path) -> float:
 def prepared(folder: Path) -> tuple[Path, Path]:
     """A prompt, and an image; a data set `photos` beside them."""
     from coopt import ZeroShot
+    from coopt.data.archives import read_bytes
     from coopt.data.bundled import find_bundled
 
     dataset = find_bundled("animals").load()
@@ -56,8 +57,10 @@ def prepared(folder: Path) -> tuple[Path, Path]:
     for path, label in zip(dataset.train.paths, dataset.train.labels, strict=True):
         copy = folder / "photos" / label / f"{path.parent.name}-{path.name}"
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    return prompt, dataset.test.paths[0]
+        copy.write_bytes(read_bytes(path))
+    image = folder / "image.png"  # a file: earlier versions read no archives
+    image.write_bytes(read_bytes(dataset.test.paths[0]))
+    return prompt, image
 
 
 def exported(revision: str, folder: Path) -> Path:

@@ -71,8 +71,8 @@ UNSURE = "(uncertain)"
 def predict(output: Output, csv: bool, jsonl: bool, **options: Any) -> None:
     """Classify images with a learned prompt.
 
-    PROMPT is a folder written by `coopt fit` (or `coopt zero-shot --out`). IMAGES are image files, folders and ZIP archives (searched
-    with all that is below them) and globs, in any mix.
+    PROMPT is a folder written by `coopt fit` (or `coopt zero-shot --out`). IMAGES are image files, folders and ZIP
+    archives (searched with all that is below them) and globs, in any mix.
 
     --copy-to and --move-to never write over a file: one whose name is taken gets a number. Images below
     --min-confidence go into DIR/_uncertain; those that cannot be read stay where they are.

@@ -84,8 +84,8 @@ class Evaluation:
 
 def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
     """Wilson's 95% interval (percent) of an accuracy (percent) that was measured on `n` images."""
-    found = binomtest(round(n * accuracy / 100), n).proportion_ci(0.95, method="wilson")
-    return 100 * float(found.low), 100 * float(found.high)
+    interval = binomtest(round(n * accuracy / 100), n).proportion_ci(0.95, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def evaluate(
@@ -121,9 +121,9 @@ def _logits_among(
     estimator: ClipClassifier, images: Any, class_names: Sequence[str]
 ) -> tuple[Float[np.ndarray, "n classes"], tuple[str, ...]]:
     """Scores of the classes that are asked for: those learned, some of them, or others."""
-    place = {name: i for i, name in enumerate(estimator.class_names_)}
-    if all(name in place for name in class_names):
-        return estimator.logits(images)[:, [place[name] for name in class_names]], tuple(class_names)
+    column = {name: i for i, name in enumerate(estimator.class_names_)}
+    if all(name in column for name in class_names):
+        return estimator.logits(images)[:, [column[name] for name in class_names]], tuple(class_names)
     other = estimator.with_classes(class_names)
     return other.logits(images), other.class_names_
 
