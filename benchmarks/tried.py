@@ -35,12 +35,13 @@ from benchmarks.measuring import precisions_here, say, seconds, spread
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import Step, device, random_backbone
-from coopt.backbones.protocol import Block
-from coopt.text.attention import attend, attend_backward
+from coopt.backbones.text_tower import Block
+from coopt.text.attention import scores_backward, scores_of
 from coopt.text.encode import TextEncoder
 from coopt.text.fast import FastPass
 from coopt.text.feed_forward import QUICK_GELU
 from coopt.text.layout import Prompts, context_prompts
+from coopt.text.pattern import AttentionPattern
 from coopt.training.heap import kept_heap
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -138,22 +139,25 @@ def attention(prompts: Prompts, heads: int, depth: int, precisions: Sequence[str
     rows = []
     for precision in precisions:
         dtype = DTYPES[precision]
-        layout = AttentionPattern.of(tails, prompts.shared, 1, heads, where, dtype)
-        bins, length, _ = layout.bins.shape
+        pattern = AttentionPattern.of(tails, prompts.shared, 1, heads, where, dtype)
+        bins, length, _ = pattern.bins.shape
         sizes = (length, *[prompts.shared + length] * 2, length)
         query, key, value, grad = (
             torch.randn(bins, heads, n, depth, generator=generator).to(where, dtype) for n in sizes
         )
 
         def ours(
-            q: Tensor = query, k: Tensor = key, v: Tensor = value, g: Tensor = grad, mask: Tensor = layout.mask
+            q: Tensor = query, k: Tensor = key, v: Tensor = value, g: Tensor = grad, mask: Tensor = pattern.mask
         ) -> Tensor:
-            out, grads = torch.empty_like(q), (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
-            attend_backward((g, attend((q, k, v), mask, out), (q, k, v), grads))
-            return torch.cat([one.flatten() for one in (out, *grads)])
+            scores = scores_of(q, k, mask).requires_grad_()
+            weights = scores.softmax(-1)
+            out, grads = weights.detach() @ v, (torch.empty_like(q), torch.empty_like(k))
+            (of_scores,) = torch.autograd.grad(weights, scores, g @ v.mT)
+            scores_backward(of_scores, q, k, *grads)
+            return torch.cat([one.flatten() for one in (out, *grads, weights.detach().mT @ g)])
 
         def theirs(
-            q: Tensor = query, k: Tensor = key, v: Tensor = value, g: Tensor = grad, mask: Tensor = layout.mask
+            q: Tensor = query, k: Tensor = key, v: Tensor = value, g: Tensor = grad, mask: Tensor = pattern.mask
         ) -> Tensor:
             leaves = [one.detach().requires_grad_() for one in (q, k, v)]
             out = F.scaled_dot_product_attention(*leaves, attn_mask=mask)

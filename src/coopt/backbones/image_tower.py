@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coopt.errors import UnsupportedBackboneError
+from coopt.errors import ParameterError, UnsupportedBackboneError
 
 _VIT_PARTS = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post")
 
@@ -48,7 +48,7 @@ class ImageTower(nn.Module):
 
         Raises:
             UnsupportedBackboneError: tokens were given, and the tower's blocks are not a ViT's.
-            ValueError: there is no such block, or the blocks' tokens differ in number.
+            ParameterError: there is no such block, or the blocks' tokens differ in number.
         """
         if at_block:
             return self._with_tokens(pixels, at_block).float()
@@ -82,10 +82,10 @@ class ImageTower(nn.Module):
 def _check_tokens(at_block: Mapping[int, Tensor], depth: int) -> None:
     wrong = sorted(set(at_block) - set(range(depth)))
     if wrong:
-        raise ValueError(f"There is no block {wrong[0]} in an image tower of {depth} blocks, counted from 0.")
+        raise ParameterError(f"There is no block {wrong[0]} in an image tower of {depth} blocks, counted from 0.")
     counts = {tokens.shape[-2] for tokens in at_block.values()}
     if len(counts) > 1:
-        raise ValueError(f"All blocks must be given as many tokens. Got {sorted(counts)}.")
+        raise ParameterError(f"All blocks must be given as many tokens. Got {sorted(counts)}.")
 
 
 def _is_plain_vit(visual: Any) -> bool:

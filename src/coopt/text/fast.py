@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coopt.backbones.text_tower import Block, CausalBlocks, TextTower
-from coopt.text.attention import Attention, EndAttention
+from coopt.text.attention import attention, end_attention
 from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
 from coopt.text.pattern import AttentionPattern
 from coopt.text.plan import ChunkPlan, prefix_rows, tail_rows, with_vectors
@@ -143,7 +143,7 @@ class FastPass:
             qkv = self._project(x, block)
         else:
             qkv = torch.cat([self._project(x[: -len(known.qkv)], block), known.qkv])
-        attended = cast(Tensor, Attention.apply(qkv, pattern))
+        attended = attention(qkv, pattern)
         return self._rest(x, attended, block)
 
     def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: ChunkPlan) -> Float[Tensor, "ends width"]:
@@ -153,5 +153,5 @@ class FastPass:
         query_bias, bias = (None, None) if block.qkv_bias is None else block.qkv_bias.tensor_split([width])
         keys_values = _linear(normed, block.qkv_weight[width:], bias, self.dtype)
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
-        attended = cast(Tensor, EndAttention.apply(keys_values, queries, plan.pattern))
+        attended = end_attention(keys_values, queries, plan.pattern)
         return self._rest(x[ends], attended, block)

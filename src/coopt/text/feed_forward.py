@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coopt.backbones.text_tower import Block
-from coopt.text.recorded import gradients_of, recorded
 
 QUICK_GELU = 1.702
 
@@ -53,33 +52,38 @@ def feed_forward(
     """The residual stream (float32) with the block's second half added; `normed` is in the working precision."""
     if kernel is None:
         return residual + block.scale_2(block.proj(block.activation(block.fc(normed))))
-    layers = block.fc.weight, block.fc.bias, block.proj.weight, block.proj.bias
-    return cast(Tensor, _FeedForward.apply(residual, normed, *layers, kernel))
+    scaled = _Scaled.apply(normed, block.fc.weight, block.fc.bias, kernel.scale)
+    return cast(Tensor, _Added.apply(residual, kernel(scaled), block.proj.weight, block.proj.bias, kernel.scale))
 
 
-class _FeedForward(torch.autograd.Function):
+class _Scaled(torch.autograd.Function):
+    """scale * (x weight' + bias), whose gradient leaves the scale out."""
+
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx,
-        residual: Tensor,
-        normed: Tensor,
-        fc: Tensor,
-        fc_bias: Tensor,
-        proj: Tensor,
-        proj_bias: Tensor,
-        kernel: Kernel,
-    ) -> Tensor:
-        scale = kernel.scale
-        scaled = torch.addmm(fc_bias, normed, fc.T, beta=scale, alpha=scale)
-        activated, handle = recorded(kernel, scaled, any(ctx.needs_input_grad))
-        ctx.save_for_backward(handle, fc, proj)
-        return add_product(residual, activated, proj, proj_bias, 1 / scale)
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(weight)
+        return torch.addmm(bias, x, weight.T, beta=scale, alpha=scale)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        handle, fc, proj = ctx.saved_tensors
-        (hidden,) = gradients_of((handle, grad.to(proj.dtype) @ proj))
-        return grad, hidden @ fc, None, None, None, None, None
+        (weight,) = ctx.saved_tensors
+        return grad @ weight, None, None, None
+
+
+class _Added(torch.autograd.Function):
+    """residual + x weight' / scale + bias, whose gradient leaves the scale out."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx, residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor, scale: float
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        return add_product(residual, x, weight, bias, 1 / scale)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (weight,) = ctx.saved_tensors
+        return grad, grad.to(weight.dtype) @ weight, None, None, None
 
 
 def add_product(
