@@ -166,3 +166,10 @@ def test_python_runs(page: str, prepared: Path) -> None:
             [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=prepared
         )
         assert done.returncode == 0, f"{page}\n{done.stderr}"
+
+
+def test_the_glossary_stays_short() -> None:
+    """At most thirty words that the field does not have, in the architecture page."""
+    section = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Words\n")[2]
+    words = re.findall(r"^\| ([a-z, ]+) \| (?!meaning)", section, re.MULTILINE)
+    assert 20 <= len(words) <= 30
