@@ -65,9 +65,9 @@ def find_tag(settings: dict) -> tuple[Path | None, list[str]]:
     looked = []
     repo, files = hub_repository(settings)
     if repo:
-        found = in_hub_cache(repo, files)
-        if found:
-            return found, looked
+        cached = in_hub_cache(repo, files)
+        if cached:
+            return cached, looked
         looked.append(f"{' or '.join(files)} of {repo} in the Hugging Face cache {hub_cache()}")
     if settings.get("url"):
         kept = kept_by_clip(settings["url"])

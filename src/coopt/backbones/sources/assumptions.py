@@ -132,12 +132,12 @@ def warn_of_resizing(model: Any, state: Mapping[str, Tensor], name: str) -> None
         state: the weights, under the model's names.
         name: of the backbone.
     """
-    own = model.state_dict()
+    expected = model.state_dict()
     for key in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
-        if key in state and key in own and state[key].shape != own[key].shape:
+        if key in state and key in expected and state[key].shape != expected[key].shape:
             warnings.warn(
                 f"{name}: the weights have {state[key].shape[0]} positions where this architecture has "
-                f"{own[key].shape[0]} ({key}), so they were resized. They are of another image size or text length: "
+                f"{expected[key].shape[0]} ({key}), so they were resized. They are of another image size or text length: "
                 "look for the architecture that fits (`coopt backbones`).",
                 WeightsWarning,
                 stacklevel=2,

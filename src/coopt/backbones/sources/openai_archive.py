@@ -134,7 +134,7 @@ def _resnet(state: Mapping[str, Tensor], head_width: int) -> dict:
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     """How many blocks: numbers that a pattern finds at the start of the names."""
-    found = {match.group(1) for key in state if (match := re.match(pattern, key))}
-    if not found:
+    numbers = {match.group(1) for key in state if (match := re.match(pattern, key))}
+    if not numbers:
         raise KeyError(pattern.replace("\\", ""))
-    return len(found)
+    return len(numbers)

@@ -68,24 +68,24 @@ def _fault(address: str, faults: list[str]) -> bool:
     """
     if any(proxy.startswith("socks") for proxy in urllib.request.getproxies().values()):
         return False  # which the question below does not know how to use
-    found = [f"there was no answer within {_PATIENCE:.0f} seconds"]
+    fault = [f"there was no answer within {_PATIENCE:.0f} seconds"]
 
     def ask() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PATIENCE).close()
-            found[0] = ""
+            fault[0] = ""
         except urllib.error.HTTPError as error:  # an answer, whatever it says
-            found[0] = "the proxy asks for a login" if error.code == 407 else ""
+            fault[0] = "the proxy asks for a login" if error.code == 407 else ""
         except (OSError, ValueError, http.client.HTTPException) as error:
-            found[0] = _in_words(error.reason if isinstance(error, urllib.error.URLError) else error)
+            fault[0] = _in_words(error.reason if isinstance(error, urllib.error.URLError) else error)
 
     # In a thread, because no time limit holds for looking up a name.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_PATIENCE)
-    if found[0]:
-        faults.append(f"{urllib.request.Request(address).host} cannot be reached ({found[0]})")
-    return bool(found[0])
+    if fault[0]:
+        faults.append(f"{urllib.request.Request(address).host} cannot be reached ({fault[0]})")
+    return bool(fault[0])
 
 
 def _in_words(reason: object) -> str:

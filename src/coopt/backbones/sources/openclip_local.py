@@ -80,7 +80,7 @@ def local_models() -> tuple[LocalBackbone, ...]:
     Only models that `load_backbone` can load, and each file once. Fast: reads names and configuration files only.
     """
     kept = {folder.name for folder in hub_cache().glob("models--*--*")}
-    found: dict[Path, tuple[float, LocalBackbone]] = {}
+    models: dict[Path, tuple[float, LocalBackbone]] = {}
     for model, tags in weight_tags().items():
         config = model_configs().get(model)
         if config is None or unsupported_reason(config) or not _has_tokenizer(config):
@@ -90,29 +90,29 @@ def local_models() -> tuple[LocalBackbone, ...]:
             if settings.get("url") or f"models--{repo.replace('/', '--')}" in kept:
                 path = find_tag(settings)[0]
                 if path is not None:
-                    _add(found, f"openclip:{model}/{tag}", path, *_quality(model, tag))
+                    _add(models, f"openclip:{model}/{tag}", path, *_quality(model, tag))
     for folder in sorted(kept):
         repo = folder.removeprefix("models--").replace("--", "/", 1)
         config_path, weights = in_hub_cache(repo, (HUB_CONFIG,)), in_hub_cache(repo, HUB_WEIGHTS)
         if config_path and weights and _is_usable(config_path):
-            _add(found, f"openclip:hf-hub:{repo}", weights, _UNKNOWN, None)
-    rows = sorted(found.values(), key=lambda row: (-row[0], -row[1].bytes, row[1].name))
+            _add(models, f"openclip:hf-hub:{repo}", weights, _UNKNOWN, None)
+    rows = sorted(models.values(), key=lambda row: (-row[0], -row[1].bytes, row[1].name))
     return tuple(row for _, row in rows)
 
 
 def _add(
-    found: dict[Path, tuple[float, LocalBackbone]], name: str, path: Path, order: float, known: float | None
+    models: dict[Path, tuple[float, LocalBackbone]], name: str, path: Path, order: float, known: float | None
 ) -> None:
     """Adds a model, unless its file was found before or is no whole weights file."""
     file = path.resolve()
-    if file in found:
+    if file in models:
         return
     try:
         whole = weights_format(file) == "safetensors" or zipfile.is_zipfile(file)
     except BackboneError:
         return
     if whole:
-        found[file] = (order, LocalBackbone(name, path, file.stat().st_size, known))
+        models[file] = (order, LocalBackbone(name, path, file.stat().st_size, known))
 
 
 def _quality(model: str, tag: str) -> tuple[float, float | None]:

@@ -105,7 +105,7 @@ def refuse_unsupported(config: dict, name: str) -> None:
 
 
 def _hub(repo: str, download: bool, name: str) -> OpenClipModel:
-    found = []
+    paths = []
     for files in ((HUB_CONFIG,), HUB_WEIGHTS):
         path = in_hub_cache(repo, files)
         if path is None and (same := of_openai(repo)):
@@ -116,14 +116,14 @@ def _hub(repo: str, download: bool, name: str) -> OpenClipModel:
         if path is None and not download:
             looked = f"{' or '.join(files)} in the Hugging Face cache {hub_cache()}"
             raise _not_here(f"The model hf-hub:{repo}", [looked])
-        found.append(path)
-    if found[0] is None:
+        paths.append(path)
+    if paths[0] is None:
         return OpenClipModel(name, None, repo=repo)
-    config, settings = read_config(found[0])
+    config, settings = read_config(paths[0])
     refuse_unsupported(config, name)
-    if found[1] is not None:
-        weights_format(found[1])
-    return OpenClipModel(name, config, settings, found[1], repo=repo)
+    if paths[1] is not None:
+        weights_format(paths[1])
+    return OpenClipModel(name, config, settings, paths[1], repo=repo)
 
 
 def _folder(folder: Path, name: str) -> OpenClipModel:
