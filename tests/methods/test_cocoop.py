@@ -145,7 +145,7 @@ def test_the_meta_net_begins_as_torchs_linear_layers(backbone: Backbone) -> None
 
 def test_learning_lowers_the_loss_and_moves_all_tensors(backbone: Backbone, fitted: CoCoOp) -> None:
     assert fitted.losses_[-1] < 0.5 * fitted.losses_[0]
-    start = {"context": fitted._initial()["context"], **initial_meta_net(backbone, 1)}
+    start = {"context": fitted.initial()["context"], **initial_meta_net(backbone, 1)}
     assert all((tensor - start[name]).abs().max() > 1e-3 for name, tensor in fitted._state().items())
 
 
@@ -208,7 +208,7 @@ def test_reference_checkpoints_that_do_not_fit_are_refused(backbone: Backbone, t
     checkpoint = save_checkpoint(tmp_path, recorded_cocoop())
     with pytest.raises(ParameterError, match="class names stand at the end. Leave out position='middle'"):
         load_reference_checkpoint(checkpoint, backbone, NAMES, position="middle")
-    with pytest.raises(SavedFileError, match=r"does not fit test:CLIP with 4 classes.*\(3, 48\); expected \(2, 32\)"):
+    with pytest.raises(SavedFileError, match=r"does not fit test:CLIP with 4 classes.*\(4, 128\); expected \(4, 64\)"):
         coopt.load(checkpoint, backbone=small_open_clip(), class_names=NAMES)
     part = {name: tensor for name, tensor in recorded_cocoop().items() if name != "meta_net.linear1.weight"}
     with pytest.raises(SavedFileError, match="is damaged: its meta-net lacks the tensor 'meta_net.linear1.weight'"):

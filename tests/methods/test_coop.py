@@ -58,11 +58,11 @@ def test_bf16_learns_too(backbone: Backbone, features: Any, labels: Any) -> None
 
 
 def test_paper_recipe_sees_fresh_views(backbone: Backbone, pictures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coopt.methods import learned
+    from coopt.methods import views
 
     seen: list[tuple] = []
-    original = learned.extract_features
-    monkeypatch.setattr(learned, "extract_features", lambda *a, **k: (seen.append(k["views"]), original(*a, **k))[1])
+    original = views.extract_features
+    monkeypatch.setattr(views, "extract_features", lambda *a, **k: (seen.append(k["views"]), original(*a, **k))[1])
     paths, labels = pictures
     CoOp(backbone, n_ctx=2, recipe={"name": "paper", "epochs": 3}).fit(paths, labels)
     drawn = [view for views in seen for view in views if view != "test"]
@@ -193,7 +193,9 @@ def test_reference_checkpoint(backbone: Backbone) -> None:
 def test_a_reference_checkpoint_of_another_width_is_refused() -> None:
     from tests.models import small_open_clip
 
-    with pytest.raises(SavedFileError, match=r"does not fit test:CLIP with 4 classes.*shape \(4, 128\).*width 64"):
+    with pytest.raises(
+        SavedFileError, match=r"does not fit test:CLIP with 4 classes.*shape \(4, 128\); expected \(4, 64\)"
+    ):
         coopt.load(GOLDEN / "checkpoint_coop_end_m4", backbone=small_open_clip(), class_names=NAMES)
 
 

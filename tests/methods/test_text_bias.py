@@ -62,7 +62,7 @@ def test_a_bias_of_another_shape_is_refused(backbone: Backbone, features: Any, l
     description = json.loads((tmp_path / "prompt.json").read_text())
     description["tensors_sha256"] = hashlib.sha256(data).hexdigest()
     (tmp_path / "prompt.json").write_text(json.dumps(description))
-    with pytest.raises(SavedFileError, match=r"The saved bias has shape \(4, 48\); expected \(48,\)"):
+    with pytest.raises(SavedFileError, match=r"The saved tensor 'bias' has shape \(4, 48\); expected \(48,\)"):
         coopt.load(tmp_path, backbone=backbone)
 
 

@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 import coopt
 from coopt.backbones import Backbone
 from coopt.errors import DataError, ParameterError, SavedFileError
-from coopt.methods import tip_adapter
 from coopt.methods.tip_adapter import ALPHAS, BETAS, TipAdapter
 from coopt.prompts.templates import template_features
 from tests.methods.conftest import NAMES, ONE_STEP
@@ -35,7 +34,7 @@ def indices(labels: Any) -> torch.Tensor:
 
 
 def test_logits_are_those_of_the_formula(backbone: Any, features: Any, labels: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tip_adapter, "_ROWS", 7)
+    monkeypatch.setattr("coopt.inference.heads.ROWS_TOGETHER", 7)
     model = TipAdapter(backbone, alpha=3.0, beta=2.0, templates="the {}.").fit(features[:10], labels[:10])
     keys = normalize(torch.from_numpy(features[:10]), dim=-1)
     expected = by_hand(backbone, features, keys, indices(labels[:10]), 3.0, 2.0, "the {}.")
@@ -116,10 +115,10 @@ def test_it_takes_no_new_classes(backbone: Backbone, features: Any, labels: Any)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keys": torch.zeros(24, 47)}, r"keys have shape \(24, 47\)"),
+        ({"keys": torch.zeros(24, 47)}, r"'keys' has shape \(24, 47\); expected \(any, 48\)"),
         ({"labels": torch.full((24,), 4)}, "class indices below 4"),
         ({"labels": torch.zeros(24)}, "torch.float32"),
-        ({"beta": torch.zeros(2)}, "not single numbers"),
+        ({"beta": torch.zeros(2)}, r"'beta' has shape \(2,\); expected \(\)"),
     ],
 )
 def test_state_that_does_not_fit_is_refused(

@@ -112,7 +112,7 @@ def test_images_together_in_cocoop(backbone: Backbone) -> None:
     model.check_parameters()
     model._set_classes(backbone, many_names(20), named=True)
     with LiveBytes(backbone) as live:
-        learned = {name: tensor.requires_grad_() for name, tensor in model._initial().items()}
+        learned = {name: tensor.requires_grad_() for name, tensor in model.initial().items()}
         images, targets = torch.randn(8, backbone.embed_dim), torch.arange(8)
         model._objective(learned).loss_of(images, targets).backward()
     assert 0.4 * needed < ALLOCATOR * live.peak <= 3_000_000

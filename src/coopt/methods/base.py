@@ -8,17 +8,18 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import UsedPrecision, is_slow, resolved, warn_of_slow_bf16
+from coopt.backbones.protocol import Link, probabilities_of
 from coopt.backbones.tensors import settled
 from coopt.data import (
     FeatureCache,
@@ -30,17 +31,22 @@ from coopt.data import (
     extract_features,
 )
 from coopt.data.sources import View
-from coopt.errors import DataError, FewShotsWarning, ParameterError
+from coopt.errors import DataError, FewShotsWarning, ParameterError, SavedFileError
 from coopt.events import tracked
+from coopt.inference.classifier import FrozenClassifier
 from coopt.methods.configured import Configured
 from coopt.methods.estimator import check_fitted
 from coopt.methods.finite import check_learned, check_logit_scale, check_scores
+from coopt.methods.forward import frozen_images
 from coopt.methods.inputs import as_images, is_features, is_pixels
 from coopt.methods.saving import save
 from coopt.parameters import fitted
 from coopt.progress import progress_shown
 from coopt.text.layout import check_class_names
 from coopt.wording import counted
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SCORES_TOGETHER = 1 << 26
 """Scores (images times classes) that prediction holds at once; bytes are four times as many."""
@@ -64,8 +70,29 @@ class ClipClassifier(Configured, ABC):
         """Learns from what `_training_features` returned."""
 
     @abstractmethod
+    def head(self) -> nn.Module:
+        """What was learned as a module: image features (n, D), not normalised, to scores (n, C)."""
+
+    @property
+    def link(self) -> Link:
+        """What makes probabilities of scores: as the backbone was trained."""
+        return self.backbone_.score_head.link
+
+    def classifier(self) -> FrozenClassifier:
+        """All between pixels and probabilities as one module, which knows nothing of how it was learned.
+
+        Raises:
+            NotFittedError: nothing was learned yet.
+        """
+        check_fitted(self, "class_names_")
+        backbone, _ = self._image_encoder()
+        return FrozenClassifier(
+            frozen_images(backbone), self.head(), self.class_names_, backbone.preprocessing, self.link
+        )
+
     def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         """Scores of image features (not normalised)."""
+        return self.head()(features)
 
     @abstractmethod
     def _state(self) -> dict[str, Tensor]:
@@ -88,9 +115,24 @@ class ClipClassifier(Configured, ABC):
         """Refuses tensors from a file that do not fit; `backbone_` and the classes are set.
 
         Raises:
-            SavedFileError: a tensor has another shape than expected.
+            SavedFileError: a tensor has another shape than expected, or is one too many.
             KeyError: a tensor is missing.
         """
+        shapes = self._shapes()
+        if more := sorted(state.keys() - shapes.keys()):
+            raise SavedFileError(f"There is a saved tensor {more[0]!r}, which {type(self).__name__} does not learn.")
+        for name, expected in shapes.items():
+            got = tuple(state[name].shape)
+            if len(got) != len(expected) or any(e not in (None, g) for g, e in zip(got, expected, strict=True)):
+                sizes = ", ".join("any" if size is None else str(size) for size in expected)
+                raise SavedFileError(
+                    f"The saved tensor {name!r} has shape {got}; expected ({sizes}{',' * (len(expected) == 1)}) for "
+                    f"{self.backbone_.name} and {counted(len(self.class_names_), 'class')}."
+                )
+
+    @abstractmethod
+    def _shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shapes of what `_state` gives; None where any size will do."""
 
     def fit(self, images: Any, labels: Any) -> ClipClassifier:
         """Learns from labelled images.
@@ -159,6 +201,11 @@ class ClipClassifier(Configured, ABC):
     def _features(self, images: Any, views: Sequence[View], on_bad_image: str | None = None) -> Features:
         """Image features (V, n, D) on the backbone's device, from images or from features given."""
         backbone, cache = self._image_encoder()
+        if is_features(images) and not self.capabilities.features_only:
+            raise DataError(
+                f"Got a table of features, but {type(self).__name__} changes the image encoder, to which features made "
+                "before mean nothing. Give images: paths, PIL images or preprocessed pixels."
+            )
         if is_features(images):
             given = as_features(images)
             if given.shape[1] != backbone.embed_dim:
@@ -214,7 +261,7 @@ class ClipClassifier(Configured, ABC):
 
     def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
         """Probabilities of the classes in the order of `classes_`."""
-        return torch.from_numpy(self.logits(images)).softmax(dim=1).numpy()
+        return probabilities_of(torch.from_numpy(self.logits(images)), self.link).numpy()
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each image, in the form that labels had when fitting (names or integers)."""
@@ -249,20 +296,24 @@ class ClipClassifier(Configured, ABC):
         names = np.array(self.class_names_) if isinstance(values[0], str) else np.arange(len(self.class_names_))
         return float(accuracy_score(values, names[best], sample_weight=sample_weight))
 
-    def with_classes(self, class_names: Sequence[str]) -> ClipClassifier:
+    def with_classes(self, class_names: Sequence[str]) -> Self:
         """The same learned prompt for other classes: a new fitted estimator; this one is unchanged.
 
         Raises:
             ParameterError: what was learned belongs to its classes (class-specific context, a linear probe).
             DataError: fewer than two names, blank or repeated ones, a single text, or a set (which has no order).
         """
-        raise ParameterError(f"A fitted {type(self).__name__} belongs to its classes; fit one for the new classes.")
+        if not self.capabilities.new_classes:
+            raise ParameterError(f"A fitted {type(self).__name__} belongs to its classes; fit one for the new classes.")
+        other = self._copy_with(class_names)
+        other._set_state(self._state())
+        return other
 
     def save(self, path: str | Path) -> Path:
         """Saves what was learned (kilobytes, never the backbone) into the folder `path`; `coopt.load` reads it back."""
         return save(self, Path(path))
 
-    def _copy_with(self, names: Sequence[str]) -> ClipClassifier:
+    def _copy_with(self, names: Sequence[str]) -> Self:
         """A fitted copy for other class names, with nothing yet computed from them."""
         check_fitted(self, "class_names_")
         other = copy.copy(self)

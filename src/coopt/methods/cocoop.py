@@ -9,24 +9,24 @@ Notation: n images, C classes, M context vectors of width W, D dimension of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, normalize, relu
+from torch.nn.functional import cross_entropy, linear, relu
 
 from coopt.backbones import Backbone
-from coopt.errors import SavedFileError
-from coopt.methods.learned import LearnedMethod, Objective
+from coopt.inference.heads import ConditionalHead
+from coopt.methods.forward import Batch, Forward
+from coopt.methods.learned import LearnedMethod
 from coopt.methods.shared_parameters import INIT, N_CTX
+from coopt.methods.sites import TextTokens
 from coopt.parameters import fitted
 from coopt.prompts.context import initial_context
 from coopt.prompts.words import NearestWord, nearest_words
-from coopt.text.encode import TextEncoder
 from coopt.text.grouped import sum_over_groups
-from coopt.text.layout import context_prompts
 from coopt.training.batches import generator_for
 from coopt.training.recipe import COCOOP_RECIPES, Recipe
 
@@ -65,76 +65,37 @@ class CoCoOp(LearnedMethod):
     context_: Float[Tensor, "n_ctx width"] = fitted()
     meta_net_: dict[str, Tensor] = fitted()
 
-    def _initial(self) -> dict[str, Tensor]:
+    def sites(self) -> tuple[TextTokens]:
+        """See `LearnedMethod.sites`: context vectors before the class names, shifted by every image."""
+        return (TextTokens("context", per_image=True),)
+
+    def initial(self) -> dict[str, Tensor]:
+        """See `LearnedMethod.initial`."""
         context = initial_context(self.backbone_, self.class_names_, self.n_ctx, False, self.init, self.seed)
         return {"context": context, **initial_meta_net(self.backbone_, self.seed)}
 
-    def _objective(self, learned: dict[str, Tensor]) -> Objective:
-        encode = self._encoder(len(learned["context"]))
+    def loss(self, forward: Forward, batch: Batch) -> Tensor:
+        """See `LearnedMethod.loss`: cross-entropy, as many images at a time as fit into the memory."""
+        images = forward.images()
 
-        def loss_of(features: Tensor, targets: Tensor) -> Tensor:
-            images = normalize(features, dim=-1)
+        def summed(contexts: Tensor, where: slice) -> Tensor:
+            scores = forward.scores(forward.text(contexts), images[where])
+            return cross_entropy(scores, batch.targets[where], reduction="sum")
 
-            def summed(contexts: Tensor, where: slice) -> Tensor:
-                return cross_entropy(self._scores(encode, contexts, images[where]), targets[where], reduction="sum")
+        contexts = image_contexts(forward.parameters, images)
+        return sum_over_groups(summed, contexts, forward.groups_at_once) / len(batch.targets)
 
-            return sum_over_groups(summed, image_contexts(learned, images), encode.groups_at_once) / len(targets)
-
-        batch = self.recipe_.batch_size
-        return Objective(loss_of, batch * encode.operations, lambda: encode.shrink(min(batch, encode.groups_at_once)))
-
-    def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
-        """See `LearnedMethod.step_bytes`."""
-        other = self._before_fit(backbone, class_names)
-        assert isinstance(other, CoCoOp)
-        encode = other._encoder(len(other._initial()["context"]))
-        return encode.estimate(min(other.recipe_.batch_size, encode.groups_at_once)).total
-
-    def _encoder(self, n_ctx: int, learning: bool = True) -> TextEncoder:
-        prompts = context_prompts(self.backbone_, self.class_names_, n_ctx)
-        return TextEncoder(self.backbone_, prompts, **self._text_options, learning=learning)
-
-    def _scores(
-        self, encode: TextEncoder, contexts: Float[Tensor, "n n_ctx width"], images: Float[Tensor, "n dim"]
-    ) -> Float[Tensor, "n classes"]:
-        """Logits of normalised images, each against its own class features."""
-        return self.backbone_.logit_scale * torch.einsum("ncd,nd->nc", normalize(encode(contexts), dim=-1), images)
-
-    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        images = normalize(features, dim=-1)
-        state = {name: tensor.to(images.device) for name, tensor in self._state().items()}
-        encode = self._encoder(len(self.context_), learning=False)
-        chunks = images.split(encode.groups_at_once)
-        return torch.cat([self._scores(encode, image_contexts(state, chunk), chunk) for chunk in chunks])
-
-    def _state(self) -> dict[str, Tensor]:
-        return {"context": self.context_, **{f"meta_net.{name}": tensor for name, tensor in self.meta_net_.items()}}
-
-    def _check_state(self, state: dict[str, Tensor]) -> None:
-        shapes = {name: tuple(tensor.shape) for name, tensor in initial_meta_net(self.backbone_, 0).items()}
-        shapes["context"] = (state["context"].shape[0], self.backbone_.text.width)
-        for name, expected in shapes.items():
-            if tuple(state[name].shape) != expected:
-                raise SavedFileError(
-                    f"The saved tensor {name!r} has shape {tuple(state[name].shape)}; expected {expected} for "
-                    f"{self.backbone_.name}."
-                )
+    def head(self) -> ConditionalHead:
+        """See `ClipClassifier.head`."""
+        device, encode = self.backbone_.device, self._encoder(len(self.context_), 0)
+        meta_net = {name: tensor.to(device) for name, tensor in self.meta_net_.items()}
+        return ConditionalHead(self.context_.to(device), meta_net, encode, self.backbone_.score_head)
 
     def _take_state(self, state: dict[str, Tensor]) -> None:
-        kept = {name.removeprefix("meta_net."): tensor.float().cpu() for name, tensor in state.items()}
+        super()._take_state(state)
+        kept = {name.removeprefix("meta_net."): tensor for name, tensor in self.learned_.items()}
         self.context_ = kept.pop("context")
         self.meta_net_ = kept
-
-    def with_classes(self, class_names: Sequence[str]) -> CoCoOp:
-        """The same learned context and meta-net for other class names: a new fitted estimator; this one is unchanged.
-
-        Raises:
-            DataError: fewer than two names, or blank ones.
-        """
-        other = self._copy_with(class_names)
-        other._set_state(self._state())
-        assert isinstance(other, CoCoOp)
-        return other
 
     def nearest_words(self, top_k: int = 5) -> list[list[NearestWord]]:
         """The vocabulary entries nearest to each context vector before images shift it; see `CoOp.nearest_words`."""
@@ -154,7 +115,7 @@ def initial_meta_net(backbone: Backbone, seed: int) -> dict[str, Tensor]:
     return tensors
 
 
-def image_contexts(learned: dict[str, Tensor], images: Float[Tensor, "n dim"]) -> Float[Tensor, "n n_ctx width"]:
+def image_contexts(learned: Mapping[str, Tensor], images: Float[Tensor, "n dim"]) -> Float[Tensor, "n n_ctx width"]:
     """The context of every image (normalised feature): the shared vectors plus the meta-net's output.
 
     Args:

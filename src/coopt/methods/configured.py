@@ -112,7 +112,10 @@ class Configured(Estimator):
 
     @property
     def image_precision(self) -> Precision:
-        """Of the image tower's matrix products: `precision_`; "fp32" for a method without a text pass."""
+        """Of the image tower's matrix products: `precision_`; "fp32" for a method without a text pass, and for one that
+        changes the image tower."""
+        if self.capabilities.image_tower:  # it predicts as it learned
+            return "fp32"
         return getattr(self, "precision_", self._asked_precision)
 
     @classmethod

@@ -7,13 +7,14 @@ Published: base / new / harmonic mean over 11 data sets, ViT-B/16, 16 shots: 80.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from coopt.methods.coop import CoOp
+from coopt.methods.forward import Batch, Forward
 from coopt.methods.shared_parameters import TEMPLATES
 from coopt.parameters import parameter
 from coopt.prompts.templates import template_features, template_list
@@ -41,7 +42,12 @@ class KgCoOp(CoOp):
     guide_weight: float = parameter(default=8.0, low=0, help="The paper's lambda; 0 is CoOp.")
     templates: str | Sequence[str] = TEMPLATES
 
-    def _penalty(self) -> Callable[[Float[Tensor, "classes dim"]], Tensor | float]:
+    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
+        """See `LearnedMethod.unchanged_text`: of the templates, which the learned prompts are held near."""
         templates = template_list(self.templates)
-        guide = template_features(self.backbone_, self.class_names_, templates, **self._text_options)
-        return lambda text: self.guide_weight * (text - guide).square().sum(dim=1).mean()
+        return template_features(self.backbone_, self.class_names_, templates, **self._text_options)
+
+    def loss(self, forward: Forward, batch: Batch) -> Tensor:
+        """See `LearnedMethod.loss`."""
+        distance = (forward.text() - forward.unchanged_text()).square().sum(dim=1).mean()
+        return super().loss(forward, batch) + self.guide_weight * distance

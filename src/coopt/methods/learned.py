@@ -9,39 +9,61 @@ import copy
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from coopt.backbones import Backbone
 from coopt.backbones.tensors import fault_of
-from coopt.data import extract_features
+from coopt.data import FeatureCache
+from coopt.data.sources import as_sources
+from coopt.errors import ParameterError
+from coopt.inference.heads import CosineHead
 from coopt.locks import writing_file
 from coopt.methods.base import ClipClassifier
+from coopt.methods.forward import (
+    Batch,
+    ChangedImages,
+    Forward,
+    Sites,
+    frozen_images,
+    image_changes,
+    run_text,
+    text_encoder,
+)
 from coopt.methods.inputs import is_features, is_pixels
+from coopt.methods.pixels import TrainingPixels
 from coopt.methods.shared_parameters import RECIPE, SEED
+from coopt.methods.sites import Site, changes_images, changes_text, text_tokens, weights_in
+from coopt.methods.views import fresh_views
 from coopt.parameters import fitted
+from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
+from coopt.text.directions import text_directions
+from coopt.text.encode import TextEncoder
 from coopt.threads import threads_for
-from coopt.training.batches import Views, batches_of, cached_views, generator_for
+from coopt.training.batches import Views, batches_of, cached_views
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import RECIPES, Recipe
+from coopt.wording import on_command_line
 
-FRESH_VIEWS_TOGETHER = 512
-"""Freshly augmented views that are encoded in one go."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a method minimises.
+    """What a method minimises, made of its `sites` and its `loss`.
 
     Attributes:
-        loss_of: the loss of a step's (image features (n, D), targets (n,)).
+        loss_of: the loss of a step's (images, targets); see `Batch`.
         operations: floating-point operations of one step, roughly: small work is kept on one thread.
         shrink: makes the steps that follow hold less memory; False where that cannot be.
     """
@@ -52,7 +74,8 @@ class Objective:
 
 
 class LearnedMethod(ClipClassifier):
-    """Base of the methods that learn by a recipe. A subclass says where training starts, and what it minimises.
+    """Base of the methods that learn by a recipe. A subclass says where what it learns is put into the frozen model
+    (`sites`), where training starts (`initial`), what it minimises (`loss`) and what predicts (`head`).
 
     Attributes:
         losses_: mean loss of every epoch.
@@ -73,13 +96,73 @@ class LearnedMethod(ClipClassifier):
         """See `ClipClassifier.runtime_used`."""
         return (*super().runtime_used(), "checkpoint")
 
-    @abstractmethod
-    def _initial(self) -> dict[str, Tensor]:
-        """The tensors to train, by name, as they begin; `backbone_` and the classes are set."""
+    learned_: dict[str, Tensor] = fitted()
+    text_features_: Tensor = fitted()
+
+    def sites(self) -> Sequence[Site]:
+        """Where in the frozen model what is learned is put; none: beside it."""
+        return ()
 
     @abstractmethod
+    def initial(self) -> dict[str, Tensor]:
+        """The tensors to train, by name, as they begin; `backbone_` and the classes are set."""
+
+    def loss(self, forward: Forward, batch: Batch) -> Tensor:
+        """What is minimised: unless a method says otherwise, the cross-entropy of the classes."""
+        return cross_entropy(forward.logits(), batch.targets)
+
+    def head(self) -> nn.Module:
+        """See `ClipClassifier.head`: unless a method says otherwise, cosines with the text features."""
+        return CosineHead(self.text_features_, self.backbone_.score_head)
+
+    def weights(self, tower: str, parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What stands for weights of a tower, by name: unless a method says otherwise, the learned tensors of these names."""
+        return {name: parameters[name] for name in weights_in(self.sites(), tower)}
+
+    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
+        """Normalised text features of hand-made prompts, "a photo of a NAME."; the classes' own where no site is in the text."""
+        return template_features(self.backbone_, self.class_names_, (DEFAULT_TEMPLATE,), **self._text_options)
+
+    def operations(self, learned: Mapping[str, Tensor], encode: TextEncoder | None) -> int:
+        """Floating-point operations of one step, roughly; more than a threshold run on several threads."""
+        batch, sites = self.recipe_.batch_size, self.sites()
+        tokens = text_tokens(sites)
+        text = 0 if encode is None else encode.operations * (batch if tokens is not None and tokens.per_image else 1)
+        if changes_images(sites):  # at least: most weights meet many positions
+            return text + 6 * batch * sum(one.numel() for one in frozen_images(self.backbone_).parameters())
+        return text or 6 * batch * sum(one.numel() for one in learned.values())
+
     def _objective(self, learned: dict[str, Tensor]) -> Objective:
-        """What is minimised over `learned`, the tensors of `_initial` as leaves that ask for gradients."""
+        """What is minimised over `learned`, the tensors of `initial` as leaves that ask for gradients."""
+        shared = self._shared(learned, self.recipe_.batch_size)
+        encode = shared.encode
+
+        def loss_of(images: Tensor, targets: Tensor) -> Tensor:
+            batch = Batch(images, targets)
+            return self.loss(Forward(shared, learned, batch), batch)
+
+        def shrink() -> bool:
+            return encode is not None and encode.shrink(self._groups(encode))
+
+        return Objective(loss_of, self.operations(learned, encode), shrink)
+
+    def _shared(self, learned: Mapping[str, Tensor], batch: int) -> Sites:
+        sites = self.sites()
+        encode = self._encoder(self._n_ctx(learned), batch) if changes_text(sites) else None
+        return Sites(self.backbone_, sites, self.weights, encode, cache(self.unchanged_text), changes_images(sites))
+
+    def _n_ctx(self, learned: Mapping[str, Tensor]) -> int:
+        tokens = text_tokens(self.sites())
+        return 0 if tokens is None else learned[tokens.tensor].shape[-2]
+
+    def _encoder(self, n_ctx: int, batch: int) -> TextEncoder:
+        """For steps of so many images; for none, only features are asked for."""
+        return text_encoder(self.backbone_, self.class_names_, self.sites(), n_ctx, batch, self._text_options)
+
+    def _groups(self, encode: TextEncoder) -> int:
+        """How many contexts go through the text tower together."""
+        tokens = text_tokens(self.sites())
+        return min(self.recipe_.batch_size, encode.groups_at_once) if tokens is not None and tokens.per_image else 1
 
     def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
         """Bytes that a training step's text pass will hold above the model, at most; 0 for a method without one.
@@ -87,7 +170,11 @@ class LearnedMethod(ClipClassifier):
         Raises:
             CooptError: see `fit`.
         """
-        return 0
+        other = self._before_fit(backbone, class_names)
+        if not changes_text(other.sites()):
+            return 0
+        encode = other._encoder(other._n_ctx(other.initial()), other.recipe_.batch_size)
+        return encode.estimate(other._groups(encode)).total
 
     def _before_fit(self, backbone: Backbone, class_names: Sequence[str]) -> LearnedMethod:
         """A copy that knows its classes; this one is unchanged."""
@@ -115,7 +202,32 @@ class LearnedMethod(ClipClassifier):
         """
         return Recipe.of(self.recipe, self.recipes)
 
-    def _training_features(self, images: Any) -> tuple[Callable[[int], Views], Sequence[int]]:
+    def _begin(self) -> None:
+        """Called before anything is learned: forgets what was learned before."""
+        if "learned_" in vars(self):
+            del self.learned_
+
+    def _training_features(self, images: Any) -> tuple[Any, Sequence[int]]:
+        self._begin()
+        if not self.capabilities.image_tower:
+            return self._training_views(images)
+        # The features that the tower starts from name the bad images, and the data for checkpoints.
+        _, kept = self._training_views(images)
+        sources = as_sources(images)
+        readable = sources if isinstance(sources, Tensor) else [sources[i] for i in kept]
+        return TrainingPixels(readable, self.backbone_.preprocessing, self.recipe_, self.seed), kept
+
+    def _image_encoder(self) -> tuple[Backbone, FeatureCache | None]:
+        backbone, kept = super()._image_encoder()
+        if not self.capabilities.image_tower:
+            return backbone, kept
+        if "learned_" not in vars(self):  # nothing was learned yet; still nothing of this method is kept
+            return backbone, None
+        learned = {name: tensor.to(backbone.device) for name, tensor in self.learned_.items()}
+        weights, tokens = image_changes(self.sites(), self.weights, learned)
+        return backbone.with_image_tower(ChangedImages(frozen_images(backbone), weights, tokens)), None
+
+    def _training_views(self, images: Any) -> tuple[Callable[[int], Views], Sequence[int]]:
         fixed = is_features(images) or is_pixels(images)  # these cannot be augmented
         if self.recipe_.views > 0 or fixed:
             views = ("test",) if fixed else ("test", *range(1, self.recipe_.views))
@@ -125,33 +237,13 @@ class LearnedMethod(ClipClassifier):
         found = self._features(images, ("test",))  # names the bad images before anything is trained
         self._data_hash = _hash_of(found.features)
         readable = [images[i] for i in found.kept]
-        return lambda epochs: self._fresh_views(readable, epochs), found.kept
-
-    def _fresh_views(self, images: Sequence[Any], epochs: int) -> Views:
-        """A new augmented view of every image in every epoch.
-
-        Several epochs are encoded together: images are decoded once for them, and a few images alone would leave the
-        image tower idle. Which epochs go together depends on nothing else, so a resumed run sees the same bits.
-        """
-        together = max(1, FRESH_VIEWS_TOGETHER // len(images))
-        known: dict[int, Tensor] = {}
-
-        def fresh(epoch: int) -> Float[Tensor, "n dim"]:
-            if epoch not in known:
-                known.clear()
-                first = epoch - epoch % together
-                block = range(first, min(first + together, epochs))
-                seeds = [int(torch.randint(2**31, (), generator=generator_for(self.seed, e, 2))) for e in block]
-                found = extract_features(self.backbone_, images, views=seeds, precision=self.image_precision)
-                known.update(zip(block, found.features.to(self.backbone_.device), strict=True))
-            return known[epoch]
-
-        return fresh
+        precision = self.image_precision
+        return lambda epochs: fresh_views(self.backbone_, readable, epochs, self.seed, precision), found.kept
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
         self.learn(
-            self._initial(),
+            self.initial(),
             self._batches(features, targets, epochs),
             epochs,
             run=self._run_hash(targets),
@@ -162,7 +254,14 @@ class LearnedMethod(ClipClassifier):
         self, features: Any, targets: Int[Tensor, " n"], epochs: int
     ) -> Callable[[int], Iterable[tuple[Tensor, Tensor]]]:
         """Given an epoch, its steps as the objective takes them; `features` is what `_training_features` returned."""
-        return batches_of(features(epochs), targets, self.recipe_, self.seed)
+        if not isinstance(features, TrainingPixels):
+            return batches_of(features(epochs), targets, self.recipe_, self.seed)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for index, pixels in features.steps(epoch):
+                yield pixels.to(targets.device), targets[index.to(targets.device)]
+
+        return batches
 
     def learn(
         self,
@@ -202,6 +301,37 @@ class LearnedMethod(ClipClassifier):
                 fault=lambda: fault_of(self.backbone_, self.image_precision),
             )
         self._set_state(learned)
+
+    def _state(self) -> dict[str, Tensor]:
+        return self.learned_
+
+    def _shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.initial().items()}
+
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        self.learned_ = {name: tensor.float().cpu() for name, tensor in state.items()}
+        learned = {name: tensor.to(self.backbone_.device) for name, tensor in self.learned_.items()}
+        tokens = text_tokens(self.sites())
+        if tokens is None or not tokens.per_image:
+            self.text_features_ = self._text_features(learned)
+
+    def _text_features(self, learned: Mapping[str, Tensor]) -> Float[Tensor, "classes dim"]:
+        """Normalised text features under what was learned."""
+        shared = self._shared(learned, 0)
+        if shared.encode is None:
+            return self.unchanged_text()
+        with torch.no_grad():
+            text = run_text(shared, learned)
+        return text_directions(text, self.backbone_, self.class_names_, self.precision_)
+
+    def with_classes(self, class_names: Sequence[str]) -> Self:
+        """See `ClipClassifier.with_classes`."""
+        if any(getattr(one, "class_specific", getattr(one, "per_class", False)) for one in self.sites()):
+            raise ParameterError(
+                "A class-specific context belongs to its classes. Fit one for the new classes, or one for all classes "
+                f"({'`coopt fit` without --csc' if on_command_line() else 'csc=False'})."
+            )
+        return super().with_classes(class_names)
 
     def _run_hash(self, targets: Tensor) -> str:
         """Identifies a run: its parameters, data, backbone and classes."""

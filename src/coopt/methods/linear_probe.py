@@ -16,7 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from coopt.backbones.protocol import Link
 from coopt.data import encode_labels
+from coopt.inference.heads import LinearHead
 from coopt.methods.base import ClipClassifier
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.inputs import as_images
@@ -105,8 +107,19 @@ class LinearProbe(ClipClassifier):
 
         return _search(accuracy)
 
-    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        return features @ self.weight_.to(features).T + self.bias_.to(features)
+    def head(self) -> LinearHead:
+        """See `ClipClassifier.head`."""
+        device = self.backbone_.device
+        return LinearHead(self.weight_.to(device), self.bias_.to(device))
+
+    @property
+    def link(self) -> Link:
+        """A regression's own, whatever the backbone was trained with."""
+        return "softmax"
+
+    def _shapes(self) -> dict[str, tuple[int | None, ...]]:
+        n_classes = len(self.class_names_)
+        return {"weight": (n_classes, self.backbone_.embed_dim), "bias": (n_classes,)}
 
     def _state(self) -> dict[str, Tensor]:
         return {"weight": self.weight_, "bias": self.bias_}

@@ -51,11 +51,12 @@ class TextBias(TextAdapter):
         doc='A bias for each class; these are many numbers, for which `recipe={"lr": 0.0005}` does better.',
     )
 
-    def _initial(self) -> dict[str, Tensor]:
+    def initial(self) -> dict[str, Tensor]:
+        """See `LearnedMethod.initial`."""
         n_classes, dim = self.template_features_.shape
         return {"bias": torch.zeros((n_classes, dim) if self.csc else dim)}
 
-    def _changed(self, learned: dict[str, Tensor]) -> Float[Tensor, "classes dim"]:
+    def _changed(self, learned: Mapping[str, Tensor]) -> Float[Tensor, "classes dim"]:
         return self.template_features_ + learned["bias"]
 
     def with_classes(self, class_names: Sequence[str]) -> TextAdapter:

@@ -40,8 +40,9 @@ class TextTransformation(TextAdapter):
     }
     recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=1e-4, warmup_lr=1e-5, epochs=100), "paper": PAPER}
 
-    def _initial(self) -> dict[str, Tensor]:
+    def initial(self) -> dict[str, Tensor]:
+        """See `LearnedMethod.initial`."""
         return {"matrix": torch.eye(self.backbone_.embed_dim)}
 
-    def _changed(self, learned: dict[str, Tensor]) -> Float[Tensor, "classes dim"]:
+    def _changed(self, learned: Mapping[str, Tensor]) -> Float[Tensor, "classes dim"]:
         return self.template_features_ @ learned["matrix"]

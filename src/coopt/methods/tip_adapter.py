@@ -20,11 +20,13 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from coopt.data import encode_labels
 from coopt.errors import SavedFileError
+from coopt.inference.heads import CacheHead
 from coopt.methods.capabilities import Capabilities
+from coopt.methods.forward import Batch, Forward
 from coopt.methods.inputs import as_images
-from coopt.methods.learned import Objective
 from coopt.methods.templated import TemplatedMethod
 from coopt.parameters import fitted, parameter
+from coopt.text.encode import TextEncoder
 from coopt.training.batches import Views
 from coopt.training.recipe import Recipe
 
@@ -34,8 +36,6 @@ VIEWS_PER_KEY = 10
 ALPHAS = tuple(0.25 * i for i in range(1, 25))
 BETAS = tuple(0.5 * i for i in range(1, 25))
 """What a search on validation images tries, besides the values given."""
-
-_ROWS = 1024  # images whose affinities to all keys exist at once
 
 _FAST = Recipe(lr=0.001, warmup_lr=0.001, weight_decay=0.01, batch_size=256, epochs=20, steps_per_epoch=None)
 
@@ -103,29 +103,27 @@ class TipAdapter(TemplatedMethod):
         if self._validation is not None:
             self.alpha_, self.beta_ = self._searched(*self._validation)
 
-    def _initial(self) -> dict[str, Tensor]:
+    def initial(self) -> dict[str, Tensor]:
+        """See `LearnedMethod.initial`: the keys as they are before they are fine-tuned."""
         return {"keys": self.keys_}
 
-    def _objective(self, learned: dict[str, Tensor]) -> Objective:
-        def loss_of(features: Tensor, targets: Tensor) -> Tensor:
-            images = normalize(features, dim=-1)
-            votes = self._votes(images @ learned["keys"].T, self.beta_)
-            return cross_entropy(self._zero_shot(images) + self.alpha_ * votes, targets)
+    def loss(self, forward: Forward, batch: Batch) -> Tensor:
+        """See `LearnedMethod.loss`."""
+        votes = self._votes(forward.images() @ forward.parameters["keys"].T, self.beta_)
+        return cross_entropy(forward.logits() + self.alpha_ * votes, batch.targets)
 
+    def operations(self, learned: Mapping[str, Tensor], encode: TextEncoder | None) -> int:
+        """See `LearnedMethod.operations`."""
         n_keys, dim = self.keys_.shape
-        return Objective(loss_of, 6 * min(n_keys, self.recipe_.batch_size) * n_keys * (dim + len(self.class_names_)))
+        return 6 * min(n_keys, self.recipe_.batch_size) * n_keys * (dim + len(self.class_names_))
 
-    def _zero_shot(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        return self.backbone_.logit_scale * images @ self.template_features_.T
+    def head(self) -> CacheHead:
+        """See `ClipClassifier.head`."""
+        score_head = self.backbone_.score_head
+        return CacheHead(self.template_features_, self.keys_, self.labels_, self.alpha_, self.beta_, score_head)
 
     def _votes(self, cosines: Float[Tensor, "n keys"], beta: float) -> Float[Tensor, "n classes"]:
         return torch.exp(-beta * (1 - cosines)) @ self._one_hot
-
-    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        return torch.cat([self._logits_of(part) for part in normalize(features, dim=-1).split(_ROWS)])
-
-    def _logits_of(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        return self._zero_shot(images) + self.alpha_ * self._votes(images @ self.keys_.T, self.beta_)
 
     def _searched(self, images: Any, labels: Any) -> tuple[float, float]:
         """The alpha and beta with the highest accuracy on these images; of equals the first, which is what was given."""
@@ -133,7 +131,8 @@ class TipAdapter(TemplatedMethod):
         encoded, _ = encode_labels(labels, self.class_names_, len(images))
         targets = torch.from_numpy(encoded[list(found.kept)]).to(self.backbone_.device)
         features = normalize(found.features[0], dim=-1)
-        zero_shot, cosines = self._zero_shot(features), features @ self.keys_.T
+        zero_shot = self.backbone_.score_head(features, self.template_features_)
+        cosines = features @ self.keys_.T
         best, chosen = -1, (self.alpha_, self.beta_)
         for beta in (self.beta_, *BETAS):
             votes = self._votes(cosines, beta)
@@ -146,16 +145,18 @@ class TipAdapter(TemplatedMethod):
     def _state(self) -> dict[str, Tensor]:
         return {"keys": self.keys_, "labels": self.labels_, **_as_tensors(alpha=self.alpha_, beta=self.beta_)}
 
+    def _shapes(self) -> dict[str, tuple[int | None, ...]]:
+        return {"keys": (None, self.backbone_.embed_dim), "labels": (None,), "alpha": (), "beta": ()}
+
     def _check_state(self, state: dict[str, Tensor]) -> None:
+        super()._check_state(state)
         keys, labels, n_classes = state["keys"], state["labels"], len(self.class_names_)
-        fits = keys.ndim == 2 and keys.shape[1] == self.backbone_.embed_dim and labels.shape == keys.shape[:1]
-        if not fits or labels.dtype != torch.int64 or not bool(((labels >= 0) & (labels < n_classes)).all()):
+        known = labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < n_classes)).all())
+        if labels.shape != keys.shape[:1] or not known:
             raise SavedFileError(
-                f"The saved keys have shape {tuple(keys.shape)} and their labels {tuple(labels.shape)} ({labels.dtype}); "
-                f"expected (keys, {self.backbone_.embed_dim}) and (keys,), class indices below {n_classes}."
+                f"The saved labels of {len(keys)} keys are {tuple(labels.shape)} ({labels.dtype}); expected class indices "
+                f"below {n_classes}, one for each key."
             )
-        if state["alpha"].numel() != 1 or state["beta"].numel() != 1:
-            raise SavedFileError("The saved alpha and beta are not single numbers.")
 
     def _take_state(self, state: dict[str, Tensor]) -> None:
         self.keys_ = state["keys"].to(self.backbone_.device, torch.float32)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from coopt.backbones import load_backbone
 from coopt.data import as_class_names
+from coopt.inference.heads import CosineHead
 from coopt.methods.base import ClipClassifier
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.shared_parameters import TEMPLATES
@@ -56,8 +56,12 @@ class ZeroShot(ClipClassifier):
     def _fit(self, features: None, targets: Int[Tensor, " n"]) -> None:
         self._set_state({})
 
-    def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        return self.backbone_.logit_scale * normalize(features, dim=-1) @ self.text_features_.T
+    def head(self) -> CosineHead:
+        """See `ClipClassifier.head`."""
+        return CosineHead(self.text_features_, self.backbone_.score_head)
+
+    def _shapes(self) -> dict[str, tuple[int | None, ...]]:
+        return {}
 
     def _state(self) -> dict[str, Tensor]:
         return {}
@@ -71,10 +75,3 @@ class ZeroShot(ClipClassifier):
     def template_list(self) -> tuple[str, ...]:
         """The templates as a tuple, whatever form they were given in."""
         return template_list(self.templates)
-
-    def with_classes(self, class_names: Sequence[str]) -> ZeroShot:
-        """The same prompts for other class names: a new fitted estimator; this one is unchanged."""
-        other = self._copy_with(class_names)
-        other._set_state({})
-        assert isinstance(other, ZeroShot)
-        return other

@@ -1,0 +1,208 @@
+"""Forward: the frozen model with what a method learns put in at its sites, for one step of training or for prediction.
+
+Notation: n images, C classes, M context vectors of width W, D width of the shared embedding space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import normalize
+
+from coopt.backbones import Backbone
+from coopt.methods.sites import ImageBlocks, Site, TextBlocks, text_tokens, weights_in
+from coopt.prompts.templates import DEFAULT_TEMPLATE
+from coopt.text.encode import TextEncoder
+from coopt.text.layout import context_prompts, template_prompts
+
+Weights = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Given a tower ("text" or "image") and what was learned: the weights that stand for the tower's own."""
+
+
+class Batch(NamedTuple):
+    """The images of a step: features of the frozen tower, or pixels where a site is in the image tower; and their classes."""
+
+    images: Tensor
+    targets: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Sites:
+    """What all steps of one training share.
+
+    Attributes:
+        backbone: the frozen model.
+        sites: where what is learned is put in.
+        weights: see `Weights`.
+        encode: the text pass; None where no site is in the text.
+        unchanged_text: normalised text features of the classes under hand-made prompts.
+        images_change: whether a site is in the image tower.
+    """
+
+    backbone: Backbone
+    sites: Sequence[Site]
+    weights: Weights
+    encode: TextEncoder | None
+    unchanged_text: Callable[[], Float[Tensor, "classes dim"]]
+    images_change: bool
+
+
+class Forward:
+    """One step's way through the model; what is asked for twice is computed once.
+
+    Attributes:
+        parameters: what is learned, by name.
+    """
+
+    def __init__(self, shared: Sites, parameters: Mapping[str, Tensor], batch: Batch) -> None:
+        self._shared, self.parameters, self._batch = shared, parameters, batch
+        self._images: Tensor | None = None
+        self._text: Tensor | None = None
+
+    def images(self) -> Float[Tensor, "n dim"]:
+        """Normalised features of the batch's images: those of the frozen tower, unless a site is in it."""
+        if self._images is None:
+            features = self._batch.images
+            if self._shared.images_change:
+                features = run_images(self._shared, self.parameters, features)
+            self._images = normalize(features, dim=-1)
+        return self._images
+
+    def text(self, contexts: Tensor | None = None) -> Float[Tensor, "*n classes dim"]:
+        """Normalised features of the classes.
+
+        Args:
+            contexts: other context vectors than were learned: one set for each of some images, (n, M, W).
+        """
+        if contexts is not None:
+            return normalize(run_text(self._shared, self.parameters, contexts), dim=-1)
+        if self._text is None and self._shared.encode is not None:
+            self._text = normalize(run_text(self._shared, self.parameters), dim=-1)
+        return self._shared.unchanged_text() if self._text is None else self._text
+
+    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
+        """Normalised features of the classes under the method's hand-made prompts, which are computed once."""
+        return self._shared.unchanged_text()
+
+    def scores(self, text: Float[Tensor, "*n classes dim"], images: Tensor | None = None) -> Float[Tensor, "n classes"]:
+        """The backbone's scores of the images (or of others) against text features, all normalised."""
+        return self._shared.backbone.score_head(self.images() if images is None else images, text)
+
+    def logits(self) -> Float[Tensor, "n classes"]:
+        """Scores of the images against the classes."""
+        return self.scores(self.text())
+
+    @property
+    def groups_at_once(self) -> int:
+        """How many images with contexts of their own fit into the memory together."""
+        assert self._shared.encode is not None
+        return self._shared.encode.groups_at_once
+
+
+def run_text(shared: Sites, parameters: Mapping[str, Tensor], contexts: Tensor | None = None) -> Tensor:
+    """Text features under what was learned, not normalised."""
+    assert shared.encode is not None
+    tokens = text_tokens(shared.sites)
+    context = parameters[tokens.tensor] if contexts is None and tokens is not None else contexts
+    deep = {one.block: parameters[one.tensor] for one in shared.sites if isinstance(one, TextBlocks)}
+    weights = dict(shared.weights("text", parameters)) if weights_in(shared.sites, "text") else {}
+    return shared.encode(context, deep, weights)
+
+
+def run_images(shared: Sites, parameters: Mapping[str, Tensor], pixels: Tensor) -> Float[Tensor, "n dim"]:
+    """Features of pixels under what was learned, not normalised."""
+    weights, tokens = image_changes(shared.sites, shared.weights, parameters)
+    return functional_call(frozen_images(shared.backbone), weights, (pixels,), {"at_block": tokens} if tokens else {})
+
+
+def frozen_images(backbone: Backbone) -> nn.Module:
+    """The backbone's image tower, frozen and shared.
+
+    Raises:
+        UnsupportedBackboneError: this kind of backbone does not give it away.
+    """
+    return backbone.image_tower() if backbone.image is None else backbone.image
+
+
+def image_changes(
+    sites: Sequence[Site], weights: Weights, parameters: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+    """The weights of the image tower that others stand for, and the tokens that are added at its blocks."""
+    tokens = {one.block: parameters[one.tensor] for one in sites if isinstance(one, ImageBlocks)}
+    return (dict(weights("image", parameters)) if weights_in(sites, "image") else {}), tokens
+
+
+def text_encoder(
+    backbone: Backbone,
+    class_names: Sequence[str],
+    sites: Sequence[Site],
+    n_ctx: int,
+    batch: int,
+    options: dict[str, Any],
+) -> TextEncoder:
+    """The text pass for given sites.
+
+    Args:
+        backbone: the frozen model.
+        class_names: C names.
+        sites: where what is learned is put in.
+        n_ctx: M; of no meaning without context vectors, where prompts are "a photo of a NAME.".
+        batch: images of a step; for none, only features are asked for.
+        options: path, precision and memory, as `TextEncoder` takes them.
+    """
+    tokens = text_tokens(sites)
+    if tokens is None:
+        prompts = template_prompts(backbone, class_names, DEFAULT_TEMPLATE)
+    else:
+        prompts = context_prompts(backbone, class_names, n_ctx, tokens.position, tokens.class_specific)
+    deep = [one for one in sites if isinstance(one, TextBlocks)]
+    return TextEncoder(
+        backbone,
+        prompts,
+        **options,
+        batch=1 if tokens is not None and tokens.per_image else batch,
+        learning=batch > 0,
+        deep=[one.block for one in deep],
+        per_class_from=min((one.block for one in deep if one.per_class), default=None),
+        weights=weights_in(sites, "text"),
+    )
+
+
+class ChangedImages(nn.Module):
+    """An image tower with other weights and added tokens, frozen: what `Backbone.with_image_tower` takes.
+
+    Args:
+        tower: the frozen one, which is shared and not changed.
+        weights: what stands for some of its weights, by name.
+        tokens: what is added, by block.
+    """
+
+    def __init__(self, tower: nn.Module, weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self.visual = _Changed(tower, weights, tokens)
+
+    def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
+        """Features, not normalised."""
+        return self.visual(pixels)
+
+
+class _Changed(nn.Module):
+    def __init__(self, tower: nn.Module, weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self.tower, self.blocks, self.names = tower, tuple(tokens), tuple(weights)
+        for block, vectors in tokens.items():
+            self.register_buffer(f"tokens_{block}", vectors.detach())
+        for i, name in enumerate(self.names):
+            self.register_buffer(f"weight_{i}", weights[name].detach())
+
+    def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
+        weights = {name: self.get_buffer(f"weight_{i}") for i, name in enumerate(self.names)}
+        tokens = {block: self.get_buffer(f"tokens_{block}") for block in self.blocks}
+        with torch.no_grad():
+            return functional_call(self.tower, weights, (pixels,), {"at_block": tokens} if tokens else {})
