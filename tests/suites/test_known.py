@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from coopt.errors import ParameterError
 from coopt.evaluation.estimators import estimator_of
+from coopt.evaluation.job import Job
 from coopt.report.figures import save_figure
 from coopt.report.suite_plots import bars_figure, gain_figure, suite_figures
 from coopt.suites.datasets import datasets_of
@@ -23,8 +26,10 @@ from .test_tables import record
 def test_every_suite_can_be_planned(name: str) -> None:
     suite = find_suite(name)
     grid = grid_of(suite, datasets_of(suite))
-    names = [job.name for job in grid.jobs()]
-    assert len(names) == len(set(names)) > 0
+    jobs = grid.jobs()
+    assert len(jobs) == len({job.name for job in jobs}) > 0
+    for job in (*jobs[:10], jobs[-1]):
+        assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
     for entry in suite.entries:  # every method is there, with these parameters
         estimator_of(entry.method, grid.datasets[0].given(entry)).check_parameters()
         assert (entry.sampling == "none") == (entry.method == "zero_shot")

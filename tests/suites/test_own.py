@@ -16,6 +16,8 @@ import coopt
 from coopt import registry
 from coopt.errors import CooptError, ParameterError
 from coopt.evaluation.execution import Resources
+from coopt.evaluation.executors import SerialExecutor
+from coopt.evaluation.store import Store
 from coopt.methods.registry import METHODS
 from coopt.suites import BUNDLED_MODEL, HAND_MADE, Data, Entry, Suite, coop
 from coopt.suites.checks import check_grid, check_suite
@@ -188,6 +190,28 @@ def test_known_suites_are_sound(name: str) -> None:
     suite = find_suite(name)
     check_suite(suite)
     check_grid(grid_of(suite, datasets_of(suite)))
+
+
+class Theirs(coopt.CoOp):
+    """A method of another package."""
+
+    method = "theirs"
+
+
+def test_methods_of_other_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    points = {"theirs": [EntryPoint("theirs", "tests.suites.test_own:Theirs", "coopt.methods")]}
+    monkeypatch.setattr(registry, "_announced", lambda group: points if group == "coopt.methods" else {})
+    parameters = {"n_ctx": 2, "recipe": {"name": "fast", "epochs": 2}}
+    suite = replace(SOUND, entries=(Entry("Theirs", "theirs", parameters), Entry("CoOp", "coop", parameters)))
+    jobs = grid_of(suite, datasets_of(suite), shots=[1], seeds=[1]).jobs()
+    outcome = SerialExecutor(Resources()).run(jobs, Store(tmp_path, "sound"))
+    assert outcome.done == [job.name for job in jobs]
+    theirs, ours = (Store(tmp_path, "sound").read(job.name).result for job in jobs)
+    assert (theirs.setting.estimator, ours.setting.estimator) == ("theirs", "coop")
+    assert theirs.scores == ours.scores and theirs.setting.parameters == ours.setting.parameters
+    with pytest.raises(ParameterError, match="The method 'Theirs' of the suite sound: .*n_ctx"):
+        wrong = replace(suite, entries=(Entry("Theirs", "theirs", {"n_ctx": -1}),))
+        check_grid(grid_of(wrong, datasets_of(wrong)))
 
 
 def test_suites_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
