@@ -45,6 +45,7 @@ from coopt.methods.coop import CoOp
 from coopt.methods.linear_probe import logistic_regression, search_c
 from coopt.prompts.context import word_context
 from coopt.prompts.templates import template_features
+from coopt.runtime import Runtime
 from coopt.text.layout import context_prompts
 from coopt.training.loop import Observer
 from coopt.training.recipe import PAPER
@@ -85,7 +86,8 @@ def training(backbone: Backbone, folder: Path, name: str) -> dict[str, Errors]:
 def estimator_of(backbone: Backbone, case: dict, path: str) -> CoOp | CoCoOp:
     """The case's method, not trained."""
     recipe = replace(PAPER, lr=case["lr"], batch_size=case["batch"], epochs=case["epochs"])
-    options: dict[str, Any] = {"n_ctx": case["n_ctx"], "init": None, "recipe": recipe, "text_path": path}
+    runtime = Runtime(text_path=path)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"n_ctx": case["n_ctx"], "init": None, "recipe": recipe, "runtime": runtime}
     if case["method"] == "cocoop":
         model = CoCoOp(backbone, **options)
     else:
