@@ -112,7 +112,7 @@ class ConditionalStep(Step):
         start = {"context": self.start, **initial_meta_net(self.backbone, 1)}
         learned = {key: tensor.to(self.backbone.device).clone().requires_grad_() for key, tensor in start.items()}
         loss_of = model._objective(learned).loss_of
-        encoder = model._encoder(len(self.start))
+        encoder = model._encoder(len(self.start), len(self.pixels))
         self.estimate = encoder.estimate(min(encoder.groups_at_once, len(self.pixels)))
         optimizer = torch.optim.SGD(learned.values(), lr=0.0, momentum=0.9)  # the step is repeated from the same start
 

@@ -21,6 +21,7 @@ from coopt.errors import (
     TrainingError,
 )
 from coopt.methods.coop import CoOp
+from coopt.methods.views import fresh_views
 from coopt.prompts.templates import template_features
 from coopt.runtime import Runtime
 from coopt.training import loop
@@ -72,9 +73,10 @@ def test_paper_recipe_sees_fresh_views(backbone: Backbone, pictures: Any, monkey
 def test_fresh_views_do_not_depend_on_where_a_run_was_stopped(backbone: Backbone, pictures: Any) -> None:
     paths, labels = pictures
     model = CoOp(backbone, n_ctx=2, recipe={"name": "paper", "epochs": 5}).fit(paths, labels)
-    in_order = [model._fresh_views(paths, 5)(epoch) for epoch in range(5)]
+    views = fresh_views(backbone, paths, 5, model.seed, "fp32")
+    in_order = [views(epoch) for epoch in range(5)]
     assert not torch.equal(in_order[0], in_order[1])
-    assert torch.equal(model._fresh_views(paths, 5)(3), in_order[3])
+    assert torch.equal(fresh_views(backbone, paths, 5, model.seed, "fp32")(3), in_order[3])
 
 
 def test_new_classes_for_an_old_context(backbone: Backbone, features: Any, labels: Any) -> None:

@@ -17,6 +17,7 @@ from coopt.data import FeatureCache, extract_features
 from coopt.errors import ParameterError, PrecisionWarning
 from coopt.methods.registry import METHODS
 from coopt.methods.schema import builtin_methods
+from coopt.methods.views import fresh_views
 from coopt.prompts.templates import template_features
 from coopt.runtime import Runtime
 
@@ -25,9 +26,9 @@ SEEN = {"fp32": {"cpu"}, "bf16": {"cpu+bf16"}}
 BOTH = [name for name, one in builtin_methods().items() if one.capabilities.text and one.capabilities.features_only]
 
 
-def make(method: str, backbone: Backbone, precision: str, **options: Any) -> Any:
+def make(method: str, backbone: Backbone, precision: str, cache: Any = True) -> Any:
     recipe = {} if method == "zero_shot" else {"recipe": QUICK}
-    return METHODS.get(method)(backbone, runtime=Runtime(precision=precision), **recipe | options)
+    return METHODS.get(method)(backbone, runtime=Runtime(precision=precision, cache=cache), **recipe)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("precision", SEEN)
@@ -86,7 +87,7 @@ def test_fresh_views_are_encoded_as_asked(precision: Any, backbone: Backbone, pi
     model.fit(paths, labels)
     seed = int(torch.randint(2**31, (), generator=generator_for(model.seed, 0, 2)))
     expected = extract_features(backbone, paths, views=[seed], precision=precision).features[0]
-    assert torch.equal(model._fresh_views(paths, 1)(0), expected)
+    assert torch.equal(fresh_views(backbone, paths, 1, model.seed, model.image_precision)(0), expected)
 
 
 def test_a_tuned_image_encoder_predicts_as_it_learned(backbone: Backbone, pictures: Any) -> None:
@@ -108,7 +109,7 @@ def test_a_loaded_prompt_keeps_its_precision_unless_told_otherwise(
     exact = coopt.load(folder, backbone, runtime=Runtime(precision="fp32"))
     assert torch.equal(exact.image_features(paths).features, extract_features(backbone, paths).features)
     again = coopt.load(exact.save(tmp_path / "again"), backbone)
-    assert again.get_params()["precision"] == "fp32" and (again.logits(paths) == exact.logits(paths)).all()
+    assert again.parameters["precision"] == "fp32" and (again.logits(paths) == exact.logits(paths)).all()
     assert not (exact.logits(paths) == model.logits(paths)).all()
 
 
