@@ -8,7 +8,27 @@ In a causal tower a token sees only what stands before it. Three consequences, n
 3. In the last block only the end token is read out: only its row is computed there.
 
 All rows - the prefix's and those of all tails, without padding - lie in one matrix, so that every linear layer is one
-matrix product. Only attention has to know who belongs to whom; tails of one length lie side by side and attend together.
+matrix product. For the classes cat, dog and red cat behind two learned vectors V1 and V2, 13 rows instead of 3 x 77:
+
+    row  holds  sees rows 0 to 12
+      0  start  x.. ... ... ....
+      1  V1     xx. ... ... ....
+      2  V2     xxx ... ... ....
+      3  cat    xxx x.. ... ....
+      4  .      xxx xx. ... ....
+      5  end    xxx xxx ... ....  read out
+      6  dog    xxx ... x.. ....
+      7  .      xxx ... xx. ....
+      8  end    xxx ... xxx ....  read out
+      9  red    xxx ... ... x...
+     10  cat    xxx ... ... xx..
+     11  .      xxx ... ... xxx.
+     12  end    xxx ... ... xxxx  read out
+
+Only attention has to know who sees whom (x): `pattern.py`; where each row comes from says `plan.py`. Before the first block
+a row is its token's embedding, or its vector, and its position (`prefix_rows`, `tail_rows`). Vectors that enter at a later
+block replace rows there (`with_vectors`); where they are class-specific, what they stand in can be shared no longer, and rows
+are grouped anew, with start as the prefix and tails that begin at V1.
 
 Notation: G groups (contexts that share the class names: one for CoOp, one per image for CoCoOp), C classes,
 P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads, W width, D output width.
@@ -30,10 +50,6 @@ from coopt.text.attention import attention, end_attention
 from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
 from coopt.text.pattern import AttentionPattern
 from coopt.text.plan import ChunkPlan, prefix_rows, tail_rows, with_vectors
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return F.linear(x.to(dtype), weight, bias)
 
 
 class Learned(NamedTuple):
@@ -155,3 +171,7 @@ class FastPass:
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
         attended = end_attention(keys_values, queries, plan.pattern)
         return self._rest(x[ends], attended, block)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return F.linear(x.to(dtype), weight, bias)
