@@ -90,7 +90,7 @@ def room_of(module: str) -> str:
 
 def test_every_room_is_known() -> None:
     rooms = {folder.name for folder in SOURCE.iterdir() if folder.is_dir() and any(folder.glob("*.py"))}
-    assert rooms <= set(ROOMS)
+    assert rooms <= set(ROOMS) | OUTSIDE
     assert {file.stem for file in SOURCE.glob("*.py")} <= FOR_ALL | OUTSIDE
 
 

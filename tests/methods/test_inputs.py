@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import sparse
 
 import coopt
 from coopt.backbones import Backbone
 from coopt.data import Features, as_class_names
 from coopt.errors import CooptError, DataError
 from coopt.evaluation import evaluate
-from coopt.methods.inputs import is_pixels
+from coopt.methods.inputs import as_images, is_pixels
 from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 
@@ -267,3 +268,27 @@ def test_integers_are_images_and_not_pixels() -> None:
         assert not is_pixels(np.zeros(shape, np.uint8)) and not is_pixels(torch.zeros(shape, dtype=torch.uint8))
         assert is_pixels(np.zeros(shape, np.float32)) and is_pixels(torch.zeros(shape, dtype=torch.float16))
     assert not is_pixels(np.zeros((2, 8), np.float32)) and not is_pixels([np.zeros((8, 8, 3))])
+
+
+class Frame:
+    """A table of another library, whose elements are the names of its columns."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __array__(self, *arguments: Any, **more: Any) -> np.ndarray:
+        return self.values
+
+    def __iter__(self) -> Any:
+        return iter([f"column {i}" for i in range(self.values.shape[1])])
+
+
+def test_a_data_frame_is_a_table() -> None:
+    table = np.ones((3, 5), np.float32)
+    assert as_images(Frame(table)) is table
+
+
+@pytest.mark.parametrize("make", [sparse.csr_array, sparse.coo_matrix, sparse.dok_array])
+def test_a_sparse_table_is_refused(make: Any) -> None:
+    with pytest.raises(DataError, match=r"Got a sparse table\. .*Write table\.toarray\(\)\."):
+        as_images(make(np.eye(3)))

@@ -1,12 +1,4 @@
-"""For packages that coopt finds through entry points: does what they bring keep what coopt counts on?
-
-    from coopt.testing import check_source
-
-    def test_my_source():
-        check_source(MySource, "tiny")
-
-A check raises AssertionError, which says what was expected.
-"""
+"""What every source of backbones promises, as checks."""
 
 from __future__ import annotations
 
