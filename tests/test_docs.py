@@ -31,6 +31,7 @@ LANGUAGES = {"console", "python", "json", "yaml", "toml", "text"}
 RUN_ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/backbones.md": "tests/backbones/test_source.py",
+    "docs/methods.md": "tests/methods/test_own_method.py",
 }
 """Pages whose Python, and what they do with `my-prompt`, a test of their own runs."""
 
