@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coopt import events
-from coopt.app.estimators import make_estimator, title_of
+from coopt.app.estimators import make_estimator
 from coopt.app.requests import CompareRequest
 from coopt.backbones import Backbone, load_backbone
 from coopt.data import ImageDataset, Split, display_name, few_shot, load_dataset
@@ -215,7 +215,7 @@ class _Comparison:
                 work.update(done)
 
     def _method(self, method: str, parameters: Mapping[str, Any]) -> ComparedMethod:
-        title = _titled(title_of(_estimator(self.request, method, parameters, 0)), parameters)
+        title = _titled(_estimator(self.request, method, parameters, 0).full_title, parameters)
         evaluations, seconds = [], []
         for seed in self.request.seeds[:1] if method == ZeroShot.method else self.request.seeds:
             estimator = self._prepared(method, parameters, seed)

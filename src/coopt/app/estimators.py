@@ -16,18 +16,6 @@ from coopt.wording import called
 
 _USUAL = {"precision": "fp32", "text_path": "auto", "memory": "auto"}
 
-_TITLES = {
-    "coop": "learned prompt",
-    "cocoop": "learned prompt (CoCoOp)",
-    "kgcoop": "learned prompt (KgCoOp)",
-    "tip_adapter": "Tip-Adapter",
-    "text_bias": "text bias",
-    "text_transformation": "text transformation",
-    "linear_probe": "linear probe",
-    "image_tuning": "tuned image encoder",
-    "zero_shot": "hand-made prompt",
-}
-
 
 def method_class(method: str, learns: bool = True) -> type[ClipClassifier]:
     """The class of a method.
@@ -89,9 +77,3 @@ def make_estimator(
 def no_such_option(method: str, name: str) -> ParameterError:
     """The sentence for an option that a method does not have."""
     return ParameterError(f"The method {method!r} has no {called(name)}. Leave it out, or choose another method.")
-
-
-def title_of(estimator: ClipClassifier) -> str:
-    """What was learned, as tables call it."""
-    finetuned = "-F" if getattr(estimator, "finetune", False) else ""
-    return _TITLES.get(estimator.method, estimator.method) + finetuned

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coopt.app.estimators import title_of
 from coopt.app.requests import FitRequest
 from coopt.app.system import machine, peak_memory, versions
 from coopt.data import ImageDataset, display_name
@@ -171,7 +170,7 @@ def result_of(
     context, losses = getattr(estimator, "context_", None), getattr(estimator, "losses_", [])
     return FitResult(
         method=estimator.method,
-        title=title_of(estimator),
+        title=estimator.full_title,
         settings=identity,
         recipe=estimator.parameters.get("recipe"),
         versions=versions(),

@@ -50,6 +50,7 @@ class CoCoOp(LearnedMethod):
     """
 
     method: ClassVar[str] = "cocoop"
+    title: ClassVar[str] = "learned prompt (CoCoOp)"
     paper: ClassVar[str] = (
         "Zhou, Yang, Loy, Liu: Conditional Prompt Learning for Vision-Language Models, CVPR 2022, arXiv:2203.05557"
     )

@@ -32,6 +32,9 @@ class Configured(Estimator):
     method: ClassVar[str]
     """The method's name in saved files."""
 
+    title: ClassVar[str] = ""
+    """What tables of results call it; none: its name."""
+
     paper: ClassVar[str] = ""
     """Where it was published."""
 
@@ -60,6 +63,11 @@ class Configured(Estimator):
     )
 
     precision_: UsedPrecision = fitted()
+
+    @property
+    def full_title(self) -> str:
+        """What tables of results call it, with these parameters."""
+        return self.title or self.method
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class CoOp(LearnedMethod):
     """
 
     method: ClassVar[str] = "coop"
+    title: ClassVar[str] = "learned prompt"
     paper: ClassVar[str] = (
         "Zhou, Yang, Loy, Liu: Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv:2109.01134"
     )

@@ -42,6 +42,7 @@ class ImageEncoderTuning(TemplatedMethod):
     """
 
     method: ClassVar[str] = "image_tuning"
+    title: ClassVar[str] = "tuned image encoder"
     paper: ClassVar[str] = (
         "Zhou, Yang, Loy, Liu: Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv:2109.01134, table 5"
     )

@@ -31,6 +31,7 @@ class KgCoOp(CoOp):
     """
 
     method: ClassVar[str] = "kgcoop"
+    title: ClassVar[str] = "learned prompt (KgCoOp)"
     paper: ClassVar[str] = (
         "Yao, Zhang, Xu: Visual-Language Prompt Tuning with Knowledge-guided Context Optimization, CVPR 2023, arXiv:2303.13283"
     )

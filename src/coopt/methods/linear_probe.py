@@ -42,6 +42,7 @@ class LinearProbe(ClipClassifier):
     """
 
     method: ClassVar[str] = "linear_probe"
+    title: ClassVar[str] = "linear probe"
     paper: ClassVar[str] = "Radford et al., ICML 2021, arXiv:2103.00020; as a baseline in CoOp's figures"
     published: ClassVar[Mapping[str, float]] = {
         "ImageNet, 16 shots, RN50": 55.87,

@@ -35,6 +35,7 @@ class TextBias(TextAdapter):
     """
 
     method: ClassVar[str] = "text_bias"
+    title: ClassVar[str] = "text bias"
     paper: ClassVar[str] = (
         "Zhou, Yang, Loy, Liu: Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv:2109.01134, table 5"
     )

@@ -32,6 +32,7 @@ class TextTransformation(TextAdapter):
     """
 
     method: ClassVar[str] = "text_transformation"
+    title: ClassVar[str] = "text transformation"
     paper: ClassVar[str] = (
         "Zhou, Yang, Loy, Liu: Learning to Prompt for Vision-Language Models, IJCV 2022, arXiv:2109.01134, table 5"
     )

@@ -58,6 +58,7 @@ class TipAdapter(TemplatedMethod):
     """
 
     method: ClassVar[str] = "tip_adapter"
+    title: ClassVar[str] = "Tip-Adapter"
     paper: ClassVar[str] = (
         "Zhang et al.: Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification, ECCV 2022, arXiv:2207.09519"
     )
@@ -74,6 +75,11 @@ class TipAdapter(TemplatedMethod):
 
     keys_: Float[Tensor, "keys dim"] = fitted()
     labels_: Int[Tensor, " keys"] = fitted()
+
+    @property
+    def full_title(self) -> str:
+        """What tables of results call it: Tip-Adapter-F where the keys are learned."""
+        return f"{self.title}-F" if self.finetune else self.title
 
     def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> TipAdapter:
         """Keeps labelled images as keys; `val_images` and `val_labels`, where given, choose alpha and beta.

@@ -27,6 +27,7 @@ class ZeroShot(ClipClassifier):
     """Classifies by hand-made prompts; fitting only reads the class names."""
 
     method: ClassVar[str] = "zero_shot"
+    title: ClassVar[str] = "hand-made prompt"
     paper: ClassVar[str] = (
         "Radford et al.: Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, arXiv:2103.00020"
     )
