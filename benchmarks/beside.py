@@ -71,7 +71,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from benchmarks.measuring import spread
     from coopt.threads import WAITING
 
-    found: dict[str, dict[str, list[Any]]] = {way: {"alone": [], "beside": [], "threads": []} for way in ways()}
+    results: dict[str, dict[str, list[Any]]] = {way: {"alone": [], "beside": [], "threads": []} for way in ways()}
     for _ in range(arguments.repeats):
         for way, (waiting, threads) in ways().items():
             environment = {name: value for name, value in os.environ.items() if name not in WAITING} | waiting
@@ -80,8 +80,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 with busy(others):
                     done = subprocess.run(again, env=environment, capture_output=True, text=True, check=True)
                 one = json.loads(done.stdout.splitlines()[-1])
-                found[way][where].append(one["seconds"])
-                found[way]["threads"].append(one["threads"])
+                results[way][where].append(one["seconds"])
+                results[way]["threads"].append(one["threads"])
                 print(f"{way}, {where}: {one['seconds']:.2f} s on {one['threads']} threads", flush=True)
     return [
         {
@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             "beside": spread(one["beside"]),
             "threads": sorted(set(one["threads"])),
         }
-        for way, one in found.items()
+        for way, one in results.items()
     ]
 
 

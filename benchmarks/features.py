@@ -151,10 +151,10 @@ class OurFiles(Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         content = read_content((index, self.paths[index]))
-        found = content if isinstance(content, BadContent) else decode_views(content, self.preprocessing, ["test"])
-        if isinstance(found, BadContent):
-            raise found.error
-        return found[0]
+        views = content if isinstance(content, BadContent) else decode_views(content, self.preprocessing, ["test"])
+        if isinstance(views, BadContent):
+            raise views.error
+        return views[0]
 
 
 def decoders(files: OurFiles) -> dict[str, Callable[[], int]]:
@@ -198,9 +198,9 @@ def peak_memory(name: str, folder: Path, arguments: argparse.Namespace) -> float
     if arguments.clip_benchmark:
         options.append(f"--clip-benchmark={arguments.clip_benchmark}")
     command = [sys.executable, __file__, "--memory-of", name, *options]
-    found = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    say(f"{name}: at most {found:.2f} GB")
-    return found
+    gigabytes = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    say(f"{name}: at most {gigabytes:.2f} GB")
+    return gigabytes
 
 
 def spread(rates: Sequence[float]) -> dict[str, float]:

@@ -70,13 +70,13 @@ def page(folder: Path) -> str:
             )
     parts = ["# Benchmarks", " ".join([PREFACE, *movement(results)])]
     for section in SECTIONS:
-        found = [result for name, result in results.items() if fnmatch(name, section.files)]
-        for i, result in enumerate(found):
+        shown = [result for name, result in results.items() if fnmatch(name, section.files)]
+        for i, result in enumerate(shown):
             about, *rest = map(in_markdown, section.render(result))
             parts += [] if i else [f"## {section.title}"]
             parts += [about, *origin(result), *rest]
-        if section.files == "recipe-test" and found and "speed" in results:
-            computed = sections.end_to_end(results["speed"], found[0])
+        if section.files == "recipe-test" and shown and "speed" in results:
+            computed = sections.end_to_end(results["speed"], shown[0])
             parts += ["## Fast against paper, end to end", *computed] if computed else []
     return "\n\n".join(map(wrapped, parts)) + "\n"
 
@@ -111,12 +111,12 @@ def origin(result: Result) -> Iterator[str]:
         yield left_out(result)
 
 
-def machine(found: Mapping[str, Any]) -> str:
+def machine(facts: Mapping[str, Any]) -> str:
     """The machine in a sentence."""
-    known = f" ({', '.join(found['instructions'])})" if found["instructions"] else ""
-    memory = f", {found['memory_gb']} GB" if found["memory_gb"] else ""
-    threads = f"{found['threads']} thread{'s' * (found['threads'] > 1)}"
-    return f"On {found['cores']} cores{known}{memory}, {found['gpu'] or 'no GPU'}; torch {found['torch']}, {threads}."
+    known = f" ({', '.join(facts['instructions'])})" if facts["instructions"] else ""
+    memory = f", {facts['memory_gb']} GB" if facts["memory_gb"] else ""
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] > 1)}"
+    return f"On {facts['cores']} cores{known}{memory}, {facts['gpu'] or 'no GPU'}; torch {facts['torch']}, {threads}."
 
 
 def main() -> None:

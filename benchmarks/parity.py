@@ -99,8 +99,8 @@ def estimator_of(backbone: Backbone, case: dict, path: str) -> CoOp | CoCoOp:
 
 def meta_net(recorded: Any, when: str) -> dict[str, Tensor]:
     """The recorded meta-net ("init" or "final"), by our names; empty for CoOp."""
-    found = [key for key in recorded.files if key.startswith(f"meta_net_{when}.")]
-    return {key.replace(f"_{when}", ""): torch.from_numpy(recorded[key]).float() for key in found}
+    keys = [key for key in recorded.files if key.startswith(f"meta_net_{when}.")]
+    return {key.replace(f"_{when}", ""): torch.from_numpy(recorded[key]).float() for key in keys}
 
 
 def train(backbone: Backbone, case: dict, recorded: Any, features: Tensor, path: str) -> Errors:

@@ -106,9 +106,9 @@ class Task:
         model.fit(list(sample.paths), list(sample.labels))
         epochs = model.recipe_.epochs_for(shots)
         passes = epochs * len(batch_order(len(sample), 0, model.recipe_, seed))
-        found = Row(name, self.described.name, shots, seed, 100 * model.score(self.features, self.labels), passes)
-        say(f"{name}, {found.dataset}, {shots} shots, seed {seed}: {found.accuracy:.1f}")
-        return found
+        measured = Row(name, self.described.name, shots, seed, 100 * model.score(self.features, self.labels), passes)
+        say(f"{name}, {measured.dataset}, {shots} shots, seed {seed}: {measured.accuracy:.1f}")
+        return measured
 
 
 def summary(rows: Sequence[Row], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -118,15 +118,15 @@ def summary(rows: Sequence[Row], parameters: Mapping[str, Any]) -> list[dict[str
         rows: of all candidates and prompts written by hand.
         parameters: of the candidates; None for a prompt.
     """
-    found = []
+    summaries = []
     for name in dict.fromkeys(row.candidate for row in rows):
         mine = [row for row in rows if row.candidate == name]
         passes = [row.text_passes for row in mine]
         by_shots = {str(k): _over_seeds([row for row in mine if row.shots == k]) for k in _shots(mine)}
         fitted = {"by_shots": by_shots, "text_passes": {"total": sum(passes), "mean": float(np.mean(passes))}}
         one = {"name": name, "parameters": parameters.get(name), "accuracy": _over_seeds(mine)}
-        found.append({**one, **(fitted if by_shots else {})})
-    return found
+        summaries.append({**one, **(fitted if by_shots else {})})
+    return summaries
 
 
 def _shots(rows: Sequence[Row]) -> list[int]:

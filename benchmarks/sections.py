@@ -351,8 +351,8 @@ def _tried(row: Result) -> list[str]:
     if "skipped" in row:
         return [f"left out: {row['skipped']}", "", "", "", ""]
     extra = {"first_s": ".1f", "extra_mb": ".0f", "difference": ".0e"}
-    found = next((format(row[name], how) for name, how in extra.items() if name in row), "")
-    return [*(f"{1e3 * row[name]:.2f}" for name in TIMES), f"{row['ratio']:.2f}", found]
+    last = next((format(row[name], how) for name, how in extra.items() if name in row), "")
+    return [*(f"{1e3 * row[name]:.2f}" for name in TIMES), f"{row['ratio']:.2f}", last]
 
 
 def startup(result: Result) -> Paragraphs:

@@ -54,9 +54,9 @@ def peak_memory(name: str, batch: int, arguments: argparse.Namespace) -> float:
         f"--{key.replace('_', '-')}={getattr(arguments, key)}" for key in ("method", "model", "classes", "n_ctx")
     ]
     command = [sys.executable, __file__, "--memory-of", name, f"--batch={batch}", *options]
-    found = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    say(f"{name}: at most {found:.2f} GB")
-    return found
+    gigabytes = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    say(f"{name}: at most {gigabytes:.2f} GB")
+    return gigabytes
 
 
 def timed(ways: dict[str, Callable[[], Any]], repeats: int, ours: int) -> dict[str, list[float]]:

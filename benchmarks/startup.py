@@ -96,7 +96,11 @@ def measure(sources: dict[str, Path], repeats: int) -> list[dict[str, Any]]:
                         taken = started(source, arguments, folder)
                         if repeat or cold:  # the first start reads files that the others find in memory
                             times[version].append(taken)
-                row = {"task": task, "cold": cold, **{version: spread(found) for version, found in times.items()}}
+                row = {
+                    "task": task,
+                    "cold": cold,
+                    **{version: spread(all_taken) for version, all_taken in times.items()},
+                }
                 print(task, "cold" if cold else "warm", {v: round(min(t), 2) for v, t in times.items()}, flush=True)
                 rows.append(row)
     return rows

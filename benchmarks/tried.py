@@ -59,15 +59,18 @@ def in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[
         for _ in range(repeats):
             for name, run in ways.items():
                 times[name].append(seconds(run))
-        for name, found in times.items():
-            say(f"{name}: {1e3 * min(found):.2f} ms")
+        for name, taken in times.items():
+            say(f"{name}: {1e3 * min(taken):.2f} ms")
     return {name: spread(values) for name, values in times.items()}
 
 
 def rows_of(precision: str, times: dict[str, dict[str, float]]) -> list[Row]:
     """A row for every way; the first is ours."""
     ours = next(iter(times.values()))["fastest"]
-    return [{"precision": precision, "way": name, **own, "ratio": own["fastest"] / ours} for name, own in times.items()]
+    return [
+        {"precision": precision, "way": name, **measured, "ratio": measured["fastest"] / ours}
+        for name, measured in times.items()
+    ]
 
 
 def second_half(
@@ -112,9 +115,9 @@ def compiled(step: Step, precisions: Sequence[str], repeats: int) -> list[Row]:
                 return run()
 
         first = seconds(with_compiled)
-        found = rows_of(precision, in_turn({"ours": run, "torch.compile": with_compiled}, repeats))
-        found[1] |= {"first_s": first, "difference": difference(with_compiled(), run())}
-        rows += found
+        measured_rows = rows_of(precision, in_turn({"ours": run, "torch.compile": with_compiled}, repeats))
+        measured_rows[1] |= {"first_s": first, "difference": difference(with_compiled(), run())}
+        rows += measured_rows
     return rows
 
 
@@ -161,12 +164,12 @@ def attention(prompts: Prompts, heads: int, depth: int, precisions: Sequence[str
         ) -> Tensor:
             leaves = [one.detach().requires_grad_() for one in (q, k, v)]
             out = F.scaled_dot_product_attention(*leaves, attn_mask=mask)
-            found = torch.autograd.grad(out, leaves, g)
-            return torch.cat([one.flatten() for one in (out.detach(), *found)])
+            gradients = torch.autograd.grad(out, leaves, g)
+            return torch.cat([one.flatten() for one in (out.detach(), *gradients)])
 
-        found = rows_of(precision, in_turn({"ours": ours, "scaled_dot_product_attention": theirs}, repeats))
-        found[1]["difference"] = difference(theirs(), ours())
-        rows += found
+        measured_rows = rows_of(precision, in_turn({"ours": ours, "scaled_dot_product_attention": theirs}, repeats))
+        measured_rows[1]["difference"] = difference(theirs(), ours())
+        rows += measured_rows
     return rows
 
 
@@ -217,10 +220,10 @@ def packed(encoder: TextEncoder, dtype: torch.dtype, rows: int, repeats: int) ->
 
     with torch.inference_mode():
         times = in_turn({name: lambda products=products: run(products) for name, products in ways.items()}, repeats)
-    found = rows_of(precision, times)
-    for row in found[1:]:
+    measured_rows = rows_of(precision, times)
+    for row in measured_rows[1:]:
         row["extra_mb"] = extra[row["way"]] / 1e6
-    return found + skipped
+    return measured_rows + skipped
 
 
 def _mkl_packed(weight: Tensor, bias: Tensor | None, rows: int) -> Product:

@@ -313,12 +313,12 @@ def _with_parameters(text: str, parameters: tuple[Parameter, ...]) -> str:
         for one in described
         for line in textwrap.wrap(one, 120, initial_indent=" " * 8, subsequent_indent=" " * 12)
     ]
-    head, found, rest = "", "", ""
+    head, heading, rest = "", "", ""
     for section in ("\n    Attributes:\n", "\n    Raises:\n"):
-        head, found, rest = text.partition(section)
-        if found:
+        head, heading, rest = text.partition(section)
+        if heading:
             break
-    return head.rstrip() + "\n\n" + "\n".join(["    Args:", *wrapped]) + "\n" + (found + rest if found else "    ")
+    return head.rstrip() + "\n\n" + "\n".join(["    Args:", *wrapped]) + "\n" + (heading + rest if heading else "    ")
 
 
 def _constructor(cls: type[Declared]) -> Callable[..., None]:

@@ -91,5 +91,5 @@ def _option(name: str) -> str | None:
     if options is None:
         return None
     field = name.rpartition(".")[2]
-    found = options.get(name) or (options.get(field) if field != name else None)
-    return found or (f"--{SET} {name}" if SET in options else None)
+    spelled = options.get(name) or (options.get(field) if field != name else None)
+    return spelled or (f"--{SET} {name}" if SET in options else None)

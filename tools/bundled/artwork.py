@@ -110,8 +110,8 @@ def load(work: Path) -> Artwork:
     cache = work / f"artwork-{wanted}.npz"
     if not cache.exists():
         _rasterise(work, cache)
-    with np.load(cache) as found:
-        return Artwork(found["pixels"], found["concept"], found["style"], found["shapes"])
+    with np.load(cache) as arrays:
+        return Artwork(arrays["pixels"], arrays["concept"], arrays["style"], arrays["shapes"])
 
 
 def _archive(work: Path, source: Source) -> Path:

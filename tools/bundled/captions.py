@@ -268,18 +268,18 @@ class Writer:
 
 def vocabulary(writer: Writer) -> list[int]:
     """Every token that a caption can hold, in order: the rows of the embedding table that training can touch."""
-    found = {0, SOT, EOT}
+    ids = {0, SOT, EOT}
     for text in (*OPENERS, *FILLERS, *LOOSE, ".", ",", "and", "with"):
-        found.update(writer.encode(text))
+        ids.update(writer.encode(text))
     for family, values in FAMILIES.items():
         for value in values:
-            found.update(writer.encode(value))
+            ids.update(writer.encode(value))
         for template in PHRASES[family]:
-            found.update(writer.encode(template.format("")))
+            ids.update(writer.encode(template.format("")))
     for templates in PAIRS.values():
         for template in templates:
-            found.update(writer.encode(template.format("", "")))
-    return sorted(found)
+            ids.update(writer.encode(template.format("", "")))
+    return sorted(ids)
 
 
 assert set(PHRASES) == set(FAMILIES) == set(OFFSET)

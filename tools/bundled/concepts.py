@@ -89,15 +89,15 @@ class Concept:
 
 
 def _parse() -> tuple[Concept, ...]:
-    found = []
+    concepts = []
     for groups, text in _TABLE.items():
         # A line break ends an entry too, unless the line ends in a comma.
         for entry in re.sub(r"(?<!,)\n", "|", text).split("|"):
             if entry.strip():
                 name, slugs = entry.split(":")
                 kinds = tuple(groups.split(", "))
-                found.append(Concept(name.strip(), kinds, tuple(s.strip() for s in slugs.split(","))))
-    return tuple(found)
+                concepts.append(Concept(name.strip(), kinds, tuple(s.strip() for s in slugs.split(","))))
+    return tuple(concepts)
 
 
 CONCEPTS: tuple[Concept, ...] = _parse()

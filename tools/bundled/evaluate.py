@@ -82,7 +82,7 @@ def zero_shot(model: CLIP, tokenizer: Any, classes: list[str], template: str) ->
 
 def linear_probe(train: Part, val: Part, classes: int) -> tuple[Tensor, Tensor]:
     """Logistic regression on the features; the weight decay that does best on val. Returns weight and bias."""
-    best, found = -1.0, None
+    best, weights = -1.0, None
     for decay in (1e-4, 1e-3, 1e-2):
         weight = torch.zeros(classes, train.features.shape[1], requires_grad=True)
         bias = torch.zeros(classes, requires_grad=True)
@@ -97,9 +97,9 @@ def linear_probe(train: Part, val: Part, classes: int) -> tuple[Tensor, Tensor]:
         optimiser.step(closure)
         right = ((val.features @ weight.T + bias).argmax(1) == val.labels).float().mean().item()
         if right > best:
-            best, found = right, (weight.detach(), bias.detach())
-    assert found is not None
-    return found
+            best, weights = right, (weight.detach(), bias.detach())
+    assert weights is not None
+    return weights
 
 
 def coop(model: CLIP, tokenizer: Any, classes: list[str], train: Part, recipe: Recipe, seed: int) -> Tensor:

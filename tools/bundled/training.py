@@ -139,8 +139,8 @@ class Run:
         logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
         matches = captions.truth(true)
         contrast = (_soft_loss(logits, matches) + _soft_loss(logits.T, matches.T)) / 2
-        found = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
-        return contrast, {"loss": contrast.item(), "text_to_image": found.item(), "scale": scale.item()}
+        matched = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
+        return contrast, {"loss": contrast.item(), "text_to_image": matched.item(), "scale": scale.item()}
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

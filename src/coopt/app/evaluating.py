@@ -123,8 +123,8 @@ def _evaluate(request: EvaluateRequest, warned: Sequence[events.Warned]) -> Eval
     )
     if request.out is None:
         return result
-    kept = [chosen.paths[i] for i in images.kept]
-    write_evaluation(request.out, result.to_dict(), kept, scores, targets, names)
+    paths = [chosen.paths[i] for i in images.kept]
+    write_evaluation(request.out, result.to_dict(), paths, scores, targets, names)
     return replace(result, out=request.out)
 
 

@@ -56,12 +56,12 @@ def _counted(
     targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], names: Sequence[str]
 ) -> tuple[Int[np.ndarray, "classes classes"], list[str]]:
     """Images by true and predicted class, and the names of these classes."""
-    met = np.arange(len(names)) if len(names) <= MOST_CLASSES else np.unique(np.concatenate([targets, predicted]))
+    classes = np.arange(len(names)) if len(names) <= MOST_CLASSES else np.unique(np.concatenate([targets, predicted]))
     row_of = np.zeros(len(names), dtype=np.int64)
-    row_of[met] = np.arange(len(met))
-    counts = np.zeros((len(met), len(met)), dtype=np.int64)
+    row_of[classes] = np.arange(len(classes))
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (row_of[targets], row_of[predicted]), 1)
-    return counts, [names[int(i)] for i in met]
+    return counts, [names[int(i)] for i in classes]
 
 
 def _mistakes(

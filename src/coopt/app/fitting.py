@@ -180,11 +180,11 @@ class _Fit:
 
     def _how_to_go_on(self) -> str:
         done = self.folder.saved_epochs()
-        kept = "; image features computed so far are kept in the cache" if self.request.cache else ""
+        cached = "; image features computed so far are kept in the cache" if self.request.cache else ""
         saved = (
             f"{done} of {counted(self.epochs, 'epoch')} saved in '{display_name(self.folder.path)}'."
             if done
-            else f"No epoch was finished{kept}."
+            else f"No epoch was finished{cached}."
         )
         again = "Run the same command" if on_command_line() else "Make the same call"
         return f"Interrupted. {saved} {again} to go on:\n  {self.command}"
@@ -210,8 +210,8 @@ def images_of(request: FitRequest) -> Path | None:
 
 def default_folder(name: str, images: Path | None) -> Path:
     """Where a prompt is saved when nothing else is said: here, or beside the folder of images where that is here."""
-    kept = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-    folder = f"coopt-{kept.strip('-.') or 'prompt'}"
+    cleaned = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    folder = f"coopt-{cleaned.strip('-.') or 'prompt'}"
     inside = images is not None and Path.cwd().is_relative_to(images.resolve())
     return beside(images, folder) if images is not None and inside else Path(folder)
 
@@ -238,8 +238,8 @@ def _zero_shot(
 def _measure(estimator: ClipClassifier, dataset: ImageDataset, held_out: Features | None) -> Evaluation | None:
     if held_out is None or dataset.test is None:
         return None
-    kept = [dataset.test.paths[i] for i in held_out.kept]
-    images = held_out.features[0] if estimator.capabilities.features_only else kept
+    paths = [dataset.test.paths[i] for i in held_out.kept]
+    images = held_out.features[0] if estimator.capabilities.features_only else paths
     return evaluate(estimator, images, [dataset.test.labels[i] for i in held_out.kept])
 
 

@@ -96,15 +96,15 @@ def folder_names(class_names: Sequence[str]) -> dict[str, str]:
 
 
 def _safe(name: str) -> str:
-    kept = "".join(
+    cleaned = "".join(
         "-" if letter in _FORBIDDEN else letter for letter in unicodedata.normalize("NFC", name) if letter.isprintable()
     )
-    kept = kept.encode("utf-8", "ignore")[:MOST_BYTES].decode("utf-8", "ignore").strip(" ").rstrip(". ")
-    if kept.startswith("."):  # hidden, or the folder itself
-        kept = f"_{kept[1:]}"
-    if kept.partition(".")[0].rstrip().casefold() in _RESERVED:
-        kept = f"_{kept}"
-    return kept or "_"
+    cleaned = cleaned.encode("utf-8", "ignore")[:MOST_BYTES].decode("utf-8", "ignore").strip(" ").rstrip(". ")
+    if cleaned.startswith("."):  # hidden, or the folder itself
+        cleaned = f"_{cleaned[1:]}"
+    if cleaned.partition(".")[0].rstrip().casefold() in _RESERVED:
+        cleaned = f"_{cleaned}"
+    return cleaned or "_"
 
 
 class Placer:

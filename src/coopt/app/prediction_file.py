@@ -97,10 +97,12 @@ class PredictionFile:
         Raises:
             SavedFileError: they are not those that the file was begun with.
         """
-        met, same, unchanged = self._compared(images)
+        n_images, same, unchanged = self._compared(images)
         shown = f"'{display_name(self.path)}' was begun"
-        if met < self.rows:
-            raise SavedFileError(f"{shown} and has {counted(self.rows, 'image')}; only {met} come now. {_choose()}")
+        if n_images < self.rows:
+            raise SavedFileError(
+                f"{shown} and has {counted(self.rows, 'image')}; only {n_images} come now. {_choose()}"
+            )
         if not same:
             raise SavedFileError(f"{shown} with other images than the {self.rows} that come first now. {_choose()}")
         if not unchanged:
@@ -122,8 +124,8 @@ class PredictionFile:
                     f"others now. Choose another {called('out')} for them."
                 )
             return
-        met, same, unchanged = self._compared(images)
-        if met == self.rows and same and unchanged:
+        n_images, same, unchanged = self._compared(images)
+        if n_images == self.rows and same and unchanged:
             more = sum(1 for _ in images)
             if more:
                 raise SavedFileError(
@@ -131,9 +133,9 @@ class PredictionFile:
                     f"another {called('out')}, or add {setting('overwrite', True)} to begin anew."
                 )
             return
-        if met < self.rows:
+        if n_images < self.rows:
             raise SavedFileError(
-                f"{shown} is there already, for {counted(self.rows, 'image')}; only {met} now. {_choose()}"
+                f"{shown} is there already, for {counted(self.rows, 'image')}; only {n_images} now. {_choose()}"
             )
         what = "some of its images were changed since (size or date)" if same else "for other images than those of now"
         raise SavedFileError(f"{shown} is there already, {'but ' if same else ''}{what}. {_choose()}")
@@ -239,8 +241,8 @@ class PredictionFile:
 
     def _compared(self, images: Iterator[Path]) -> tuple[int, bool, bool]:
         """Takes as many images as there are rows: how many came, whether they are the same, and have not changed."""
-        met, named, contents = _digests(islice(images, self.rows))
-        return met, named == self._images, contents == self._contents
+        n_images, named, contents = _digests(islice(images, self.rows))
+        return n_images, named == self._images, contents == self._contents
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk was reported when it was met

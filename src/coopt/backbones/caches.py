@@ -70,8 +70,8 @@ def find_tag(settings: dict) -> tuple[Path | None, list[str]]:
             return cached, looked
         looked.append(f"{' or '.join(files)} of {repo} in the Hugging Face cache {hub_cache()}")
     if settings.get("url"):
-        kept = kept_by_clip(settings["url"])
-        if kept.is_file():
-            return kept, looked
-        looked.append(str(kept))
+        archive = kept_by_clip(settings["url"])
+        if archive.is_file():
+            return archive, looked
+        looked.append(str(archive))
     return None, looked

@@ -59,10 +59,10 @@ class PickledBackbone:
             BackboneError: it is not on this machine.
             BackboneMismatchError: its name stands for other weights here.
         """
-        found = _alive.get(self.key)
-        if found is None or found.preprocessing != self.preprocessing:
-            found = _alive[self.key] = self._loaded()
-        return found
+        alive = _alive.get(self.key)
+        if alive is None or alive.preprocessing != self.preprocessing:
+            alive = _alive[self.key] = self._loaded()
+        return alive
 
     def _loaded(self) -> Any:
         if self.load is None:
@@ -70,18 +70,19 @@ class PickledBackbone:
             make, arguments = pickle.loads(self.weights)
             return make(*arguments)
         try:
-            found = self.load()
+            backbone = self.load()
         except BackboneError as error:
             raise type(error)(
                 f"The pickle names the backbone {self.name!r}, which cannot be loaded. {error}"
             ) from error
-        if found.fingerprint != self.fingerprint:
+        if backbone.fingerprint != self.fingerprint:
             raise BackboneMismatchError(
                 f"The pickle names the backbone {self.name!r} with fingerprint {self.fingerprint[:12]}, but what is loaded "
-                f"by that name has fingerprint {found.fingerprint[:12]}: other weights, to which what was learned means "
+                f"by that name has fingerprint {backbone.fingerprint[:12]}: other weights, to which what was learned means "
                 "nothing. Put the original weights where that name finds them."
             )
-        return found if found.preprocessing == self.preprocessing else found.with_preprocessing(self.preprocessing)
+        same = backbone.preprocessing == self.preprocessing
+        return backbone if same else backbone.with_preprocessing(self.preprocessing)
 
 
 def unpickled(pickled: PickledBackbone) -> Any:

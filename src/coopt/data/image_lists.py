@@ -47,7 +47,7 @@ def listed_images(lines: Iterable[bytes], name: str, folder: Path | None = None)
     first = first.removeprefix(b"\xef\xbb\xbf")
     _refuse_no_list(first, name)
     for path in _paths(chain([first], given), first, name):
-        yield _found(path, folder)
+        yield _existing(path, folder)
 
 
 def _refuse_no_list(first: bytes, name: str) -> None:
@@ -111,7 +111,7 @@ def _path_of(record: object, what: str) -> str:
     return named[0]
 
 
-def _found(path: str, folder: Path | None) -> Path:
+def _existing(path: str, folder: Path | None) -> Path:
     """The path as it is written when that is there; else as another folder or system would write it, if that is."""
     if Path(path).is_absolute() and "\\" not in path:
         return Path(path)

@@ -90,10 +90,10 @@ class Resources:
                 self._latest[kind] = key, make()
             except CooptError as error:
                 self._latest[kind] = key, error
-        kept = self._latest[kind][1]
-        if isinstance(kept, CooptError):
-            raise kept
-        return kept
+        latest = self._latest[kind][1]
+        if isinstance(latest, CooptError):
+            raise latest
+        return latest
 
 
 def setting_of(job: Job, resources: Resources) -> Setting:

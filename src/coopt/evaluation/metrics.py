@@ -155,12 +155,12 @@ def compare(targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], cl
 def _confusions(
     targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]
 ) -> tuple[Confusion, ...]:
-    met: list[int] = np.unique(np.concatenate([targets, predicted])).tolist()
-    matrix = confusion_matrix(targets, predicted, labels=met)
+    occurring: list[int] = np.unique(np.concatenate([targets, predicted])).tolist()
+    matrix = confusion_matrix(targets, predicted, labels=occurring)
     np.fill_diagonal(matrix, 0)
     # Stable: of equally frequent pairs the one whose classes come first is named first.
     pairs = sorted(np.argwhere(matrix).tolist(), key=lambda pair: -matrix[pair[0], pair[1]])
-    return tuple(Confusion(class_names[met[t]], class_names[met[p]], int(matrix[t, p])) for t, p in pairs)
+    return tuple(Confusion(class_names[occurring[t]], class_names[occurring[p]], int(matrix[t, p])) for t, p in pairs)
 
 
 @dataclass(frozen=True)

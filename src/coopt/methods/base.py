@@ -181,8 +181,8 @@ class ClipClassifier(Configured, ABC):
 
     def _training_features(self, images: Any) -> tuple[Any, Sequence[int]]:
         """What `_fit` learns from, and which of the images it covers."""
-        found = self._features(images, ("test",))
-        return found.features[0], found.kept
+        extracted = self._features(images, ("test",))
+        return extracted.features[0], extracted.kept
 
     def _set_classes(
         self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
@@ -216,7 +216,7 @@ class ClipClassifier(Configured, ABC):
             return Features(settled(given)[None].to(backbone.device), tuple(range(len(given))))
         views = ("test",) if is_pixels(images) else views
         with tracked("image features", len(images)) as progress:
-            found = extract_features(
+            extracted = extract_features(
                 backbone,
                 images,
                 views=views,
@@ -225,7 +225,7 @@ class ClipClassifier(Configured, ABC):
                 precision=self.image_precision,
                 progress=lambda done, total: progress.update(done),
             )
-        return Features(found.features.to(backbone.device), found.kept, found.skipped)
+        return Features(extracted.features.to(backbone.device), extracted.kept, extracted.skipped)
 
     def _image_encoder(self) -> tuple[Backbone, FeatureCache | None]:
         """Whose image tower makes the features, and where they are kept."""

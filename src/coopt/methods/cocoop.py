@@ -94,9 +94,9 @@ class CoCoOp(LearnedMethod):
 
     def _take_state(self, state: dict[str, Tensor]) -> None:
         super()._take_state(state)
-        kept = {name.removeprefix("meta_net."): tensor for name, tensor in self.learned_.items()}
-        self.context_ = kept.pop("context")
-        self.meta_net_ = kept
+        learned = {name.removeprefix("meta_net."): tensor for name, tensor in self.learned_.items()}
+        self.context_ = learned.pop("context")
+        self.meta_net_ = learned
 
     def nearest_words(self, top_k: int = 5) -> list[list[NearestWord]]:
         """The vocabulary entries nearest to each context vector before images shift it; see `CoOp.nearest_words`."""

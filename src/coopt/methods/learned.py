@@ -231,14 +231,14 @@ class LearnedMethod(ClipClassifier):
         fixed = is_features(images) or is_pixels(images)  # these cannot be augmented
         if self.recipe_.views > 0 or fixed:
             views = ("test",) if fixed else ("test", *range(1, self.recipe_.views))
-            found = self._features(images, views)
-            self._data_hash = _hash_of(found.features)
-            return lambda epochs: cached_views(found.features, self.seed), found.kept
-        found = self._features(images, ("test",))  # names the bad images before anything is trained
-        self._data_hash = _hash_of(found.features)
-        readable = [images[i] for i in found.kept]
+            extracted = self._features(images, views)
+            self._data_hash = _hash_of(extracted.features)
+            return lambda epochs: cached_views(extracted.features, self.seed), extracted.kept
+        extracted = self._features(images, ("test",))  # names the bad images before anything is trained
+        self._data_hash = _hash_of(extracted.features)
+        readable = [images[i] for i in extracted.kept]
         precision = self.image_precision
-        return lambda epochs: fresh_views(self.backbone_, readable, epochs, self.seed, precision), found.kept
+        return lambda epochs: fresh_views(self.backbone_, readable, epochs, self.seed, precision), extracted.kept
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))

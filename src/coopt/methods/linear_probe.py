@@ -83,9 +83,9 @@ class LinearProbe(ClipClassifier):
         if self.C is not None:
             self.C_ = float(self.C)
         elif self._validation is not None:
-            found = self._features(self._validation[0], ("test",))
+            extracted = self._features(self._validation[0], ("test",))
             val_y, _ = encode_labels(self._validation[1], self.class_names_, len(self._validation[0]))
-            self.C_ = search_c(x, y, found.features[0].cpu().numpy(), val_y[list(found.kept)])
+            self.C_ = search_c(x, y, extracted.features[0].cpu().numpy(), val_y[list(extracted.kept)])
         else:
             self.C_ = self._cross_validated(x, y)
         fitted = logistic_regression(self.C_, x, y)

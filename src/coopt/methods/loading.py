@@ -56,14 +56,14 @@ def load(
         return load_reference_checkpoint(Path(path), backbone, class_names, download, runtime=runtime)
     description = describe(path)
     tensors = read_tensors(json_file(Path(path)).with_name(TENSORS_NAME), description.get("tensors_sha256"))
-    found = _matching_backbone(description["backbone"], backbone, runtime.device, download)
+    frozen_clip = _matching_backbone(description["backbone"], backbone, runtime.device, download)
     cls = METHODS.get(description["method"])
     try:
         names = description["class_names"]
-        estimator = cls.from_parameters(description["parameters"], runtime, backbone=found, class_names=names)
+        estimator = cls.from_parameters(description["parameters"], runtime, backbone=frozen_clip, class_names=names)
         saved = estimator.machine.precision or "fp32"
-        instead = _instead_of_slow_bf16(saved, found) if runtime.precision is None else None
-        estimator._set_classes(found, names, named=description["labels"] == "names", precision=instead)
+        instead = _instead_of_slow_bf16(saved, frozen_clip) if runtime.precision is None else None
+        estimator._set_classes(frozen_clip, names, named=description["labels"] == "names", precision=instead)
         if isinstance(estimator, LearnedMethod):
             estimator.recipe_ = estimator.full_recipe
         estimator._check_state(tensors)
@@ -89,20 +89,20 @@ def _instead_of_slow_bf16(precision: Precision, backbone: Backbone) -> UsedPreci
 
 def _matching_backbone(saved: dict[str, Any], given: str | Backbone | None, device: str, download: bool) -> Backbone:
     try:
-        found = load_backbone(given if given is not None else saved["name"], device, download=download)
+        backbone = load_backbone(given if given is not None else saved["name"], device, download=download)
     except BackboneError as error:
         if given is not None:
             raise
         raise type(error)(
             f"The prompt was learned with the backbone {saved['name']!r}, which cannot be loaded. {error}"
         ) from error
-    if found.fingerprint != saved.get("fingerprint"):
+    if backbone.fingerprint != saved.get("fingerprint"):
         raise BackboneMismatchError(
             f"The prompt was learned with the backbone {saved['name']!r} (fingerprint {str(saved.get('fingerprint'))[:12]}), "
-            f"but {found.name!r} has fingerprint {found.fingerprint[:12]}: other weights, to which the learned vectors mean "
+            f"but {backbone.name!r} has fingerprint {backbone.fingerprint[:12]}: other weights, to which the learned vectors mean "
             "nothing. Give the original backbone, or fit a prompt for this one."
         )
     value_range = saved.get("value_range")
-    if value_range is None or found.preprocessing.value_range is not None:
-        return found
-    return found.with_value_range(tuple(value_range) if isinstance(value_range, list) else value_range)
+    if value_range is None or backbone.preprocessing.value_range is not None:
+        return backbone
+    return backbone.with_value_range(tuple(value_range) if isinstance(value_range, list) else value_range)

@@ -131,8 +131,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_other_methods(file: Path, tensors: dict[str, Tensor]) -> None:
-    found = [method for part, method in _OTHER_TENSORS.items() if any(part in name for name in tensors)]
-    method = next(iter(found), _OTHER_FOLDERS.get(file.parent.name))
+    methods = [method for part, method in _OTHER_TENSORS.items() if any(part in name for name in tensors)]
+    method = next(iter(methods), _OTHER_FOLDERS.get(file.parent.name))
     context, prefix = tensors.get("ctx"), tensors.get("token_prefix")
     if method is None and context is not None and context.ndim == 3 and prefix is not None:
         method = "a method with several contexts per class (PLOT)" if len(prefix) != len(context) else None
@@ -189,7 +189,7 @@ def load_reference_checkpoint(
             f"{setting('position', position)}."
         )
     runtime = Runtime() if runtime is None else runtime
-    found = load_backbone(backbone, runtime.device, download=download)
+    frozen_clip = load_backbone(backbone, runtime.device, download=download)
     options: dict[str, Any] = {
         "n_ctx": context.shape[-2],
         "init": None,
@@ -199,11 +199,11 @@ def load_reference_checkpoint(
     }
     estimator: CoOp | CoCoOp
     if meta_net:
-        estimator = CoCoOp(found, **options)
+        estimator = CoCoOp(frozen_clip, **options)
     else:
-        estimator = CoOp(found, csc=context.ndim == 3, position=position, **options)
+        estimator = CoOp(frozen_clip, csc=context.ndim == 3, position=position, **options)
     estimator.recipe_ = estimator.recipes["paper"]
-    estimator._set_classes(found, class_names, named=True)
+    estimator._set_classes(frozen_clip, class_names, named=True)
     state = {"context": context, **meta_net}
     try:
         estimator._check_state(state)
@@ -211,7 +211,7 @@ def load_reference_checkpoint(
         raise SavedFileError(f"{path} is damaged: its meta-net lacks the tensor {error}.") from error
     except SavedFileError as error:
         raise SavedFileError(
-            f"{path} does not fit {found.name} with {len(class_names)} classes. {error} Give the backbone and the "
+            f"{path} does not fit {frozen_clip.name} with {len(class_names)} classes. {error} Give the backbone and the "
             "classes it was trained with."
         ) from error
     estimator._set_state(state)

@@ -133,10 +133,10 @@ class TipAdapter(TemplatedMethod):
 
     def _searched(self, images: Any, labels: Any) -> tuple[float, float]:
         """The alpha and beta with the highest accuracy on these images; of equals the first, which is what was given."""
-        found = self._features(images, ("test",))
+        extracted = self._features(images, ("test",))
         encoded, _ = encode_labels(labels, self.class_names_, len(images))
-        targets = torch.from_numpy(encoded[list(found.kept)]).to(self.backbone_.device)
-        features = normalize(found.features[0], dim=-1)
+        targets = torch.from_numpy(encoded[list(extracted.kept)]).to(self.backbone_.device)
+        features = normalize(extracted.features[0], dim=-1)
         zero_shot = self.backbone_.score_head(features, self.template_features_)
         cosines = features @ self.keys_.T
         best, chosen = -1, (self.alpha_, self.beta_)

@@ -50,13 +50,13 @@ def template_list(templates: str | Sequence[str]) -> tuple[str, ...]:
         return ENSEMBLE
     if isinstance(templates, str) and templates == "ensemble-80":
         return imagenet_templates()
-    found = (templates,) if isinstance(templates, str) else templates
-    if not isinstance(found, list | tuple | np.ndarray) or not all(isinstance(one, str) for one in found):
+    texts = (templates,) if isinstance(templates, str) else templates
+    if not isinstance(texts, list | tuple | np.ndarray) or not all(isinstance(one, str) for one in texts):
         raise ParameterError(
             f"{subject('templates', 'the method')} must be one template such as 'a photo of a {{}}.', or a list of them. "
             f"Got {templates!r} instead."
         )
-    return tuple(str(one) for one in found)
+    return tuple(str(one) for one in texts)
 
 
 def template_features(

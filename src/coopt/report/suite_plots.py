@@ -133,5 +133,5 @@ def _note(suite: Suite, sections: Sequence[Section]) -> str:
 
 
 def _plain(name: Any) -> str:
-    kept = "".join(letter if letter.isalnum() or letter in "=+" else "-" for letter in str(name).lower())
-    return "-".join(part for part in kept.split("-") if part)
+    cleaned = "".join(letter if letter.isalnum() or letter in "=+" else "-" for letter in str(name).lower())
+    return "-".join(part for part in cleaned.split("-") if part)

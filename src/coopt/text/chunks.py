@@ -73,8 +73,8 @@ class _Recomputed(torch.autograd.Function):
         grads = grad.split([len(chunk.classes) for chunk in ctx.chunks], dim=1)
         for chunk, of_features in zip(ctx.chunks[::-1], grads[::-1], strict=True):
             (leaves, features), ctx.last = ctx.last or _with_activations(chunk, inputs, ctx.asked), None
-            found = torch.autograd.grad(features, leaves, of_features, materialize_grads=True)
-            for total, one, of_classes in zip(gathered, found, specific, strict=True):
+            gradients = torch.autograd.grad(features, leaves, of_features, materialize_grads=True)
+            for total, one, of_classes in zip(gathered, gradients, specific, strict=True):
                 if of_classes:
                     total[chunk.classes] = one
                 else:

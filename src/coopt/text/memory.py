@@ -61,8 +61,8 @@ def bytes_of(memory: Memory) -> int | None:
     """
     if memory == "auto":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", memory.strip().upper()) if isinstance(memory, str) else None
-    value = int(float(found[1]) * _UNITS[found[2]]) if found else memory
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", memory.strip().upper()) if isinstance(memory, str) else None
+    value = int(float(match[1]) * _UNITS[match[2]]) if match else memory
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ParameterError(
             f"{subject('memory', 'the method')} must be 'auto', a number of bytes, or a text such as '4G'. "
@@ -97,10 +97,10 @@ def free_memory(device: torch.device) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     try:
-        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+        match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         return None
-    return 1024 * int(found[1]) if found and device.type == "cpu" else None
+    return 1024 * int(match[1]) if match and device.type == "cpu" else None
 
 
 @dataclass(frozen=True)

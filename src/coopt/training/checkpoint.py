@@ -50,14 +50,14 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 state = json.loads(file.metadata()["coopt_checkpoint"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            found = cls(state["run"], tensors, state["epoch"], state["losses"])
+            checkpoint = cls(state["run"], tensors, state["epoch"], state["losses"])
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise SavedFileError(
                 f"{path} is not a readable checkpoint ({error}). Delete it to start the run from the beginning."
             ) from error
-        if found.run != run:
+        if checkpoint.run != run:
             raise TrainingError(
                 f"{path} is a checkpoint of another run: other images, settings, backbone or seed than now. "
                 "Choose another output folder, or delete the checkpoint to start from the beginning."
             )
-        return found
+        return checkpoint

@@ -68,9 +68,9 @@ def train(
     gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False), fault)
     rates = recipe.learning_rates(epochs)
     losses: list[float] = []
-    if checkpoint is not None and (found := Checkpoint.load(checkpoint, run)) is not None:
-        _restore(found.tensors, parameters, optimizer)
-        losses = list(found.losses)
+    if checkpoint is not None and (saved := Checkpoint.load(checkpoint, run)) is not None:
+        _restore(saved.tensors, parameters, optimizer)
+        losses = list(saved.losses)
     state, saved_at = None, time.monotonic()
     try:
         with tracked("learning", epochs) as progress:
@@ -169,5 +169,5 @@ def _restore(tensors: dict[str, Tensor], parameters: dict[str, Tensor], optimize
         keys = [key for key in tensors if key.startswith(f"{name}/")]
         for key in keys:
             value = tensors[key]
-            kept = value if value.ndim == 0 else value.to(parameter.device)
-            optimizer.state[parameter][key.split("/", 1)[1]] = settled(kept)
+            tensor = value if value.ndim == 0 else value.to(parameter.device)
+            optimizer.state[parameter][key.split("/", 1)[1]] = settled(tensor)

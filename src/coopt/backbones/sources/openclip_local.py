@@ -79,7 +79,7 @@ def local_models() -> tuple[LocalBackbone, ...]:
 
     Only models that `load_backbone` can load, and each file once. Fast: reads names and configuration files only.
     """
-    kept = {folder.name for folder in hub_cache().glob("models--*--*")}
+    cached = {folder.name for folder in hub_cache().glob("models--*--*")}
     models: dict[Path, tuple[float, LocalBackbone]] = {}
     for model, tags in weight_tags().items():
         config = model_configs().get(model)
@@ -87,11 +87,11 @@ def local_models() -> tuple[LocalBackbone, ...]:
             continue
         for tag, settings in tags.items():
             repo = hub_repository(settings)[0]
-            if settings.get("url") or f"models--{repo.replace('/', '--')}" in kept:
+            if settings.get("url") or f"models--{repo.replace('/', '--')}" in cached:
                 path = find_tag(settings)[0]
                 if path is not None:
                     _add(models, f"openclip:{model}/{tag}", path, *_quality(model, tag))
-    for folder in sorted(kept):
+    for folder in sorted(cached):
         repo = folder.removeprefix("models--").replace("--", "/", 1)
         config_path, weights = in_hub_cache(repo, (HUB_CONFIG,)), in_hub_cache(repo, HUB_WEIGHTS)
         if config_path and weights and _is_usable(config_path):
