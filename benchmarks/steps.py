@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone, Preprocessing
-from coopt.backbones.protocol import Precision
 from coopt.methods.cocoop import CoCoOp, initial_meta_net
-from coopt.runtime import Runtime
+from coopt.runtime import Precision, Runtime
 from coopt.text.encode import TextEncoder, TextPath
 from coopt.text.layout import context_prompts
 from coopt.text.memory import Memory, StepMemory

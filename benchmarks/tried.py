@@ -35,7 +35,7 @@ from benchmarks.measuring import precisions_here, say, seconds, spread
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.steps import Step, device, random_backbone
-from coopt.backbones.text_tower import Block
+from coopt.backbones.text_tower import OpenBlock
 from coopt.text.attention import scores_backward, scores_of
 from coopt.text.encode import TextEncoder
 from coopt.text.fast import FastPass
@@ -105,7 +105,7 @@ def compiled(step: Step, precisions: Sequence[str], repeats: int) -> list[Row]:
         run, compile_half = step.way(precision), torch.compile(second_half, dynamic=False)
 
         def rest(
-            self: FastPass, x: Tensor, attended: Tensor, block: Block, half: Callable[..., Tensor] = compile_half
+            self: FastPass, x: Tensor, attended: Tensor, block: OpenBlock, half: Callable[..., Tensor] = compile_half
         ) -> Tensor:
             layers = block.out_proj, cast(nn.LayerNorm, block.ln_2), block.fc, block.proj
             return half(x, attended, layers[1].eps, *(one for layer in layers for one in (layer.weight, layer.bias)))

@@ -13,7 +13,12 @@ from coopt.parameters import Declared, parameter
 from coopt.wording import subject
 
 Precision = Literal["auto", "fp32", "bf16"]
+"""Of a tower's matrix products; what is between them stays in float32. "auto": see `coopt.backbones.precision`."""
+
+PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
+
 TextPath = Literal["auto", "fast", "reference"]
+TEXT_PATHS: tuple[TextPath, ...] = ("auto", "fast", "reference")
 
 DECISIVE = ("precision", "text_path")
 """Of a runtime, what is kept with a learned prompt: it moves results by more than rounding, or may."""
@@ -40,7 +45,7 @@ class Runtime(Declared):
     device: str = parameter(default="auto", option=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision | None = parameter(
         default=None,
-        choices=("auto", "fp32", "bf16"),
+        choices=PRECISIONS,
         option=True,
         help="Of both towers' matrix products. bf16 moves features by up to a percent on the mean and is faster where the "
         "hardware knows it; auto takes the faster.",
@@ -51,7 +56,7 @@ class Runtime(Declared):
     )
     text_path: TextPath = parameter(
         default="auto",
-        choices=("auto", "fast", "reference"),
+        choices=TEXT_PATHS,
         option=True,
         help="How prompts are encoded.",
         doc='How prompts are encoded: "auto" (the fast path where it is exact), "fast" or "reference".',

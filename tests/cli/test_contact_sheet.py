@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from coopt.app.contact_sheet import ContactSheet
-from coopt.app.prediction_rows import Row
+from coopt.app.prediction_rows import PredictedRow
 
 from .conftest import make_photos, run, save_image
 
@@ -76,10 +76,10 @@ def test_its_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("coopt.app.contact_sheet.MOST", 5)
     sheet = ContactSheet(tmp_path / "sheet.html", "title", ["a", "b"], 0.5)
     for name in "aaabbb":
-        sheet.add(Row(image, ((name, 0.75),)))
+        sheet.add(PredictedRow(image, ((name, 0.75),)))
     for _ in range(3):
-        sheet.add(Row(image, (("a", 0.25),), sure=False))
-    sheet.add(Row(tmp_path / "gone.png", error="gone"))
+        sheet.add(PredictedRow(image, (("a", 0.25),), sure=False))
+    sheet.add(PredictedRow(tmp_path / "gone.png", error="gone"))
     sheet.write()
     text = (tmp_path / "sheet.html").read_text()
     page = Page(text)
@@ -90,7 +90,7 @@ def test_its_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_image_that_went_away_leaves_a_gap(tmp_path: Path) -> None:
     sheet = ContactSheet(tmp_path / "sheet.html", "title", ["a", "b"], None)
-    sheet.add(Row(tmp_path / "gone.png", (("a", 0.75),)))
+    sheet.add(PredictedRow(tmp_path / "gone.png", (("a", 0.75),)))
     sheet.write()
     assert Page((tmp_path / "sheet.html").read_text()).captions == ["75.0% gone.png"]
 

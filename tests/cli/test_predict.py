@@ -19,7 +19,7 @@ from rich.cells import cell_len
 import coopt
 from coopt.app import classifying
 from coopt.app.classifying import predictions
-from coopt.app.prediction_rows import Row, Shape
+from coopt.app.prediction_rows import PredictedRow, Shape
 from coopt.cli import main
 from coopt.methods.base import ClipClassifier
 from coopt.runtime import Runtime
@@ -432,7 +432,7 @@ class TestFiles:
 def _stopping_at(name: str | None, encoded: list[str]) -> Any:
     """`_chunk` that notes the images it is given and is interrupted before the one of this name."""
 
-    def chunk(estimator: ClipClassifier, paths: Sequence[Path], *others: Any) -> Iterator[Row]:
+    def chunk(estimator: ClipClassifier, paths: Sequence[Path], *others: Any) -> Iterator[PredictedRow]:
         if paths[0].name == name:
             raise KeyboardInterrupt
         encoded.extend(path.name for path in paths)

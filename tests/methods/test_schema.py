@@ -10,13 +10,13 @@ import pytest
 
 from coopt.methods import schema
 from coopt.methods.registry import METHODS
-from coopt.methods.schema import MethodSchema, builtin_methods, made, schema_of, text_of
+from coopt.methods.schema import MethodSchema, builtin_methods, made, schema_of, schema_text
 
 
 def test_it_is_current() -> None:
     written = schema.FILE.read_text(encoding="utf-8")
     known = json.loads(written)["$defs"]["methods"]
-    assert written == text_of(made(known)), "run `make schema`"
+    assert written == schema_text(made(known)), "run `make schema`"
 
 
 def test_a_method_that_is_not_listed_yet_comes_last() -> None:

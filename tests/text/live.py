@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from coopt.backbones import Backbone
-from coopt.backbones.text_tower import Block
+from coopt.backbones.text_tower import OpenBlock
 from coopt.text.converted import CONVERTED
 
 
@@ -59,6 +59,6 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def _weights(block: Block) -> list[Tensor]:
+def _weights(block: OpenBlock) -> list[Tensor]:
     own = [tensor for tensor in (block.qkv_weight, block.qkv_bias) if tensor is not None]
     return [*own, *(p for layer in (block.out_proj, block.fc, block.proj) for p in layer.parameters())]

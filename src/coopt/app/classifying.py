@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coopt import events
-from coopt.app.prediction_rows import Row, Shape
+from coopt.app.prediction_rows import PredictedRow, Shape
 from coopt.app.requests import PredictRequest
 from coopt.data.images import why_unreadable
 from coopt.errors import DataError, SkippedImageWarning
@@ -29,7 +29,7 @@ def predictions(
     paths: Iterator[Path],
     total: int | None,
     done: int = 0,
-) -> Iterator[list[Row]]:
+) -> Iterator[list[PredictedRow]]:
     """One row per image, in order, a bounded number at a time.
 
     Args:
@@ -55,7 +55,7 @@ def predictions(
 
 def _chunk(
     estimator: ClipClassifier, paths: Sequence[Path], topk: int, skip: bool, least: float | int
-) -> Iterator[Row]:
+) -> Iterator[PredictedRow]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkippedImageWarning)  # every image is named by its row
         try:
@@ -64,7 +64,7 @@ def _chunk(
             reasons = [why_unreadable(path) for path in paths] if skip else []
             if not reasons or None in reasons:
                 raise
-            yield from (Row(path, error=reason) for path, reason in zip(paths, reasons, strict=True))
+            yield from (PredictedRow(path, error=reason) for path, reason in zip(paths, reasons, strict=True))
             return
     probabilities = estimator.predict_proba(features)
     order = (-probabilities).argsort(axis=1, kind="stable")[:, :topk]
@@ -72,8 +72,8 @@ def _chunk(
     reasons = iter(features.skipped)
     for position, path in enumerate(paths):
         if position not in row_of:
-            yield Row(path, error=next(reasons)[1])
+            yield PredictedRow(path, error=next(reasons)[1])
             continue
         row = row_of[position]
         best = tuple((estimator.class_names_[c], float(probabilities[row, c])) for c in order[row])
-        yield Row(path, best, sure=best[0][1] >= least)
+        yield PredictedRow(path, best, sure=best[0][1] >= least)

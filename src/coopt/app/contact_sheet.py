@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from coopt.app.prediction_rows import Row
+from coopt.app.prediction_rows import PredictedRow
 from coopt.data.file_names import display_name
 from coopt.data.images import open_image
 from coopt.errors import BadImageError, SavedFileError
@@ -64,7 +64,7 @@ class ContactSheet:
         self._shown = 0
         self._most = max(1, min(MOST_IN_CLASS, MOST // max(1, len(class_names))))
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PredictedRow) -> None:
         """Takes up one image, with its picture while there is room."""
         if row.error is not None:
             self.unreadable += 1

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from coopt import events
-from coopt.app.prediction_rows import Row
+from coopt.app.prediction_rows import PredictedRow
 from coopt.data.archives import inside, read_bytes
 from coopt.data.file_names import display_name
 from coopt.errors import ParameterError, SavedFileError
@@ -121,7 +121,7 @@ class Placer:
         self.folders = folder_names(class_names)
         self.placed = self.there = self.missing = 0
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PredictedRow) -> None:
         """Places one image.
 
         Raises:

@@ -17,8 +17,8 @@ from coopt.app.prediction_file import PredictionFile
 from coopt.app.prediction_input import PredictionInput
 from coopt.app.prediction_rows import (
     Predicted,
+    PredictedRow,
     PredictionsBegun,
-    Row,
     Shape,
     as_dict,
     csv_header,
@@ -56,7 +56,7 @@ class PredictionResult:
 
     prompt: str
     class_names: tuple[str, ...]
-    rows: tuple[Row, ...] | None = None
+    rows: tuple[PredictedRow, ...] | None = None
     out: Path | None = None
     images: int | None = None
     left_out: int | None = None
@@ -152,7 +152,7 @@ class _Prediction:
         names = tuple(estimator.class_names_)
         sheet, placer = self._sheet(names), self._placer(names)
         uses = [use.add for use in (sheet, placer) if use is not None]
-        kept: list[Row] = []
+        kept: list[PredictedRow] = []
         done = read = 0
         events.emit(PredictionsBegun(names, shape))
         for chunk in predictions(estimator, self.request, shape, self.input.paths(), total):
@@ -263,7 +263,7 @@ class _Prediction:
             file.finish_moving(row.path for row in read_rows(file.path, self.request.form))
         return {**used, **_placed(placer)}
 
-    def _rows_of(self, file: PredictionFile) -> Iterator[Row]:
+    def _rows_of(self, file: PredictionFile) -> Iterator[PredictedRow]:
         """The rows, with paths that lead to the images from here."""
         elsewhere = file.folder != Path.cwd()
         for row in read_rows(file.path, self.request.form):

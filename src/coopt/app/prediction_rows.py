@@ -29,7 +29,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Row:
+class PredictedRow:
     """What was found for one image: its most probable classes, or why it could not be read.
 
     Attributes:
@@ -43,7 +43,7 @@ class Row:
     sure: bool = True
 
 
-def as_dict(row: Row) -> dict[str, Any]:
+def as_dict(row: PredictedRow) -> dict[str, Any]:
     """The row for JSON: path, class (null when uncertain), probability (and `top` when there are several), or path and
     error."""
     path = os.fspath(row.path)
@@ -61,7 +61,7 @@ def csv_header(shape: Shape) -> list[str]:
     return ["path", *([*decision, *several] if shape.topk > 1 else ["class", "probability"]), "error"]
 
 
-def csv_cells(row: Row, shape: Shape) -> list[str]:
+def csv_cells(row: PredictedRow, shape: Shape) -> list[str]:
     cells = [cell for name, share in row.best for cell in (name, f"{share:.6f}")] or [""] * (2 * shape.topk)
     decision = cells[0] if row.sure else ""
     if shape.topk == 1:
@@ -79,12 +79,12 @@ def csv_line(cells: list[str]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def line_of(row: Row, shape: Shape, form: str | None) -> bytes:
+def line_of(row: PredictedRow, shape: Shape, form: str | None) -> bytes:
     """The row as it stands in a file of this form, "csv" or "jsonl"."""
     return csv_line(csv_cells(row, shape)) if form == "csv" else json.dumps(as_dict(row)).encode() + b"\n"
 
 
-def read_rows(file: Path, form: str | None) -> Iterator[Row]:
+def read_rows(file: Path, form: str | None) -> Iterator[PredictedRow]:
     """The rows of a file that `line_of` wrote, one after another."""
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         records: Iterator[dict[str, Any]] = csv.DictReader(lines) if form == "csv" else map(json.loads, lines)
@@ -92,9 +92,9 @@ def read_rows(file: Path, form: str | None) -> Iterator[Row]:
             first = one.get("class", one.get("class_1"))  # the class that counts, or there is no such column
             share = one.get("probability", one.get("probability_1"))
             if one.get("error"):
-                yield Row(Path(one["path"]), error=one["error"])
+                yield PredictedRow(Path(one["path"]), error=one["error"])
             else:
-                yield Row(Path(one["path"]), ((first or "", float(share or 0)),), sure=bool(first))
+                yield PredictedRow(Path(one["path"]), ((first or "", float(share or 0)),), sure=bool(first))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class PredictionsBegun(Event):
 class Predicted(Event):
     """One image is classified, or could not be read."""
 
-    row: Row
+    row: PredictedRow
 
     def __str__(self) -> str:
         row = self.row

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from coopt.errors import ParameterError
+from coopt.runtime import Precision
 
-Precision = Literal["auto", "fp32", "bf16"]
 OnBadImage = Literal["skip", "fail"]
 ValueRange = tuple[float | int, float | int]
 

@@ -30,7 +30,7 @@ from coopt.registry import Registry
 Row = TypeVar("Row")
 
 _BUILTIN = {
-    "bundled": "coopt.backbones.sources.bundled:Bundled",
+    "bundled": "coopt.backbones.sources.bundled:BundledSource",
     "openclip": "coopt.backbones.sources.openclip:OpenClip",
     "openai": "coopt.backbones.sources.openai:OpenAI",
 }

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coopt.backbones.protocol import Framing, Tokenizer
-from coopt.backbones.text_tower import AtBlock, Block, CausalBlocks, Pooling, TextTower
+from coopt.backbones.text_tower import AtBlock, CausalBlocks, OpenBlock, Pooling, TextTower
 from coopt.errors import BackboneError, UnsupportedBackboneError
 
 _BLOCK_PARTS = {"ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2"}
@@ -116,13 +116,13 @@ def is_causal(mask: Tensor | None) -> bool:
     return bool((mask[later] == float("-inf")).all() and (mask[~later] == 0).all())
 
 
-def open_blocks(blocks: list[nn.Module]) -> tuple[Block, ...] | None:
+def open_blocks(blocks: list[nn.Module]) -> tuple[OpenBlock, ...] | None:
     """The blocks as the fast path takes them; None when one has parts that only its own forward knows."""
     opened = [_open_block(block) for block in blocks]
     return tuple(block for block in opened if block is not None) if all(opened) else None
 
 
-def _open_block(block: nn.Module) -> Block | None:
+def _open_block(block: nn.Module) -> OpenBlock | None:
     parts = dict(block.named_children())
     attn, mlp = parts.get("attn"), parts.get("mlp")
     if set(parts) != _BLOCK_PARTS or not isinstance(attn, nn.MultiheadAttention) or not isinstance(mlp, nn.Sequential):
@@ -134,7 +134,7 @@ def _open_block(block: nn.Module) -> Block | None:
         return None
     if not isinstance(fc, nn.Linear) or not isinstance(proj, nn.Linear):
         return None
-    return Block(
+    return OpenBlock(
         ln_1=parts["ln_1"],
         qkv_weight=cast(Tensor, attn.in_proj_weight),
         qkv_bias=attn.in_proj_bias,

@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch.nn.functional import linear
 
-from coopt.backbones.protocol import Precision
 from coopt.errors import ParameterError, PrecisionWarning
+from coopt.runtime import Precision
 from coopt.wording import setting
 
 UsedPrecision = Literal["fp32", "bf16"]

@@ -22,11 +22,6 @@ from coopt.backbones.preprocessing import Preprocessing, ValueRange
 from coopt.backbones.text_tower import TextTower
 from coopt.errors import UnsupportedBackboneError
 
-Precision = Literal["auto", "fp32", "bf16"]
-"""Of a tower's matrix products; what is between them stays in float32. "auto": see `coopt.backbones.precision`."""
-
-PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
-
 
 @dataclass(frozen=True)
 class Framing:

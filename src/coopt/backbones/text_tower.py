@@ -40,7 +40,7 @@ AtBlock = Mapping[int, Tokens]
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class OpenBlock:
     """One residual attention block of a text tower, opened for the fast path (frozen tensors, not copies)."""
 
     ln_1: nn.Module
@@ -69,7 +69,7 @@ class CausalBlocks:
         projection: of that row, to the shared embedding space.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[OpenBlock, ...]
     heads: int
     positions: Float[Tensor, "context width"]
     final_norm: nn.Module

@@ -139,13 +139,13 @@ def _list(output: Output) -> None:
 
 def _say_table(result: DemoResult, output: Output) -> None:
     """Accuracy by data set, method and shots; the average first."""
-    from coopt.report.demo_figures import title_of
+    from coopt.report.demo_figures import dataset_title
     from coopt.suites.suite import AVERAGE
 
     table = result.table
     headers = ["Accuracy on test pictures, %", *table.columns]
     titles = {AVERAGE: f"mean of {len(result.datasets)} data sets"}
-    titles |= {one.name: title_of(one) for one in result.datasets}
+    titles |= {one.name: dataset_title(one) for one in result.datasets}
     rows: list[list[str]] = []
     for section in table.sections:
         rows += [[]] * bool(rows) + [[titles[section.at.get("dataset", section.title)]]]

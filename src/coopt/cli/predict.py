@@ -16,8 +16,8 @@ from rich.cells import cell_len
 from coopt import events
 from coopt.app.prediction_rows import (
     Predicted,
+    PredictedRow,
     PredictionsBegun,
-    Row,
     Shape,
     as_dict,
     csv_cells,
@@ -173,7 +173,7 @@ class Printer(ABC):
         """What stands above the first row."""
 
     @abstractmethod
-    def row(self, row: Row) -> None:
+    def row(self, row: PredictedRow) -> None:
         """One row."""
 
 
@@ -191,7 +191,7 @@ class PeoplePrinter(Printer):
         self.width = min(max(longest, 5), 30, *([] if self.columns is None else [max(8, self.columns // 3)]))
         self.waiting = [f"{_padded('class', self.width)}      %   image"] if self.shape.topk == 1 else []
 
-    def row(self, row: Row) -> None:
+    def row(self, row: PredictedRow) -> None:
         """Class, probability and path; an image that was left out has been named already."""
         if row.error is not None:
             return
@@ -200,16 +200,16 @@ class PeoplePrinter(Printer):
             self.output.say(line)
         self.waiting = []
 
-    def _one(self, row: Row) -> list[str]:
+    def _one(self, row: PredictedRow) -> list[str]:
         name, share = row.best[0]
         cells = f"{_padded(display_name(name) if row.sure else UNSURE, self.width)}  {100 * share:5.1f}   "
         return [cells + self._path(row, cell_len(cells))]
 
-    def _several(self, row: Row) -> list[str]:
+    def _several(self, row: PredictedRow) -> list[str]:
         named = [f"  {100 * share:5.1f}  {self._cut(display_name(name), 9)}" for name, share in row.best]
         return [self._path(row, 0), *([] if row.sure else [f"         {UNSURE}"]), *named]
 
-    def _path(self, row: Row, before: int) -> str:
+    def _path(self, row: PredictedRow, before: int) -> str:
         path = display_name(row.path)
         return path if self.columns is None else _fitted(path, max(8, self.columns - before), cut="start")
 
@@ -243,7 +243,7 @@ class CsvPrinter(Printer):
         """The header."""
         self._write(csv_header(self.shape))
 
-    def row(self, row: Row) -> None:
+    def row(self, row: PredictedRow) -> None:
         """An image that was left out has empty cells and says why in the last one."""
         self._write(csv_cells(row, self.shape))
 
@@ -262,6 +262,6 @@ class JsonlPrinter(Printer):
     def begin(self) -> None:
         """Nothing stands above."""
 
-    def row(self, row: Row) -> None:
+    def row(self, row: PredictedRow) -> None:
         """path, class, probability (and `top` when there are several), or path and error."""
         self.output.line(json.dumps(as_dict(row)))

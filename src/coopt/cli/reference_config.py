@@ -17,7 +17,7 @@ from coopt.errors import ParameterError
 SECTIONS = {"TRAINER", "OPTIM", "DATALOADER", "INPUT", "DATASET", "MODEL", "TRAIN", "TEST"}
 """A file with one of them at its top is taken for the reference implementation's."""
 
-METHODS = {"CoOp": "coop", "CoCoOp": "cocoop", "KgCoOp": "kgcoop"}
+TRAINERS = {"CoOp": "coop", "CoCoOp": "cocoop", "KgCoOp": "kgcoop"}
 _ZERO_SHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")
 _DATASETS = {
     "ImageNet": "imagenet",
@@ -149,13 +149,13 @@ class _Reader:
         name = self._take("TRAINER.NAME")
         if name in _ZERO_SHOT:
             raise self._refused("TRAINER.NAME", name, "nothing is learned there, see `coopt zero-shot --ensemble`")
-        if name and name not in METHODS:
-            raise self._refused("TRAINER.NAME", name, f"coopt knows {', '.join(METHODS)}")
+        if name and name not in TRAINERS:
+            raise self._refused("TRAINER.NAME", name, f"coopt knows {', '.join(TRAINERS)}")
         sections = {key.split(".")[1] for key in self.entries if key.startswith("TRAINER.") and key.count(".") > 1}
         used = (
             "COCOOP" if name == "CoCoOp" or (not name and "COCOOP" in sections and "COOP" not in sections) else "COOP"
         )
-        self.options["method"] = METHODS[name] if name else "cocoop" if used == "COCOOP" else "coop"
+        self.options["method"] = TRAINERS[name] if name else "cocoop" if used == "COCOOP" else "coop"
         for key in [
             key for key in self.entries if key.startswith("TRAINER.") and not key.startswith(f"TRAINER.{used}.")
         ]:

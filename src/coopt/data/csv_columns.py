@@ -50,7 +50,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A CSV's text below its header, and where its columns stand.
 
     Attributes:
@@ -70,7 +70,7 @@ class Table:
     split: int | None
 
 
-def find_columns(name: str, text: str, columns: Columns, need_label: bool = True) -> Table:
+def find_columns(name: str, text: str, columns: Columns, need_label: bool = True) -> CsvTable:
     """The columns of a CSV; says which were taken when they are not called path and label.
 
     Args:
@@ -97,7 +97,7 @@ def find_columns(name: str, text: str, columns: Columns, need_label: bool = True
     if not need_label and len(columns_at["label"]) != 1:
         columns_at["label"] = []
     _say(name, header, {kind: columns_at[kind][0] for kind in wanted}, columns)
-    return Table(
+    return CsvTable(
         text,
         2 if stated else 1,
         fitting[0],

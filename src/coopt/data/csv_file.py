@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from coopt.data.archives import is_file
-from coopt.data.csv_columns import Columns, Table, find_columns
+from coopt.data.csv_columns import Columns, CsvTable, find_columns
 from coopt.data.file_names import display_name
 from coopt.data.folder import PART_NAMES
 from coopt.data.splits import Split
@@ -54,7 +54,7 @@ def read_csv(file: Path, on_bad_image: Literal["fail", "skip"], columns: Columns
     return _to_parts(name, file.parent, _each_once(name, file.parent, rows), on_bad_image)
 
 
-def _read_rows(name: str, table: Table) -> list[_Row]:
+def _read_rows(name: str, table: CsvTable) -> list[_Row]:
     rows: list[_Row] = []
     wrong: list[str] = []
     for line, cells in _cells(name, table):
@@ -78,7 +78,7 @@ def _is_no_split(rows: list[_Row]) -> bool:
     return not any(row.split.lower() in PART_NAMES for row in rows)
 
 
-def _cells(name: str, table: Table) -> Iterator[tuple[int, list[str]]]:
+def _cells(name: str, table: CsvTable) -> Iterator[tuple[int, list[str]]]:
     """The rows below the header that are not blank, with their line numbers."""
     reader = csv.reader(io.StringIO(table.text, newline=""), delimiter=table.delimiter)
     try:

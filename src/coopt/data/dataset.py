@@ -22,7 +22,7 @@ from coopt.data.file_names import display_name
 from coopt.data.finding import entries_of
 from coopt.data.folder import ClassFrom
 from coopt.data.images import IMAGE_EXTENSIONS
-from coopt.data.reading import DEFAULT_TEST_FRACTION, TABLE_ENDINGS, options_of, read_dataset, refuse_for
+from coopt.data.reading import DEFAULT_TEST_FRACTION, TABLE_ENDINGS, column_options, read_dataset, refuse_for
 from coopt.data.splits import ImageDataset, Split, hold_out
 from coopt.errors import DataError, ParameterError
 from coopt.wording import subject
@@ -72,7 +72,7 @@ def load_dataset(
     columns = Columns(path_column, label_column, split_column)
     named = _named(os.fspath(path), root, on_bad_image, require_train)
     if named is not None:
-        refuse_for(named.name, class_from=class_from, **options_of(columns))
+        refuse_for(named.name, class_from=class_from, **column_options(columns))
         return named if class_names is None else renamed(named, class_names)
     dataset = read_dataset(
         Path(path),

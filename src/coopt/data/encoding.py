@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coopt.backbones import Backbone
 from coopt.backbones.precision import resolved
-from coopt.backbones.protocol import Precision
+from coopt.runtime import Precision
 
 SMALL_MODEL = 1 << 24
 """Parameters up to which a batch that is not full costs next to nothing to fill up."""

@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.backbones import Backbone
-from coopt.backbones.protocol import PRECISIONS, Precision
 from coopt.backbones.tensors import described, without_direction
 from coopt.data.cache import FeatureCache
 from coopt.data.encoding import ImageEncoder
@@ -29,6 +28,7 @@ from coopt.data.extraction import CHECKED_AFTER_BAD, Extraction, Features, Progr
 from coopt.data.images import why_unreadable
 from coopt.data.sources import View, as_sources, default_workers, ordered_map
 from coopt.errors import BadImagesError, DataError, ParameterError
+from coopt.runtime import PRECISIONS, Precision
 
 
 def extract_features(

@@ -122,7 +122,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-class Entry(NamedTuple):
+class FolderEntry(NamedTuple):
     """A file or folder in a folder: its path, whether it is a folder, and whether it is a symbolic link to what it is."""
 
     path: Path
@@ -135,7 +135,7 @@ class Entry(NamedTuple):
         return not self.is_folder and self.path.suffix.lower() in IMAGE_EXTENSIONS
 
 
-def entries_of(folder: Path) -> list[Entry]:
+def entries_of(folder: Path) -> list[FolderEntry]:
     """A folder's files and folders, sorted, without hidden ones and what systems leave there ('.git', '__MACOSX').
 
     The folder may be a ZIP archive, or lie in one; an archive that lies in a folder is a file.
@@ -147,7 +147,7 @@ def entries_of(folder: Path) -> list[Entry]:
     if within is not None:
         archive, name = open_archive(within[0]), within[1]
         names = sorted(one for one in archive.folders.get(name, ()) if not is_system_name(one))
-        return [Entry(folder / one, (f"{name}/{one}" if name else one) in archive.folders) for one in names]
+        return [FolderEntry(folder / one, (f"{name}/{one}" if name else one) in archive.folders) for one in names]
     try:
         with os.scandir(folder) as entries:
             listed = sorted(
@@ -158,7 +158,7 @@ def entries_of(folder: Path) -> list[Entry]:
             )
     except OSError as error:
         raise unreadable(folder, error) from error
-    return [Entry(folder / name, is_folder, is_link) for name, is_folder, is_link in listed]
+    return [FolderEntry(folder / name, is_folder, is_link) for name, is_folder, is_link in listed]
 
 
 def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from coopt.data.file_names import display_name, shown_names
-from coopt.data.finding import Entry, PassedOver, entries_of, walk_images
+from coopt.data.finding import FolderEntry, PassedOver, entries_of, walk_images
 from coopt.data.images import IMAGE_EXTENSIONS
 from coopt.data.splits import Split
 from coopt.data.text_files import visible
@@ -132,7 +132,7 @@ def _read_classes(folder: Path, class_from: ClassFrom | None, passed_over: Passe
     return Split(tuple(path for path, _ in labelled), tuple(name for _, name in labelled))
 
 
-def _class_folders(folder: Path, entries: list[Entry]) -> list[Path]:
+def _class_folders(folder: Path, entries: list[FolderEntry]) -> list[Path]:
     """The sub-folders, without links to a folder that holds them; says when two are one and the same."""
     here = folder.resolve()
     chosen: list[Path] = []

@@ -39,7 +39,7 @@ def read_dataset(
     columns = columns or Columns()
     if is_folder(path):
         kind = "archive" if is_archive(path) else "folder"
-        refuse_for(f"the {kind} '{display_name(path)}'", **options_of(columns))
+        refuse_for(f"the {kind} '{display_name(path)}'", **column_options(columns))
         root = root_of_archive(path) if is_archive(path) else path
         parts = read_folder(root, class_from, on_bad_image)
     elif path.is_file() and path.suffix.lower() in TABLE_ENDINGS:
@@ -47,7 +47,7 @@ def read_dataset(
         parts, root = read_csv(path, on_bad_image, columns), path.parent
     elif path.is_file() and path.suffix.lower() == ".pkl":
         dataset = read_reference_cache(path)
-        refuse_for(dataset.name, class_from=class_from, **options_of(columns))
+        refuse_for(dataset.name, class_from=class_from, **column_options(columns))
         return dataset if class_names is None else renamed(dataset, class_names)
     else:
         return None
@@ -59,7 +59,7 @@ def read_dataset(
     return renamed(dataset, class_names)
 
 
-def options_of(columns: Columns) -> dict[str, str | None]:
+def column_options(columns: Columns) -> dict[str, str | None]:
     """The parameters of `load_dataset` that name columns."""
     return {f"{name}_column": value for name, value in asdict(columns).items()}
 

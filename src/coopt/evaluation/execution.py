@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.backbones import Backbone, load_backbone
-from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache, display_name, extract_features
 from coopt.errors import CooptError, ParameterError
 from coopt.evaluation.estimators import distinguishing, estimator_of
@@ -27,6 +26,7 @@ from coopt.evaluation.run_files import Record
 from coopt.evaluation.runs import RunResult, Score, Setting
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.words import distance_scale
+from coopt.runtime import Precision
 
 
 class Resources:

@@ -22,7 +22,7 @@ from coopt.events import Tracker, tracked
 WAIT = 0.5
 """Seconds between looks at a job that another process of this machine is doing."""
 
-Listener = Callable[[Job, Settled], None]
+OnSettled = Callable[[Job, Settled], None]
 """Is told of every job when it is settled."""
 
 
@@ -31,7 +31,7 @@ class Executor(Protocol):
     """Does jobs."""
 
     def run(
-        self, jobs: Sequence[Job], store: Store, outcome: Outcome | None = None, listener: Listener | None = None
+        self, jobs: Sequence[Job], store: Store, outcome: Outcome | None = None, listener: OnSettled | None = None
     ) -> Outcome:
         """Does all jobs that are not complete; one that fails is noted and does not stop the others.
 
@@ -39,7 +39,7 @@ class Executor(Protocol):
             jobs: what is asked for.
             store: where records are, and go to.
             outcome: filled while jobs are done, so that it is known after Ctrl-C too; returned in the end.
-            listener: see `Listener`.
+            listener: see `OnSettled`.
 
         Raises:
             SavedFileError: the store cannot be written.
@@ -60,7 +60,7 @@ class SerialExecutor:
         self.resources, self.made = resources, made or {}
 
     def run(
-        self, jobs: Sequence[Job], store: Store, outcome: Outcome | None = None, listener: Listener | None = None
+        self, jobs: Sequence[Job], store: Store, outcome: Outcome | None = None, listener: OnSettled | None = None
     ) -> Outcome:
         """See `Executor`."""
         outcome = outcome if outcome is not None else Outcome()
@@ -72,13 +72,13 @@ class SerialExecutor:
                     time.sleep(WAIT)
         return outcome
 
-    def _see_to(self, job: Job, store: Store, outcome: Outcome, listener: Listener | None, progress: Tracker) -> bool:
+    def _see_to(self, job: Job, store: Store, outcome: Outcome, listener: OnSettled | None, progress: Tracker) -> bool:
         settled = settle(job, store, self.resources, self.made)
         note(job, settled, outcome, listener, progress)
         return settled.how != "busy"
 
 
-def note(job: Job, settled: Settled, outcome: Outcome, listener: Listener | None, progress: Tracker) -> None:
+def note(job: Job, settled: Settled, outcome: Outcome, listener: OnSettled | None, progress: Tracker) -> None:
     """Tells of a job that was seen to."""
     outcome.add(settled)
     if listener is not None and settled.how != "busy":

@@ -25,7 +25,7 @@ import torch
 from coopt import errors
 from coopt.errors import CooptError, CooptWarning, ParameterError
 from coopt.evaluation.execution import Resources
-from coopt.evaluation.executors import WAIT, Listener, note, settle
+from coopt.evaluation.executors import WAIT, OnSettled, note, settle
 from coopt.evaluation.job import Job
 from coopt.evaluation.outcome import Outcome, Settled
 from coopt.evaluation.store import Store
@@ -74,7 +74,7 @@ class ProcessExecutor:
         self.n, self.settings = n, settings or WorkerSettings()
 
     def run(
-        self, jobs: Sequence[Job], store: Store, outcome: Outcome | None = None, listener: Listener | None = None
+        self, jobs: Sequence[Job], store: Store, outcome: Outcome | None = None, listener: OnSettled | None = None
     ) -> Outcome:
         """See `Executor`; the listener is not given the fitted methods, which stay in the workers."""
         outcome = outcome if outcome is not None else Outcome()
@@ -118,7 +118,7 @@ class _Run:
     pending: list[Job]
     store: Store
     outcome: Outcome
-    listener: Listener | None
+    listener: OnSettled | None
     progress: Tracker
 
     def __post_init__(self) -> None:

@@ -9,13 +9,12 @@ import numpy as np
 
 from coopt.backbones import Backbone
 from coopt.backbones.precision import UsedPrecision
-from coopt.backbones.protocol import Precision
 from coopt.data import FeatureCache
 from coopt.errors import ParameterError
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.estimator import Estimator
 from coopt.parameters import fitted, parameter
-from coopt.runtime import DECISIVE, Runtime, refuse_moved
+from coopt.runtime import DECISIVE, Precision, Runtime, refuse_moved
 from coopt.text.memory import bytes_of
 from coopt.wording import setting, subject
 

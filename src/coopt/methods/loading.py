@@ -9,14 +9,13 @@ from typing import Any
 
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import UsedPrecision, cost_described, is_slow
-from coopt.backbones.protocol import Precision
 from coopt.errors import BackboneError, BackboneMismatchError, PrecisionWarning, SavedFileError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.reference_checkpoint import is_reference_checkpoint, load_reference_checkpoint
 from coopt.methods.registry import METHODS
 from coopt.methods.saving import TENSORS_NAME, describe, json_file, read_tensors
-from coopt.runtime import Runtime, refuse_moved
+from coopt.runtime import Precision, Runtime, refuse_moved
 from coopt.wording import setting
 
 

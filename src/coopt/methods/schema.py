@@ -173,7 +173,7 @@ def _classes() -> Iterator[Any]:
                 yield value
 
 
-def text_of(schema: Mapping[str, Any]) -> str:
+def schema_text(schema: Mapping[str, Any]) -> str:
     """The content of `schema.json`."""
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
@@ -181,7 +181,7 @@ def text_of(schema: Mapping[str, Any]) -> str:
 def main() -> None:
     """Writes `schema.json` anew."""
     known = json.loads(FILE.read_text(encoding="utf-8"))["$defs"]["methods"] if FILE.exists() else None
-    FILE.write_text(text_of(made(known)), encoding="utf-8")
+    FILE.write_text(schema_text(made(known)), encoding="utf-8")
 
 
 if __name__ == "__main__":

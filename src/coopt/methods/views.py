@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.backbones import Backbone
-from coopt.backbones.protocol import Precision
 from coopt.data import extract_features
+from coopt.runtime import Precision
 from coopt.training.batches import Views, generator_for
 
 FRESH_VIEWS_TOGETHER = 512

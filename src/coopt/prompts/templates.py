@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from coopt.backbones.precision import resolved
-from coopt.backbones.protocol import Backbone, Precision
+from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
+from coopt.runtime import Precision, TextPath
 from coopt.text.directions import text_directions
-from coopt.text.encode import TextEncoder, TextPath
+from coopt.text.encode import TextEncoder
 from coopt.text.layout import template_prompts
 from coopt.text.memory import Memory
 from coopt.wording import subject

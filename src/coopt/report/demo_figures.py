@@ -66,10 +66,10 @@ def _example_row(dataset: BundledDataset, learned: CoOp) -> ExampleRow:
     features = learned.image_features(list(chosen.paths)).features[0]
     said = zip(chosen.paths, chosen.labels, naive.predict(features), learned.predict(features), strict=True)
     examples = tuple(Example(path, label, str(before), str(after)) for path, label, before, after in said)
-    return ExampleRow(title_of(dataset), examples)
+    return ExampleRow(dataset_title(dataset), examples)
 
 
-def title_of(dataset: BundledDataset) -> str:
+def dataset_title(dataset: BundledDataset) -> str:
     """What a table or a row of pictures of a data set is headed by."""
     same = dataset.description in (dataset.name, dataset.name.replace("-", " "))
     return dataset.name if same else f"{dataset.name}: {dataset.description}"

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from coopt.backbones.text_tower import Block, CausalBlocks, TextTower
+from coopt.backbones.text_tower import CausalBlocks, OpenBlock, TextTower
 
 CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, CausalBlocks]] = WeakKeyDictionary()
 """By tower and precision."""
@@ -25,7 +25,7 @@ def blocks_in(tower: TextTower, dtype: torch.dtype) -> CausalBlocks:
     return converted[dtype]
 
 
-def _block_in(block: Block, dtype: torch.dtype) -> Block:
+def _block_in(block: OpenBlock, dtype: torch.dtype) -> OpenBlock:
     linear = {name: deepcopy(getattr(block, name)).to(dtype) for name in ("out_proj", "fc", "proj")}
     bias = None if block.qkv_bias is None else block.qkv_bias.to(dtype)
     return replace(block, qkv_weight=block.qkv_weight.to(dtype), qkv_bias=bias, **linear)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,20 +12,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.backbones.precision import resolved
-from coopt.backbones.protocol import PRECISIONS, Backbone, Precision
+from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError, UnsupportedBackboneError
+from coopt.runtime import PRECISIONS, TEXT_PATHS, Precision, TextPath
 from coopt.text.chunks import Chunk, Inputs, run_chunks
 from coopt.text.converted import blocks_in
 from coopt.text.fast import FastPass, Learned
 from coopt.text.layout import Prompts
-from coopt.text.memory import Costs, Memory, Stage, StepMemory, automatic_memory, bytes_of, text_of
+from coopt.text.memory import BlockRange, Costs, Memory, StepMemory, automatic_memory, bytes_of, text_of
 from coopt.text.plan import Patterns, make_plan
 from coopt.text.reference import encode_reference
 from coopt.text.sizes import ChunkSizes
 from coopt.wording import called, setting, subject
-
-TextPath = Literal["auto", "fast", "reference"]
-TEXT_PATHS: tuple[TextPath, ...] = ("auto", "fast", "reference")
 
 KEPT_PLANS = 2
 """Plans kept for numbers of groups: images come in chunks of one size, and a last one of another."""
@@ -185,16 +182,16 @@ class TextEncoder:
 
         return Chunk(classes.to(device), run)
 
-    def _make_stages(self) -> list[Stage]:
+    def _make_stages(self) -> list[BlockRange]:
         """How rows are grouped from block to block: anew where vectors of shared positions become class-specific."""
         if not self.fast:
-            return [Stage(0, 0, torch.full((len(self.prompts),), self.tower.context_length))]
+            return [BlockRange(0, 0, torch.full((len(self.prompts),), self.tower.context_length))]
         lengths, shared = self.prompts.lengths[self._order], self.prompts.shared
-        stages, start = [Stage(0, shared, lengths - shared)], self._per_class_from
+        stages, start = [BlockRange(0, shared, lengths - shared)], self._per_class_from
         specific = [block for block in self.deep if start is not None and block >= start]
         shorter = replace(self.prompts, class_specific=True).shared
         if specific and shorter < shared:
-            stages.append(Stage(specific[0], shorter, lengths - shorter))
+            stages.append(BlockRange(specific[0], shorter, lengths - shorter))
         return stages
 
     def _learned_bytes(self) -> int:
@@ -237,7 +234,7 @@ class TextEncoder:
         """Tokens that pass through the first block for one context: the work of one text pass."""
         return self._rows_of(self._stages[0])
 
-    def _rows_of(self, stage: Stage) -> int:
+    def _rows_of(self, stage: BlockRange) -> int:
         return len(self._sizes.cut(1)) * stage.prefix + int(stage.tails.sum())
 
     @property

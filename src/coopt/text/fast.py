@@ -45,7 +45,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coopt.backbones.text_tower import Block, CausalBlocks, TextTower
+from coopt.backbones.text_tower import CausalBlocks, OpenBlock, TextTower
 from coopt.text.attention import attention, end_attention
 from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
 from coopt.text.pattern import AttentionPattern
@@ -95,7 +95,7 @@ class FastPass:
         return cls(tower, opened, dtype, kernel_of(opened.blocks[0]))
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[OpenBlock, ...]:
         """One after another."""
         return self.opened.blocks
 
@@ -139,11 +139,11 @@ class FastPass:
         features = self.opened.projection(self.opened.final_norm(x))
         return features.view(plan.pattern.groups, len(plan.order), -1)
 
-    def _project(self, x: Tensor, block: Block) -> Tensor:
+    def _project(self, x: Tensor, block: OpenBlock) -> Tensor:
         """Queries, keys and values."""
         return _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
 
-    def _rest(self, x: Tensor, attended: Tensor, block: Block) -> Tensor:
+    def _rest(self, x: Tensor, attended: Tensor, block: OpenBlock) -> Tensor:
         """What follows attention in a block: its projection and the feed-forward layers, both added to the stream."""
         out = block.out_proj
         if isinstance(block.scale_1, nn.Identity) and out.bias is not None:
@@ -153,7 +153,7 @@ class FastPass:
         return feed_forward(x, block.ln_2(x).to(self.dtype), block, self.kernel)
 
     def _block(
-        self, x: Float[Tensor, "rows width"], block: Block, pattern: AttentionPattern, known: Constant | None
+        self, x: Float[Tensor, "rows width"], block: OpenBlock, pattern: AttentionPattern, known: Constant | None
     ) -> Float[Tensor, "rows width"]:
         if known is None:
             qkv = self._project(x, block)
@@ -162,7 +162,9 @@ class FastPass:
         attended = attention(qkv, pattern)
         return self._rest(x, attended, block)
 
-    def _last_block(self, x: Float[Tensor, "rows width"], block: Block, plan: ChunkPlan) -> Float[Tensor, "ends width"]:
+    def _last_block(
+        self, x: Float[Tensor, "rows width"], block: OpenBlock, plan: ChunkPlan
+    ) -> Float[Tensor, "ends width"]:
         """The end tokens' rows (G * C, W): the only ones anybody reads."""
         width = x.shape[1]
         normed, ends = block.ln_1(x), plan.end_rows

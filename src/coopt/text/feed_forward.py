@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coopt.backbones.text_tower import Block
+from coopt.backbones.text_tower import OpenBlock
 
 QUICK_GELU = 1.702
 
@@ -34,7 +34,7 @@ class Kernel(NamedTuple):
         return F.silu(x) if self.scale != 1 else F.gelu(x, approximate=self.approximate)
 
 
-def kernel_of(block: Block) -> Kernel | None:
+def kernel_of(block: OpenBlock) -> Kernel | None:
     """The kernel for a block's activation; None for one that only the module itself knows, or behind a LayerScale."""
     plain = block.fc.bias is not None and block.proj.bias is not None and isinstance(block.scale_2, nn.Identity)
     if not plain:
@@ -47,7 +47,7 @@ def kernel_of(block: Block) -> Kernel | None:
 
 
 def feed_forward(
-    residual: Float[Tensor, "rows width"], normed: Float[Tensor, "rows width"], block: Block, kernel: Kernel | None
+    residual: Float[Tensor, "rows width"], normed: Float[Tensor, "rows width"], block: OpenBlock, kernel: Kernel | None
 ) -> Float[Tensor, "rows width"]:
     """The residual stream (float32) with the block's second half added; `normed` is in the working precision."""
     if kernel is None:

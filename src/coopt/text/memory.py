@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from coopt.backbones.text_tower import Block, TextTower
+from coopt.backbones.text_tower import OpenBlock, TextTower
 from coopt.errors import ParameterError
 from coopt.text.feed_forward import kernel_of
 from coopt.text.pattern import Bins
@@ -157,7 +157,7 @@ class ChunkSize(NamedTuple):
     indices: int
 
 
-class Stage(NamedTuple):
+class BlockRange(NamedTuple):
     """Blocks between which rows are grouped alike.
 
     Attributes:
@@ -245,7 +245,7 @@ class Costs:
         """
         return FILLED if cut and self.size < self.attention_size else 1
 
-    def chunk(self, stages: Sequence[Stage], groups: int, cut: bool) -> ChunkSize:
+    def chunk(self, stages: Sequence[BlockRange], groups: int, cut: bool) -> ChunkSize:
         """Bytes of one chunk of classes.
 
         Args:
@@ -268,7 +268,7 @@ class Costs:
             return ChunkSize(0, max(block + working, last + last_block), indices)
         return ChunkSize(blocks + last, blocks + max(last + last_block, working), indices)
 
-    def _stage(self, stage: Stage, groups: int, cut: bool) -> _StageSize:
+    def _stage(self, stage: BlockRange, groups: int, cut: bool) -> _StageSize:
         prefix, tails = stage.prefix, stage.tails
         w, s, a = self.width, self.size, self.attention_size
         multiple = self.multiple(cut)
@@ -326,7 +326,7 @@ class Costs:
         copies = self.layers * (4 * self.width**2 + 2 * self.width * self.hidden) * self.size
         return copies + copies // 2 if self.size < self.attention_size else copies
 
-    def plans(self, chunks: int, stages: Sequence[Stage], groups: int) -> int:
+    def plans(self, chunks: int, stages: Sequence[BlockRange], groups: int) -> int:
         """Bytes of what stays from step to step: which token each tail row holds, and the constants of a single chunk.
 
         Args:
@@ -342,5 +342,5 @@ class Costs:
         return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in stages) + constant + continued
 
 
-def _is_one_operation(block: Block, fast: bool) -> bool:
+def _is_one_operation(block: OpenBlock, fast: bool) -> bool:
     return isinstance(block.activation, nn.GELU) or (fast and kernel_of(block) is not None)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coopt.backbones.protocol import Backbone
-from coopt.backbones.text_tower import Block
+from coopt.backbones.text_tower import OpenBlock
 from coopt.errors import UnsupportedBackboneError
 from coopt.text.layout import Prompts
 
@@ -72,7 +72,7 @@ class PlainText(nn.Module):
         return features if context.ndim == 3 else features[0]
 
     def _block(
-        self, block: Block, prefix: Float[Tensor, "G P W"], tails: Float[Tensor, "G C T W"]
+        self, block: OpenBlock, prefix: Float[Tensor, "G P W"], tails: Float[Tensor, "G C T W"]
     ) -> tuple[Float[Tensor, "G P W"], Float[Tensor, "G C T W"]]:
         query, key, value = self._project(block, prefix)  # each (G, H, P, W / H)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True) if self.shared else query
@@ -82,13 +82,13 @@ class PlainText(nn.Module):
         tail_attended = F.scaled_dot_product_attention(tail_query, keys, values, attn_mask=self.get_buffer("seen"))
         return _rest(block, prefix, attended), _rest(block, tails, tail_attended)
 
-    def _project(self, block: Block, x: Float[Tensor, "*rows W"]) -> tuple[Tensor, ...]:
+    def _project(self, block: OpenBlock, x: Float[Tensor, "*rows W"]) -> tuple[Tensor, ...]:
         """Queries, keys and values, head by head."""
         rows = F.linear(block.ln_1(x), block.qkv_weight, block.qkv_bias)
         return tuple(part.unflatten(-1, (self.heads, -1)).transpose(-2, -3) for part in rows.chunk(3, dim=-1))
 
 
-def _rest(block: Block, x: Float[Tensor, "*rows W"], attended: Tensor) -> Float[Tensor, "*rows W"]:
+def _rest(block: OpenBlock, x: Float[Tensor, "*rows W"], attended: Tensor) -> Float[Tensor, "*rows W"]:
     """What follows attention in a block."""
     x = x + block.scale_1(block.out_proj(attended.transpose(-2, -3).flatten(-2)))
     return x + block.scale_2(block.proj(block.activation(block.fc(block.ln_2(x)))))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from coopt.text.memory import Costs, Stage, StepMemory
+from coopt.text.memory import BlockRange, Costs, StepMemory
 
 FINER = 1.15
 """By how much the number of chunks grows until they fit."""
@@ -31,7 +31,7 @@ class ChunkSizes:
     def __init__(
         self,
         costs: Costs,
-        stages: Sequence[Stage],
+        stages: Sequence[BlockRange],
         learned: int,
         batch: int,
         memory: int | None,
@@ -96,7 +96,7 @@ class ChunkSizes:
             allocator=self.costs.allocator,
         )
 
-    def _with_tails(self, tails: Sequence[tuple[int, ...]]) -> list[Stage]:
+    def _with_tails(self, tails: Sequence[tuple[int, ...]]) -> list[BlockRange]:
         """The stages of some of the classes."""
         return [stage._replace(tails=torch.tensor(lengths)) for stage, lengths in zip(self.stages, tails, strict=True)]
 

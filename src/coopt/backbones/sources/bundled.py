@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coopt.backbones.protocol import Backbone
 
 
-class Bundled(Source):
+class BundledSource(Source):
     """Serves the one name "bundled", through the same code as any other model folder."""
 
     scheme = "bundled"

@@ -26,7 +26,7 @@ CALTECH_NAMES = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard"
 CALTECH_LEFT_OUT = ("BACKGROUND_Google", "Faces_easy")
 
 
-def entries_of(folder: Path, folders: bool) -> list[str]:
+def visible_names(folder: Path, folders: bool) -> list[str]:
     """The names of a folder's sub-folders, or of its images, sorted; hidden ones are left out.
 
     Raises:
@@ -60,14 +60,14 @@ def folder_items(images: Path, names: Mapping[str, str] | None = None, left_out:
     Raises:
         DataError: there is no class folder, or one may not be read.
     """
-    classes = [name for name in entries_of(images, folders=True) if name not in left_out]
+    classes = [name for name in visible_names(images, folders=True) if name not in left_out]
     if not classes:
         raise DataError(f"'{display_name(images)}' has no class folders. Expected one folder of images per class.")
     names = names or {}
     return [
         Item(f"{folder}/{image}", label, names.get(folder, folder))
         for label, folder in enumerate(classes)
-        for image in entries_of(images / folder, folders=False)
+        for image in visible_names(images / folder, folders=False)
     ]
 
 

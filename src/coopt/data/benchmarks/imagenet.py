@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from coopt.data.benchmarks.class_folders import entries_of
+from coopt.data.benchmarks.class_folders import visible_names
 from coopt.data.benchmarks.split_file import Item, Parts
 from coopt.data.file_names import display_name
 from coopt.data.text_files import decode_text
@@ -40,7 +40,7 @@ def imagenet_v2(folder: Path, images: Path) -> Parts:
     test = [
         Item(f"{name}/{image}", int(name), names[int(name)])
         for name in folders
-        for image in entries_of(images / name, folders=False)
+        for image in visible_names(images / name, folders=False)
     ]
     return {"train": [], "val": [], "test": test}
 
@@ -93,16 +93,16 @@ def _items(images: Path, names: dict[str, str], prefix: str = "") -> list[Item]:
     return [
         Item(f"{prefix}{folder}/{image}", label, names[folder])
         for label, folder in enumerate(folders)
-        for image in entries_of(images / folder, folders=False)
+        for image in visible_names(images / folder, folders=False)
     ]
 
 
 def _class_folders(images: Path) -> list[str]:
     if not images.is_dir():
         raise DataError(f"There is no folder '{display_name(images)}'. Expected one folder of images per class in it.")
-    folders = entries_of(images, folders=True)
+    folders = visible_names(images, folders=True)
     if not folders:
-        flat = len(entries_of(images, folders=False))
+        flat = len(visible_names(images, folders=False))
         raise DataError(
             f"'{display_name(images)}' has no class folders ({flat} images lie in it directly). Expected one folder "
             "per class, such as n01440764/; sort the images into them."
