@@ -256,7 +256,7 @@ class Listed(Source):
     ],
 )
 def test_faults_of_a_list(rows: list[BackboneInfo], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coopt.testing._check_names_without_torch", lambda *_: None)
+    monkeypatch.setattr("coopt.testing.sources._check_names_without_torch", lambda *_: None)
     with pytest.raises(AssertionError, match=said.replace("'", ".")):
         check_source(Listed(*rows), "one")
 
