@@ -13,11 +13,12 @@ from coopt import events
 from coopt.app.demo_time import least_seconds, span
 from coopt.app.requests import Request
 from coopt.app.run_folder import refuse_foreign
+from coopt.app.run_suite import interrupted
 from coopt.app.system import machine, peak_memory, versions
 from coopt.backbones import Backbone, load_backbone
 from coopt.data import display_name
 from coopt.data.bundled import BundledDataset, bundled_datasets, find_bundled
-from coopt.errors import CooptError, Interrupted, SavedFileError
+from coopt.errors import CooptError, SavedFileError
 from coopt.evaluation.execution import Resources, execute
 from coopt.evaluation.executors import SerialExecutor
 from coopt.evaluation.job import Job
@@ -228,11 +229,7 @@ class _Demonstration:
         try:
             SerialExecutor(self.resources, made).run(self.jobs, self.store, outcome, self._hear)
         except KeyboardInterrupt:
-            kept = len(outcome.done) + len(outcome.complete)
-            raise Interrupted(
-                f"Interrupted. {kept} of {counted(len(self.jobs), 'result')} kept in "
-                f"'{display_name(self.store.folder)}'. Run the same command to go on:\n  {self.command}"
-            ) from None
+            raise interrupted(outcome, counted(len(self.jobs), "result"), self.store, self.command) from None
         _refuse_incomplete(outcome, self.store)
 
     def _is_shown(self, job: Job) -> bool:

@@ -166,13 +166,18 @@ def _run(request: SuiteRequest, command: str) -> SuiteResult:
     try:
         _executor(request, command).run(jobs, store, outcome)
     except KeyboardInterrupt:
-        kept = len(outcome.done) + len(outcome.complete)
-        raise Interrupted(
-            f"Interrupted. {kept} of {counted(len(jobs), 'run')} kept in '{display_name(store.folder)}'. "
-            f"Run the same command to go on:\n  {command}"
-        ) from None
+        raise interrupted(outcome, counted(len(jobs), "run"), store, command) from None
     _warn_of(outcome)
     return SuiteResult(grid.suite.name, store.folder, outcome, time.monotonic() - began)
+
+
+def interrupted(outcome: Outcome, all_jobs: str, store: Store, command: str) -> Interrupted:
+    """What is said after Ctrl-C: how many of all jobs (counted, in words) are kept, and how to go on."""
+    done = len(outcome.done) + len(outcome.complete)
+    return Interrupted(
+        f"Interrupted. {done} of {all_jobs} kept in '{display_name(store.folder)}'. "
+        f"Run the same command to go on:\n  {command}"
+    )
 
 
 def suite_status(suite: SuiteRequest | str | Path, **options: Any) -> SuiteStatus:
