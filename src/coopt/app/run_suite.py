@@ -27,8 +27,9 @@ from coopt.evaluation.processes import ProcessExecutor, WorkerSettings
 from coopt.evaluation.store import Store
 from coopt.suites.checks import check_grid
 from coopt.suites.datasets import datasets_of
+from coopt.suites.from_file import is_suite_file
 from coopt.suites.grid import Grid, estimated_time, grid_of
-from coopt.suites.known import find_suite
+from coopt.suites.known import SUITES, find_suite
 from coopt.suites.suite import Suite
 from coopt.wording import called, counted
 
@@ -266,7 +267,8 @@ def _executor(request: SuiteRequest, command: str) -> Executor:
     }
     if request.jobs == 1:
         return SerialExecutor(_resources(request), made)
-    prepare = partial(find_suite, request.name)  # its file or package may make methods known
+    others = is_suite_file(request.name) or SUITES.origin(request.name) is not None
+    prepare = partial(find_suite, request.name) if others else None  # its file or package may make methods known
     settings = WorkerSettings(request.device, request.download, request.cache, made, prepare=prepare)
     return ProcessExecutor(request.jobs, settings)
 
