@@ -18,8 +18,9 @@ lint: $(INSTALLED)
 
 install: $(INSTALLED)
 
-schema: $(INSTALLED)  # src/coopt/methods/schema.json from the classes of the methods
+schema: $(INSTALLED)  # src/coopt/methods/schema.json from the classes of the methods, and the tables in docs/methods.md
 	$(BIN)/python -m coopt.methods.schema
+	$(BIN)/python tools/methods_page.py
 
 results: $(INSTALLED)  # docs/results.md from the runs in results/
 	$(BIN)/coopt suite show --all --markdown > docs/results.md

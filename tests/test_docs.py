@@ -45,6 +45,8 @@ NOT_RUN = {
     "coopt eval coopt-imagenet": "needs a prompt learned on ImageNet",
     "coopt suite show --all": "tests/suites/test_tables.py shows all",
     "coopt fit photos --backbone mine:tiny": "tests/backbones/test_source.py runs it, with the package",
+    "coopt compare photos --method deep_words": "tests/methods/test_own_method.py runs it, with the package",
+    "coopt suite run ./deep.py": "likewise",
     "coopt fit photos --backbone openai:/path/to/ViT-B-16.pt": "needs weights of 600 MB",
 }
 """Beginnings of command lines that are parsed and not run, and why."""
@@ -97,7 +99,8 @@ def test_every_command_line_is_understood(page: str, monkeypatch: pytest.MonkeyP
         assert program in {"coopt", "make", "pip", "python", "source"}, line
         if program == "coopt":
             before = len(understood)
-            result = CliRunner().invoke(main, words_of(line))
+            # The method of docs/methods.md is in a package that is not there; tests/methods/test_own_method.py runs it.
+            result = CliRunner().invoke(main, words_of(line.replace("deep_words", "coop")))
             assert result.exit_code == 0, f"{line}\n{result.output}"
             assert len(understood) > before or "--help" in line, line
         if program == "python":

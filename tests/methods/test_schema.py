@@ -11,12 +11,19 @@ import pytest
 from coopt.methods import schema
 from coopt.methods.registry import METHODS
 from coopt.methods.schema import MethodSchema, builtin_methods, made, schema_of, schema_text
+from tools.methods_page import PAGE, with_tables
 
 
 def test_it_is_current() -> None:
     written = schema.FILE.read_text(encoding="utf-8")
     known = json.loads(written)["$defs"]["methods"]
     assert written == schema_text(made(known)), "run `make schema`"
+
+
+def test_the_tables_of_the_page_are_current() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page), "run `make schema`"
+    assert all(f"| `{name}` | `{one.title}` |" in page for name, one in builtin_methods().items())
 
 
 def test_a_method_that_is_not_listed_yet_comes_last() -> None:
