@@ -182,7 +182,7 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ParameterError: an option or a parameter that the method does not have, or two that contradict each other.
     """
-    from coopt.app.estimators import no_such_option, parameters_of
+    from coopt.app.estimators import method_class, no_such_option, parameters_of
 
     known = parameters_of(method)
     has_recipe = RECIPE in known
@@ -198,7 +198,14 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     for name, value in more.items():
         if name not in free and not (name.startswith(f"{RECIPE}.") and has_recipe):
             raise _no_such_parameter(method, name, value, free, has_recipe)
-    parameters = {name: value for name, value in given.items() if name in known}
+    # None: not given. A method of another package may have a default of its own there; with coopt's methods it is None.
+    optional = {name for name, one in METHOD_OPTIONS.items() if one.default is None}
+    usual_of = method_class(method)().get_params(deep=False)
+    parameters = {
+        name: usual_of[name] if value is None and name in optional else value
+        for name, value in given.items()
+        if name in known
+    }
     if has_recipe:
         parameters[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, epochs, lr))
     return parameters | {name: value for name, value in more.items() if name in free}
