@@ -19,6 +19,9 @@ from coopt.backbones.protocol import ScoreHead
 ROWS_TOGETHER = 1024
 """Images whose affinities to all keys of a cache exist at once."""
 
+META_NET = ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias")
+"""The tensors of CoCoOp's meta-net: Linear - ReLU - Linear."""
+
 
 class CosineHead(nn.Module):
     """Each class has one feature, and images are compared with it as the backbone was trained to.
@@ -93,11 +96,21 @@ class CacheHead(nn.Module):
 
     def _scores(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         cosines = images @ self.get_buffer("keys").T
-        return self.score_head(images, self.get_buffer("text_features")) + self.alpha * self.votes(cosines, self.beta)
+        votes = key_votes(cosines, self.beta, self.get_buffer("votes_of"))
+        return self.score_head(images, self.get_buffer("text_features")) + self.alpha * votes
 
-    def votes(self, cosines: Float[Tensor, "n keys"], beta: float) -> Float[Tensor, "n classes"]:
-        """What the keys say, given how near the images are to them."""
-        return torch.exp(-beta * (1 - cosines)) @ self.get_buffer("votes_of")
+
+def key_votes(
+    cosines: Float[Tensor, "n keys"], beta: float, votes_of: Float[Tensor, "keys classes"]
+) -> Float[Tensor, "n classes"]:
+    """What the keys of a cache say of images, given how near they are: exp(-beta (1 - cosine)) for the class of each.
+
+    Args:
+        cosines: of images with keys.
+        beta: how fast a vote falls with distance.
+        votes_of: the class of each key, one-hot.
+    """
+    return torch.exp(-beta * (1 - cosines)) @ votes_of
 
 
 class ConditionalHead(nn.Module):
@@ -106,8 +119,8 @@ class ConditionalHead(nn.Module):
 
     Args:
         context: the shared vectors.
-        meta_net: "linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias", of the network from a normalised
-            image feature to what is added to every context vector.
+        meta_net: the tensors of `META_NET`, of the network from a normalised image feature to what is added to every
+            context vector.
         text: the text pass, contexts (n, M, W) to class features (n, C, D): a `PlainText`, or a `TextEncoder`, which is
             faster and cannot be exported.
         score_head: the backbone's.
@@ -122,7 +135,7 @@ class ConditionalHead(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("context", context.detach())
-        for name in ("linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias"):
+        for name in META_NET:
             self.register_buffer(name.replace(".", "_"), meta_net[name].detach())
         self.text = text
         self.score_head = score_head
@@ -140,6 +153,23 @@ class ConditionalHead(nn.Module):
 
     def contexts(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n n_ctx width"]:
         """The context of every image, given its normalised feature."""
-        hidden = relu(linear(images, self.get_buffer("linear1_weight"), self.get_buffer("linear1_bias")))
-        shift = linear(hidden, self.get_buffer("linear2_weight"), self.get_buffer("linear2_bias"))
-        return self.get_buffer("context") + shift[:, None]
+        meta_net = {name: self.get_buffer(name.replace(".", "_")) for name in META_NET}
+        return shifted_contexts(self.get_buffer("context"), meta_net, images)
+
+
+def shifted_contexts(
+    context: Float[Tensor, "n_ctx width"], meta_net: Mapping[str, Tensor], images: Float[Tensor, "n dim"]
+) -> Float[Tensor, "n n_ctx width"]:
+    """The context of every image: the shared vectors plus what the meta-net makes of its normalised feature.
+
+    Args:
+        context: the shared vectors.
+        meta_net: the tensors of `META_NET`.
+        images: normalised image features.
+    """
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        return linear(x, meta_net[f"{name}.weight"], meta_net[f"{name}.bias"])
+
+    shift = layer("linear2", relu(layer("linear1", images)))
+    return context + shift[:, None]

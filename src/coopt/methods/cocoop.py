@@ -15,10 +15,10 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, relu
+from torch.nn.functional import cross_entropy
 
 from coopt.backbones import Backbone
-from coopt.inference.heads import ConditionalHead
+from coopt.inference.heads import META_NET, ConditionalHead, shifted_contexts
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.shared_parameters import INIT, N_CTX
@@ -123,9 +123,5 @@ def image_contexts(learned: Mapping[str, Tensor], images: Float[Tensor, "n dim"]
         learned: "context" and the tensors of `initial_meta_net`.
         images: normalised image features.
     """
-
-    def layer(name: str, x: Tensor) -> Tensor:
-        return linear(x, learned[f"meta_net.{name}.weight"], learned[f"meta_net.{name}.bias"])
-
-    shift = layer("linear2", relu(layer("linear1", images)))
-    return learned["context"] + shift[:, None]
+    meta_net = {name: learned[f"meta_net.{name}"] for name in META_NET}
+    return shifted_contexts(learned["context"], meta_net, images)

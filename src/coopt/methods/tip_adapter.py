@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from coopt.data import encode_labels
 from coopt.errors import SavedFileError
-from coopt.inference.heads import CacheHead
+from coopt.inference.heads import CacheHead, key_votes
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.inputs import as_images
@@ -115,7 +115,7 @@ class TipAdapter(TemplatedMethod):
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`."""
-        votes = self._votes(forward.images() @ forward.parameters["keys"].T, self.beta_)
+        votes = key_votes(forward.images() @ forward.parameters["keys"].T, self.beta_, self._one_hot)
         return cross_entropy(forward.logits() + self.alpha_ * votes, batch.targets)
 
     def operations(self, learned: Mapping[str, Tensor], encode: TextEncoder | None) -> int:
@@ -128,9 +128,6 @@ class TipAdapter(TemplatedMethod):
         score_head = self.backbone_.score_head
         return CacheHead(self.template_features_, self.keys_, self.labels_, self.alpha_, self.beta_, score_head)
 
-    def _votes(self, cosines: Float[Tensor, "n keys"], beta: float) -> Float[Tensor, "n classes"]:
-        return torch.exp(-beta * (1 - cosines)) @ self._one_hot
-
     def _searched(self, images: Any, labels: Any) -> tuple[float, float]:
         """The alpha and beta with the highest accuracy on these images; of equals the first, which is what was given."""
         extracted = self._features(images, ("test",))
@@ -141,7 +138,7 @@ class TipAdapter(TemplatedMethod):
         cosines = features @ self.keys_.T
         best, chosen = -1, (self.alpha_, self.beta_)
         for beta in (self.beta_, *BETAS):
-            votes = self._votes(cosines, beta)
+            votes = key_votes(cosines, beta, self._one_hot)
             for alpha in (self.alpha_, *ALPHAS):
                 hits = int(((zero_shot + alpha * votes).argmax(dim=1) == targets).sum())
                 if hits > best:
