@@ -101,6 +101,10 @@ class Warned(Event):
     def __str__(self) -> str:
         return f"Warning: {self.message}"
 
+    def to_record(self) -> dict[str, str]:
+        """As the results of commands list it."""
+        return {"type": self.kind, "message": self.message}
+
 
 PAUSE = 0.1
 """Seconds between two events of one work that say nothing but a number."""

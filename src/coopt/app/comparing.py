@@ -111,7 +111,7 @@ class CompareResult:
             **{name: getattr(self, name) for name in names},
             "seeds": list(self.seeds),
             "methods": [one.to_dict() for one in self.methods],
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 

@@ -73,7 +73,7 @@ class EvaluationResult:
             **self.evaluation.to_dict(),
             "skipped": [list(one) for one in self.skipped],
             **({} if self.out is None else {"out": display_name(self.out)}),
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 
@@ -189,7 +189,7 @@ class ZeroShotResult:
             **self.together.to_dict(),
             "out": None if self.out is None else display_name(self.out),
             "skipped": [list(one) for one in self.skipped],
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 

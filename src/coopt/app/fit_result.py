@@ -141,7 +141,7 @@ class FitResult:
             "leaks": self.leaks,
             "skipped": [list(one) for one in self.skipped],
             "seconds": dict(self.seconds),
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 

@@ -76,7 +76,7 @@ class PredictionResult:
             **({} if self.rows is None else {"predictions": [as_dict(row) for row in self.rows]}),
             **{name: display_name(file) for name, file in files.items() if file is not None},
             **{name: value for name in numbers if (value := getattr(self, name)) is not None},
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 

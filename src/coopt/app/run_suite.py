@@ -95,7 +95,7 @@ class SuiteResult:
             "elsewhere": self.outcome.elsewhere,
             "failed": self.outcome.failed,
             "seconds": round(self.seconds, 1),
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 
@@ -135,7 +135,7 @@ class SuiteStatus:
             "blocked": self.blocked,
             "seconds": round(self.seconds, 1),
             "of_unknown_time": self.unknown,
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 

@@ -52,7 +52,7 @@ class ShownSuites:
         return {
             "suites": [one.to_dict() for one in self.suites],
             "figures": [display_name(file) for file in self.figures],
-            "warnings": [{"type": one.kind, "message": one.message} for one in self.warnings],
+            "warnings": [one.to_record() for one in self.warnings],
         }
 
 

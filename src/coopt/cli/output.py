@@ -40,7 +40,7 @@ class Output:
     @property
     def warnings(self) -> list[dict[str, str]]:
         """What was warned of so far."""
-        return [{"type": one.kind, "message": one.message} for one in self._warned]
+        return [one.to_record() for one in self._warned]
 
     @contextmanager
     def hearing(self, debug: bool = False) -> Iterator[None]:
