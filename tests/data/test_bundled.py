@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from io import BytesIO
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image
 
 from coopt.data import bundled
-from coopt.data.bundled import bundled_datasets, find_bundled, load_bundled
+from coopt.data.archives import open_archive
+from coopt.data.bundled import bundled_datasets, find_bundled, hard_datasets, load_bundled
 from coopt.errors import DataError
 from tools.bundled.archive import write_archive
 
@@ -90,7 +92,7 @@ def test_unknown_name_names_its_neighbours() -> None:
         find_bundled("bundled:zzz")
 
 
-@pytest.mark.parametrize("described", bundled_datasets(), ids=lambda one: one.name)
+@pytest.mark.parametrize("described", [*bundled_datasets(), find_bundled("mixed")], ids=lambda one: one.name)
 def test_every_bundled_data_set_is_whole(described: bundled.BundledDataset) -> None:
     assert described.template.count("{}") == 1
     assert len(set(described.class_names)) == len(described.class_names) >= 2
@@ -108,3 +110,44 @@ def test_name_with_prefix_is_the_same_data_set() -> None:
     name = bundled_datasets()[0].name
     assert find_bundled(f"bundled:{name}") is find_bundled(name)
     assert load_bundled(name).hash == load_bundled(f"bundled:{name}").hash
+
+
+def test_hard_problems_are_known_by_name_and_not_among_the_others() -> None:
+    assert [one.name for one in hard_datasets()] == ["mixed", "fleet"]
+    assert all(one.hard for one in hard_datasets())
+    assert not {"mixed", "fleet"} & {one.name for one in bundled_datasets()}
+    assert not any(one.hard for one in bundled_datasets()) and len(bundled_datasets()) == 19
+    assert find_bundled("bundled:mixed") is hard_datasets()[0]
+    with pytest.raises(DataError, match="Did you mean 'mixed'"):
+        find_bundled("mixe")
+
+
+def test_mixed_merges_the_images_of_all_others_by_the_names_of_their_classes() -> None:
+    mixed, others = load_bundled("mixed"), [one.load() for one in bundled_datasets()]
+    assert mixed.class_names == tuple(dict.fromkeys(name for one in others for name in one.class_names))
+    for part in ("train", "val", "test"):
+        pairs = [
+            pair for one in others for pair in zip(getattr(one, part).paths, getattr(one, part).labels, strict=True)
+        ]
+        found = getattr(mixed, part)
+        assert sorted(zip(found.paths, found.labels, strict=True)) == sorted(pairs)
+        assert list(found.labels) == sorted(found.labels, key=mixed.class_names.index)
+    assert mixed.train.counts["red"] == 48  # of backgrounds, frames and paint
+
+
+def test_shifted_styles_of_mixed_are_those_of_the_others() -> None:
+    described = find_bundled("mixed")
+    for style in described.shifted:
+        test = described.load(style).test
+        assert test is not None and len(test) == sum(len(one.load(style).test or ()) for one in bundled_datasets())
+
+
+def test_no_picture_of_the_bundled_data_is_there_twice() -> None:
+    """So merged labels never contradict each other on one picture, and no test picture is learned from."""
+    hashes = [
+        hashlib.sha256(archive.read(name)).digest()
+        for one in (*bundled_datasets(), find_bundled("fleet"))
+        for archive in [open_archive(one.archive)]
+        for name in archive.files
+    ]
+    assert len(set(hashes)) == len(hashes)

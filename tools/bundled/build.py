@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tools.bundled import artwork, datasets, evaluate, model, training
+from tools.bundled import artwork, datasets, evaluate, hard, model, training
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".work" / "bundled"
@@ -58,11 +58,11 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    sizes = datasets.build(artwork.load(WORK), options.into / "data")
-    print(
-        f"{sum(sizes.values()) / 1e6:.1f} MB, hash {datasets.freeze(options.into / 'data', options.results / 'frozen.json')}",
-        flush=True,
-    )
+    folder, record, drawings = options.into / "data", options.results / "frozen.json", artwork.load(WORK)
+    sizes = datasets.build(drawings, folder)
+    print(f"{sum(sizes.values()) / 1e6:.1f} MB, hash {datasets.freeze(folder, record)}", flush=True)
+    size = hard.build(drawings, folder)
+    print(f"{size / 1e6:.1f} MB of hard problems, hash of the list {hard.freeze(folder, record)}", flush=True)
 
 
 def _run(options: argparse.Namespace) -> training.Run:

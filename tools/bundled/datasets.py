@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -48,7 +49,7 @@ def build(artwork: Artwork, folder: Path) -> dict[str, int]:
             files |= _part(task, part, per_class, artwork.of_styles((style,)))
         write_archive(folder / f"{task.name}.zip", files)
         sizes[task.name] = sum(map(len, files.values()))
-        described.append(_describe(task))
+        described.append(describe(task))
     (folder / "datasets.json").write_text(json.dumps(described, indent=1) + "\n")
     return sizes
 
@@ -64,11 +65,16 @@ def _part(task: Task, part: str, per_class: int, artwork: Artwork) -> dict[str, 
     pictures = composer(scenes, generator).permute(0, 2, 3, 1).numpy()
     files: dict[str, bytes] = {}
     for k, picture in enumerate(pictures):
-        small = Image.fromarray(picture).quantize(COLOURS_IN_FILE, dither=Image.Dither.NONE)
-        data = BytesIO()
-        small.save(data, "PNG", optimize=True)
-        files[f"{part}/{task.classes[k // per_class]}/{k % per_class:02d}.png"] = data.getvalue()
+        files[f"{part}/{task.classes[k // per_class]}/{k % per_class:02d}.png"] = png(picture)
     return files
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture, (height, width, 3) uint8, as a small PNG file."""
+    data = BytesIO()
+    small = Image.fromarray(picture).quantize(COLOURS_IN_FILE, dither=Image.Dither.NONE)
+    small.save(data, "PNG", optimize=True)
+    return data.getvalue()
 
 
 def _given(task: Task, label: Tensor, half: int, generator: torch.Generator) -> dict[str, Tensor | int]:
@@ -113,7 +119,8 @@ def _any_of(things: tuple[str, ...], n: int, generator: torch.Generator) -> Tens
     return torch.tensor([INDEX[thing] for thing in things])[torch.randint(len(things), (n,), generator=generator)]
 
 
-def _describe(task: Task) -> dict[str, object]:
+def describe(task: Task) -> dict[str, object]:
+    """What the package is told of a data set."""
     licences = {s.style: {"licence": s.licence, "source": s.home} for s in SOURCES if s.held_out}
     return {
         "name": task.name,
@@ -128,21 +135,22 @@ def _describe(task: Task) -> dict[str, object]:
 
 def freeze(folder: Path, record: Path) -> str:
     """Hash every data set, and all of them together, into `record`."""
-    hashes = {task.name: _hash(_pictures(folder / f"{task.name}.zip")) for task in TASKS}
-    hashes["datasets.json"] = _hash({"datasets.json": (folder / "datasets.json").read_bytes()})
+    hashes = {task.name: hash_of(pictures_of(folder / f"{task.name}.zip")) for task in TASKS}
+    hashes["datasets.json"] = hash_of({"datasets.json": (folder / "datasets.json").read_bytes()})
     whole = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps({"all": whole} | hashes, indent=1) + "\n")
     return whole
 
 
-def _pictures(file: Path) -> dict[str, bytes]:
+def pictures_of(file: Path) -> dict[str, bytes]:
     """The files of an archive by their paths from the folder of the archives, in the order that they have in it."""
     with zipfile.ZipFile(file) as archive:
         return {f"{file.stem}/{name}": archive.read(name) for name in archive.namelist()}
 
 
-def _hash(files: Mapping[str, bytes]) -> str:
+def hash_of(files: Mapping[str, bytes]) -> str:
+    """Of files by their paths, in their order."""
     digest = hashlib.sha256()
     for name, data in files.items():
         digest.update(name.encode() + b"\0" + data)

@@ -196,3 +196,16 @@ TASKS: tuple[Task, ...] = (
     _choices("art-styles", "how the picture is made", ARTS, "a {} artwork.", "art"),
     _choices("quality", "what is wrong with the picture", QUALITIES, "a {} photo of an object.", "quality"),
 )
+
+FLEET_COLOURS, FLEET_VEHICLES = _TINTS, _VEHICLES
+FLEET = Task(
+    "fleet",
+    "colour and kind of the left vehicle; many, uneven, some labels wrong",
+    tuple(f"{colour} {vehicle}" for colour in FLEET_COLOURS for vehicle in FLEET_VEHICLES),
+    "a photo of a painted {} on the left.",
+    "main",
+    tuple((INDEX[vehicle],) for _ in FLEET_COLOURS for vehicle in FLEET_VEHICLES),
+    given=_PLAIN | {"layout": PAIR, "background_pattern": 0, "badge": -1},
+    others=_FOOD + _ANIMALS,
+)
+"""One of the two hard problems; `hard` makes it. Not among TASKS: means over the data sets are without it."""

@@ -156,7 +156,7 @@ def _document(one: Benchmark, status: BenchmarkStatus | None) -> dict[str, Any]:
 
 
 def _bundled() -> list[dict[str, Any]]:
-    from coopt.data.bundled import PREFIX, bundled_datasets
+    from coopt.data.bundled import PREFIX, bundled_datasets, hard_datasets
     from coopt.data.finding import find_images
 
     return [
@@ -164,10 +164,10 @@ def _bundled() -> list[dict[str, Any]]:
             "name": f"{PREFIX}{one.name}",
             "kind": "bundled",
             "classes": len(one.class_names),
-            "images": len(find_images(one.archive)),
+            "images": sum(len(find_images(archive)) for archive in one.archives),
             "template": one.template,
         }
-        for one in bundled_datasets()
+        for one in (*bundled_datasets(), *hard_datasets())
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from coopt.data.archives import ENDING
 from coopt.data.benchmarks.registry import known_names, load_named
-from coopt.data.bundled import PREFIX, bundled_datasets, load_bundled
+from coopt.data.bundled import PREFIX, bundled_datasets, hard_datasets, load_bundled
 from coopt.data.class_names import ClassNames, renamed
 from coopt.data.csv_columns import Columns
 from coopt.data.file_kinds import no_data_set
@@ -117,7 +117,7 @@ def _meant(path: Path) -> str:
     """What may have been meant by a path that does not exist, as a question; empty when nothing is near."""
     if path.exists():
         return ""
-    names = {one.name.lower(): f"{PREFIX}{one.name}" for one in bundled_datasets()}
+    names = {one.name.lower(): f"{PREFIX}{one.name}" for one in (*bundled_datasets(), *hard_datasets())}
     names |= {name.lower(): name for name in known_names()}
     near = {}
     if path.parent.is_dir():

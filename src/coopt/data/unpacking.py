@@ -21,7 +21,7 @@ def archive_named(name: str) -> Path:
     """The archive that a name stands for: of a bundled data set, or a ZIP archive's path.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or the data set has no archive of its own.
     """
     path = Path(name)
     if is_archive(path):
@@ -30,7 +30,13 @@ def archive_named(name: str) -> Path:
         raise DataError(
             f"'{display_name(path)}' does not exist. Expected a ZIP archive, or the name of a bundled data set."
         )
-    return find_bundled(name).archive
+    dataset = find_bundled(name)
+    if dataset.members:
+        raise DataError(
+            f"The bundled data set {dataset.name!r} has no images of its own, it merges those of others. Extract these: "
+            f"{', '.join(one.name for one in dataset.members)}."
+        )
+    return dataset.archive
 
 
 def unpack_archive(path: Path, folder: Path) -> int:
