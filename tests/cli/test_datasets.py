@@ -48,6 +48,9 @@ class TestList:
         assert "state" not in pets and document["root"] is None
         animals = found["bundled:animals"]
         assert animals["kind"] == "bundled" and animals["classes"] == 14 and animals["images"] > 100
+        assert (found["bundled:mixed"]["classes"], found["bundled:fleet"]["classes"]) == (121, 96)
+        bundled = [one["images"] for name, one in found.items() if name.startswith("bundled:")]
+        assert found["bundled:mixed"]["images"] == sum(bundled[:-2])
         text = run("datasets").stdout
         for name in found:
             assert name in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import coopt
 from coopt.cli import main
 from coopt.cli.demo import IntList
 from coopt.data import few_shot
-from coopt.data.bundled import bundled_datasets, find_bundled
+from coopt.data.bundled import bundled_datasets, find_bundled, hard_datasets
+from coopt.suites import demo as suites_demo
 from coopt.training.recipe import RECIPES, Recipe
 
 NAME = "wallpaper"
@@ -174,9 +176,39 @@ def test_bad_options(tmp_path: Path, arguments: list[str], code: int, message: s
 def test_list(tmp_path: Path) -> None:
     result = demo(tmp_path / "new", "--list")
     assert result.exit_code == 0 and not (tmp_path / "new").exists()
-    assert all(f"\n{one.name} " in result.stdout and one.template in result.stdout for one in bundled_datasets())
+    known = (*bundled_datasets(), *hard_datasets())
+    assert all(f"\n{one.name} " in result.stdout and one.template in result.stdout for one in known)
     listed = json.loads(demo(tmp_path / "new", "--list", "--json").stdout)["datasets"]
-    assert [tuple(one["class_names"]) for one in listed] == [one.class_names for one in bundled_datasets()]
+    assert [tuple(one["class_names"]) for one in listed] == [one.class_names for one in known]
+
+
+def test_hard_one_is_a_line_beside_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no data sets are named; here smaller ones, in the place of those that the demonstration takes."""
+    app_demo = import_module("coopt.app.run_demo")
+    monkeypatch.setattr(app_demo, "DATASETS", (NAME,))
+    for module in (app_demo, suites_demo):
+        monkeypatch.setattr(module, "HARD", "sizes")
+    result = demo(tmp_path, "--shots", "1", "--seeds", "1")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "results.json").read_text())
+    hard, found = document["hard"], [r for r in document["results"] if r["dataset"] == "sizes"]
+    assert [(r["method"], r["shots"], r["seed"]) for r in found] == [("naive prompt", 0, None), ("CoOp", 4, 1)]
+    assert [hard["naive"], hard["learned"]] == [r["accuracy"] for r in found]
+    assert {point["dataset"] for point in document["summary"]} == {NAME}
+    assert document["setup"]["hard"]["hash"] == find_bundled("sizes").load().hash
+    assert "Beside them a hard one, once, from 4 images per class: sizes" in result.stdout
+    assert (
+        f"Not in the mean: sizes, the hard one of 3 classes: naive {hard['naive']:.1f}, learned from 4 images per "
+        f"class {hard['learned']:.1f}."
+    ) in " ".join(result.stdout.split())
+
+
+def test_demonstration_shows_the_hard_problem() -> None:
+    from coopt.app.run_demo import DemoRequest
+
+    grid = DemoRequest().hard_grid()
+    assert grid is not None and [one.name for one in grid.datasets] == ["mixed"] and len(grid.jobs()) == 2
+    assert DemoRequest(data=(NAME,)).hard_grid() is None
 
 
 def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:

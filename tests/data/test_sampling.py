@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from coopt.data import (
     Split,
     base_and_new,
     base_to_new,
+    encode_labels,
     few_shot,
     few_shot_indices,
     linear_probe_indices,
 )
+from coopt.data.bundled import load_bundled
 from coopt.errors import DataError, FewShotsWarning, ParameterError
 
 from .conftest import GOLDEN
@@ -113,6 +116,22 @@ def test_few_shots_name_the_classes() -> None:
     dataset = _dataset([["a", 0], ["b", 0], ["c", 1]], [])
     with pytest.warns(FewShotsWarning, match=r"Fewer than 2 training images in class 01 \(1\): all"):
         assert len(few_shot(dataset, 2, 1).train) == 3
+
+
+@pytest.mark.parametrize("shots", [1, 4, 16, 60])
+def test_uneven_counts_give_as_many_as_there_are(shots: int) -> None:
+    """From 1 to 60 images per class: both draws take all of a class that has fewer than asked for."""
+    dataset = load_bundled("fleet")
+    counts = dataset.train.counts
+    with pytest.warns(FewShotsWarning) if shots > 1 else nullcontext():
+        sample = few_shot(dataset, shots, seed=2)
+    expected = {name: min(shots, count) for name, count in counts.items()}
+    assert sample.train.counts == expected
+    assert len(set(sample.train.paths)) == len(sample.train) and set(sample.train.paths) <= set(dataset.train.paths)
+    probe, _ = linear_probe_indices(*(encode_labels(part.labels)[0] for part in (dataset.train, dataset.val)), shots, 2)  # type: ignore[union-attr]
+    assert dataset.train.take(probe).counts == expected
+    if shots == 60:
+        assert sorted(probe) == list(range(len(dataset.train))) and len(sample.train) == len(dataset.train)
 
 
 @pytest.mark.parametrize("shots", [0, -1, True])

@@ -118,3 +118,9 @@ def test_names(archive: Path, tmp_path: Path) -> None:
         archive_named(str(tmp_path / "none.zip"))
     with pytest.raises(DataError, match="There is no bundled data set"):
         archive_named("photos")
+
+
+def test_merged_data_set_has_nothing_to_write() -> None:
+    with pytest.raises(DataError, match=r"'mixed' has no images of its own.* Extract these: objects, animals, "):
+        archive_named("bundled:mixed")
+    assert archive_named("fleet").name == "fleet.zip"

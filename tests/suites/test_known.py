@@ -73,6 +73,25 @@ def test_prompts_of_a_data_set_are_put_in() -> None:
     assert len(imagenet.ensemble) == 7  # ImageNet's own prompt is no eighth
 
 
+def test_hard_problems_have_a_suite_of_their_own_and_are_in_no_mean_over_the_others() -> None:
+    names = [dataset.name for dataset in datasets_of(find_suite("mini-hard"))]
+    assert names == ["mixed", "fleet"]
+    assert {dataset.targets(find_suite("mini-hard")) for dataset in datasets_of(find_suite("mini-hard"))} == {
+        ("twemoji", "emojione", "emojione-mono")
+    }
+    few_shot = datasets_of(find_suite("mini-few-shot"))
+    assert len(few_shot) == 19 and not set(names) & {dataset.name for dataset in few_shot}
+    transfer = datasets_of(find_suite("mini-transfer"))
+    assert not set(names) & {other.name for dataset in transfer for other in dataset.others}
+
+
+def test_most_shots_of_the_hard_suite_are_all_images() -> None:
+    suite = find_suite("mini-hard")
+    for dataset in datasets_of(suite):
+        counts = dataset.reference.load().train.counts
+        assert max(counts.values()) <= max(suite.shots)
+
+
 def test_imagenet_has_its_own_number_of_epochs() -> None:
     suite = find_suite("cocoop-base-to-new")
     datasets = {dataset.name: dataset for dataset in datasets_of(suite)}

@@ -12,8 +12,10 @@ Where things are:
 - `model` (open_clip's CLIP by configuration, and the export), `training` (the contrastive run).
 - `tasks` (the few-shot data sets: classes, hand-made prompts), `datasets` (their pictures, one `archive` for each, and the
   hash that freezes them before training), `evaluate` (zero-shot, linear probe and a plain CoOp, independent of the package).
-- `results/`: `frozen.json` (hashes of tasks, prompts and pictures, written before training; a test holds the shipped data to
-  it), `training.jsonl` (the log of the shipped model) and `trials.jsonl` (short trials on
+- `hard` (the two hard problems beside them, in the step `data` too: a list of all other pictures as one data set, and one of
+  many similar classes, uneven counts and wrong labels).
+- `results/`: `frozen.json` (hashes of tasks, prompts and pictures, written before training, and of the hard problems, written
+  before a recipe was chosen on them; a test holds the shipped data to it), `training.jsonl` (the log of the shipped model) and `trials.jsonl` (short trials on
   the way there). What the package reaches with them is in `results/` and docs/results.md at the root of the repository.
 - `.work/bundled` (not in git): the downloaded packages, the rasterised artwork, the checkpoints.
 

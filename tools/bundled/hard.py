@@ -2,7 +2,7 @@
 
 `mixed` is all data sets as one problem: their classes, images merged by the name of the class. It stores nothing, it is a
 list of images in the other archives. `fleet` has many similar classes, labels of which some are wrong, and from one to 60
-training images per class. All that was looked at to design `fleet` is the zero-shot accuracy on its val part.
+training images per class. All that was looked at to design `fleet` is zero-shot accuracy (docs/miniature.md).
 """
 
 from __future__ import annotations

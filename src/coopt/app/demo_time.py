@@ -28,6 +28,7 @@ def least_seconds(
     n_ctx: Sequence[int],
     backbone: Backbone,
     cache: bool | FeatureCache,
+    hard: Grid | None = None,
 ) -> float:
     """How long it takes on this machine at least: some images are encoded, a probe is fitted, a few steps learned.
 
@@ -38,6 +39,7 @@ def least_seconds(
         n_ctx: lengths of contexts, a curve each; none: one curve.
         backbone: the frozen model.
         cache: of image features.
+        hard: what is run beside it on a hard problem.
     """
     data = datasets[0].load()
     one_each = few_shot(data, 1, grid.seeds[0]).train
@@ -64,6 +66,8 @@ def least_seconds(
     fits = [recipe.epochs_for(k) * epoch * (1 if recipe.views else k) for k in grid.shots]
     curves = max(1, len(n_ctx)) * sum(fits) + len(grid.shots) * probe
     images_of_all = sum(_images_used(grid, described.load()) for described in datasets)
+    if hard is not None:  # encoding its images takes most of its time
+        images_of_all += sum(_images_used(hard, one.reference.load()) for one in hard.datasets)
     return len(datasets) * len(grid.seeds) * curves + images_of_all * image + FIGURES * (1 + len(datasets) / 5)
 
 

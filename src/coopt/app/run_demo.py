@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from coopt import events
+from coopt.app.demo_hard import HardResult, hard_result
 from coopt.app.demo_time import least_seconds, span
 from coopt.app.requests import Request
 from coopt.app.run_folder import refuse_foreign
@@ -33,7 +34,7 @@ from coopt.methods.saving import save
 from coopt.prompts.words import NearestWord, distance_scale, nearest_words
 from coopt.report.demo_figures import figure_note, write_figures
 from coopt.suites.datasets import datasets_of
-from coopt.suites.demo import DATASETS, demo_suite
+from coopt.suites.demo import DATASETS, HARD, HARD_SHOTS, demo_suite, hard_suite
 from coopt.suites.grid import Grid, grid_of
 from coopt.suites.papers import HAND_MADE, NAIVE
 from coopt.suites.scores import Scores
@@ -50,7 +51,7 @@ class DemoRequest(Request):
 
     Attributes:
         out: where results, figures and the prompt go.
-        data: names of bundled data sets, or "all"; none: five of different kinds.
+        data: names of bundled data sets, or "all"; none: five of different kinds, and a hard one beside them.
         shots: labelled images per class.
         seeds: of samples and learning.
         recipe: how CoOp is trained.
@@ -82,6 +83,13 @@ class DemoRequest(Request):
         suite = demo_suite(names, self.shots, self.seeds, Recipe.of(self.recipe).to_dict(), self.n_ctx)
         return grid_of(suite, datasets_of(suite))
 
+    def hard_grid(self) -> Grid | None:
+        """What is run on the hard problem beside them; None where data sets were named."""
+        if self.data:
+            return None
+        suite = hard_suite(self.seeds[0], Recipe.of(self.recipe).to_dict(), next(iter(self.n_ctx), None))
+        return grid_of(suite, datasets_of(suite))
+
 
 @dataclass(frozen=True)
 class DatasetDone(events.Event):
@@ -109,7 +117,8 @@ class DemoResult:
         setup: everything needed to do it again.
         datasets: what was learned from.
         records: all runs.
-        table: their table.
+        table: their table, without the hard problem.
+        hard: what came of the hard problem beside them; None where data sets were named.
         shown: the run whose prompt was saved, of the first data set.
         words: the words nearest to each vector of that prompt.
         scale: what their distances mean.
@@ -130,6 +139,7 @@ class DemoResult:
     figures: tuple[Path, ...]
     seconds: float
     memory: int | None
+    hard: HardResult | None = None
     warnings: tuple[events.Warned, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,6 +151,7 @@ class DemoResult:
             "setup": self.setup,
             "results": [record.result.to_dict() for record in self.records],
             "summary": [one.to_dict() for one in curve_points(self.table)],
+            "hard": None if self.hard is None else asdict(self.hard),
             "prompt": {"dataset": shown.dataset, "shots": shown.shots, "seed": shown.seed, "accuracy": shown.accuracy},
             "nearest_words": [[word._asdict() for word in near] for near in self.words],
             "distance_scale": self.scale,
@@ -200,7 +211,13 @@ def _say_plan(request: DemoRequest, grid: Grid) -> None:
         f"{', '.join(map(str, request.shots))} image{'s' * (request.shots != (1,))} per class, "
         f"{counted(len(request.seeds), 'seed')} each, and comparing with prompts made by hand and with a linear probe."
     )
-    n_jobs = counted(len(grid.jobs()), "result")
+    hard = request.hard_grid()
+    if hard is not None:
+        events.say(
+            f"Beside them a hard one, once, from {counted(HARD_SHOTS, 'image')} per class: {HARD}, all bundled data sets "
+            "at once."
+        )
+    n_jobs = counted(len(grid.jobs()) + (0 if hard is None else len(hard.jobs())), "result")
     events.say(f"The {n_jobs} go to '{display_name(request.out)}' as they come: Ctrl-C loses nothing.")
 
 
@@ -210,26 +227,31 @@ class _Demonstration:
     def __init__(self, request: DemoRequest, grid: Grid, command: str) -> None:
         self.request, self.grid, self.command = request, grid, command
         self.jobs, self.datasets = grid.jobs(), request.datasets()
+        self.hard = request.hard_grid()
+        self.hard_jobs = [] if self.hard is None else self.hard.jobs()
         self.store = Store(request.out / grid.suite.name, grid.suite.name)
         self.resources = Resources(cache=request.cache)
         self.backbone = load_backbone("bundled")
         self.method = next(entry.name for entry in grid.entries if entry.method == CoOp.method)
         self.shown = {job.dataset.name: job for job in self.jobs if self._is_shown(job)}
         self.learned: dict[str, CoOp] = {}
-        self._left = [job.dataset.name for job in self.jobs]
+        self._left = [job.dataset.name for job in (*self.jobs, *self.hard_jobs)]
         self._accuracies: dict[str, list[float]] = {}
 
     def run(self) -> None:
         """All runs that are not there yet."""
         recipe = Recipe.of(self.request.recipe)
-        least = least_seconds(self.grid, self.datasets, recipe, self.request.n_ctx, self.backbone, self.resources.cache)
+        least = least_seconds(
+            self.grid, self.datasets, recipe, self.request.n_ctx, self.backbone, self.resources.cache, self.hard
+        )
         events.say(f"On this machine it takes {span(least)}, less where results are there already.")
         made = {"versions": versions(), "machine": machine(self.backbone.device), "command": self.command}
         outcome = Outcome()
         try:
-            SerialExecutor(self.resources, made).run(self.jobs, self.store, outcome, self._hear)
+            SerialExecutor(self.resources, made).run([*self.jobs, *self.hard_jobs], self.store, outcome, self._hear)
         except KeyboardInterrupt:
-            raise interrupted(outcome, counted(len(self.jobs), "result"), self.store, self.command) from None
+            count = len(self.jobs) + len(self.hard_jobs)
+            raise interrupted(outcome, counted(count, "result"), self.store, self.command) from None
         _refuse_incomplete(outcome, self.store)
 
     def _is_shown(self, job: Job) -> bool:
@@ -266,7 +288,7 @@ class _Demonstration:
     def result(self) -> DemoResult:
         """Saves the prompt and draws the figures."""
         out, first = self.request.out, self.datasets[0]
-        records = tuple(self.store.read(job.name) for job in self.jobs)
+        records = tuple(self.store.read(job.name) for job in (*self.jobs, *self.hard_jobs))
         shown = next(one.result for one in records if one.name == self.shown[first.name].name)
         prompt = self.coop(first)
         extra = {
@@ -289,6 +311,7 @@ class _Demonstration:
             figures=tuple(figures),
             seconds=0.0,
             memory=peak_memory(),
+            hard=None if self.hard is None else hard_result(self.hard_jobs, self.store),
         )
 
 
@@ -320,6 +343,7 @@ def _setup(
         "shots": list(request.shots),
         "seeds": list(request.seeds),
         "datasets": [_described(one) for one in datasets],
+        "hard": None if request.data else _described(find_bundled(HARD)),
     }
 
 

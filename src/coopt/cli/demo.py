@@ -67,7 +67,7 @@ class IntList(click.ParamType):
     "--data",
     multiple=True,
     metavar="NAME",
-    help="A bundled data set, or all; may be given several times.  [default: five of different kinds]",
+    help="A bundled data set, or all of them but the hard ones; may be given several times.  [default: five of different kinds, and a hard one]",
 )
 @click.option("--list", "listed", is_flag=True, help="List the bundled data sets, and do nothing else.")
 @click.option("--shots", type=IntList(1), default="1,2,4,8,16", show_default=True, help="Labelled images per class.")
@@ -128,9 +128,9 @@ def demo(
 
 
 def _list(output: Output) -> None:
-    from coopt.data.bundled import bundled_datasets
+    from coopt.data.bundled import bundled_datasets, hard_datasets
 
-    datasets = bundled_datasets()
+    datasets = (*bundled_datasets(), *hard_datasets())
     rows = [[one.name, one.description, str(len(one.class_names)), one.template] for one in datasets]
     output.table(["data set", "what its classes are", "classes", "hand-made prompt"], rows, right=(2,))
     keys = ("name", "description", "class_names", "template")
@@ -154,6 +154,9 @@ def _say_table(result: DemoResult, output: Output) -> None:
     width = len(headers)
     output.say()
     output.table(headers, [row + [""] * (width - len(row)) for row in rows], right=range(1, width))
+    if result.hard is not None:
+        output.say()
+        output.say(f"Not in the mean: {result.hard}.")
 
 
 def _cell(ours: Summary) -> str:

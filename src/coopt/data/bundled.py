@@ -33,7 +33,7 @@ class BundledDataset:
         name: as `load_bundled` takes it.
         description: what its classes are, in a few words.
         class_names: in the order of the class indices.
-        template: its hand-made prompt, written before any result was seen.
+        template: its hand-made prompt, written before any result was seen (that of fleet: before any of learning).
         style: the art style of its train, val and test parts.
         shifted: art styles that it has another test part in.
         archive: the ZIP archive of its images, PART/CLASS/NUMBER.png; the folder of the archives where it has members.

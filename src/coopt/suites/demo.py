@@ -6,6 +6,7 @@ coopt demo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from coopt.data.bundled import PREFIX
@@ -15,6 +16,9 @@ from coopt.suites.suite import Entry, Suite
 DATASETS = ("backgrounds", "left-food", "objects", "animals", "paint")
 """Of different kinds: the colours of backgrounds and of objects have the same names, and only one of them needs a context;
 there much is to gain, some with the left one of two things, little or nothing here; with animals something is lost."""
+
+HARD, HARD_SHOTS = "mixed", 4
+"""A hard problem beside them, and the labelled images per class that it is shown with: encoding its pictures takes seconds."""
 
 
 def demo_suite(
@@ -51,6 +55,18 @@ def demo_suite(
         seeds=seeds,
         cost="about a minute",
     )
+
+
+def hard_suite(seed: int = 1, recipe: str | dict[str, Any] = "fast", n_ctx: int | None = None) -> Suite:
+    """The naive and the learned prompt on the hard problem, once: a line beside the demonstration's tables.
+
+    Args:
+        seed: of the sample and of learning.
+        recipe: how CoOp is trained.
+        n_ctx: length of a context that begins at random; None: that of "a photo of a".
+    """
+    suite = demo_suite((HARD,), (HARD_SHOTS,), (seed,), recipe, () if n_ctx is None else (n_ctx,))
+    return replace(suite, entries=(NAIVE, suite.entries[-1]))
 
 
 SUITE = demo_suite()

@@ -30,6 +30,7 @@ MINIATURES = (
     "mini-recipes",
     "mini-context",
     "mini-words",
+    "mini-hard",
 )
 PAPERS = (
     "coop-few-shot",
