@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from pathlib import Path
 
 import torch
 
-from tools.bundled import artwork, datasets, evaluate, hard, model, training
+from tools.bundled import artwork, datasets, evaluate, hard, text_towers, training
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".work" / "bundled"
 PACKAGE = ROOT / "src" / "coopt" / "bundled"
 RESULTS = Path(__file__).resolve().parent / "results"
 STEPS = ("fetch", "data", "train", "export", "evaluate")
+EXTRA = ("towers",)  # for checks, not part of what is shipped
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,13 +25,15 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     for step in STEPS if options.step == "all" else (options.step,):
         began = time.time()
-        {"fetch": _fetch, "data": _data, "train": _train, "export": _export, "evaluate": _evaluate}[step](options)
+        {"fetch": _fetch, "data": _data, "train": _train, "export": _export, "evaluate": _evaluate, "towers": _towers}[
+            step
+        ](options)
         print(f"{step}: {(time.time() - began) / 60:.1f} minutes", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.bundled", description=__doc__)
-    parser.add_argument("step", choices=(*STEPS, "all"), help="one step, or all of them in this order")
+    parser.add_argument("step", choices=(*STEPS, *EXTRA, "all"), help="one step, or all up to evaluate")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--into", type=Path, default=PACKAGE, help="folder for model/ and data/ (default: the package)")
     parser.add_argument("--run", type=Path, default=WORK / "run", help="folder for the checkpoints")
@@ -41,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
     train.add_argument("--seed", type=int, default=defaults.seed)
     train.add_argument("--fresh", action="store_true", help="forget the checkpoint of an earlier run")
+    towers = parser.add_argument_group("towers")
+    towers.add_argument("--width", type=int, choices=tuple(text_towers.TOWERS), default=256, help="of the text tower")
+    towers.add_argument("--tower-steps", type=int, help="length of the run (default: the width's)")
+    towers.add_argument("--scenes", type=int, default=text_towers.SCENES, help="image features that are kept")
+    towers.add_argument("--towers", type=Path, default=WORK / "towers", help="folder for these models")
     check = parser.add_argument_group("evaluate")
     check.add_argument("--shots", type=int, nargs="+", default=[1, 4, 16])
     check.add_argument("--contexts", type=int, nargs="+", default=[4, 16], help="context lengths M")
@@ -87,8 +96,7 @@ def _train(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     run = _run(options)
     run.resume()
-    size = model.export(run.net.whole_state(), options.into / "model")
-    print(f"{size / 1e6:.1f} MB in {options.into / 'model'}", flush=True)
+    print(f"{run.export() / 1e6:.1f} MB in {options.into / 'model'}", flush=True)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -100,3 +108,18 @@ def _evaluate(options: argparse.Namespace) -> None:
     shifted = [f"test-{style}" for style in datasets.SHIFTED_STYLES] if options.on == "test" else []
     for part in (options.on, *shifted):
         print(f"\n{part}\n{evaluate.table(out, part)}", flush=True)
+
+
+def _towers(options: argparse.Namespace) -> None:
+    settings = dataclasses.replace(text_towers.TOWERS[options.width], seed=options.seed)
+    if options.tower_steps:
+        settings = dataclasses.replace(settings, steps=options.tower_steps)
+    folder = options.towers / f"w{options.width}"
+    if options.fresh:
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    bundled = text_towers.Bundled(PACKAGE / "model", PACKAGE / "data")
+    pool = text_towers.image_features(
+        lambda: artwork.load(WORK), bundled, options.scenes, options.seed, options.towers / "features"
+    )
+    if not text_towers.TextRun(bundled, pool, settings, folder).train():
+        raise SystemExit("stopped; the same command goes on from here")

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tools.bundled.world import FAMILIES, N_FACTS, OFFSET, Scenes
+from tools.bundled.world import FAMILIES, N_FACTS, OFFSET
 
 SOT, EOT = 49406, 49407
 PER_SCENE = 2  # captions
@@ -198,13 +198,14 @@ class Writer:
         self.longest = longest
         self.encode = lru_cache(maxsize=None)(SimpleTokenizer().encode)
 
-    def __call__(self, scenes: Scenes, facts: Tensor, seed: int) -> Captions:
+    def __call__(self, facts: Tensor, seed: int) -> Captions:
+        """facts: (scenes, facts) bool."""
         rng = random.Random(seed)
         # The text tower costs little beside the image tower: a second caption teaches more from the same picture.
-        stated = torch.zeros(PER_SCENE * len(scenes), N_FACTS, dtype=torch.bool)
+        stated = torch.zeros(PER_SCENE * len(facts), N_FACTS, dtype=torch.bool)
         sequences = []
         for row in range(len(stated)):
-            columns = torch.nonzero(facts[row % len(scenes)])[:, 0].tolist()
+            columns = torch.nonzero(facts[row % len(facts)])[:, 0].tolist()
             phrases, used = self._state(columns, rng)
             stated[row, used] = True
             sequences.append(self._dress(phrases, rng))

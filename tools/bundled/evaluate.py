@@ -52,11 +52,13 @@ class Recipe:
     momentum: float = 0.9
 
 
-def read_parts(model: CLIP, preprocess: Any, folder: Path, described: dict[str, Any]) -> dict[str, Part]:
-    """Features of every part of one data set."""
+def read_parts(
+    model: CLIP, preprocess: Any, folder: Path, described: dict[str, Any], only: tuple[str, ...] = ()
+) -> dict[str, Part]:
+    """Features of every part of one data set, or `only` of these."""
     parts = {}
     archive = zipfile.ZipFile(folder / f"{described['name']}.zip")
-    for name in ("train", "val", "test", *described["shifted"]):
+    for name in only or ("train", "val", "test", *described["shifted"]):
         images, labels = [], []
         for label, title in enumerate(described["classes"]):
             for file in sorted(one for one in archive.namelist() if one.startswith(f"{name}/{title}/")):

@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -67,19 +68,24 @@ class Settings:
         return self.first_scale * rise * (self.last_scale / self.middle_scale) ** self.fallen(step)
 
 
-class Run:
-    """One training run in a work folder: its state, its log, and how to stop it."""
+class Loop(ABC):
+    """Steps with a checkpoint and a log in a work folder; how to stop and how to go on."""
 
-    def __init__(self, artwork: Artwork, settings: Settings, work: Path, log: Path, model_folder: Path) -> None:
-        self.settings, self.log, self.model_folder = settings, log, model_folder
+    def __init__(
+        self, settings: Settings, net: clip.TrainableText, optimiser: torch.optim.Optimizer, work: Path, log: Path
+    ) -> None:
+        self.settings, self.net, self.optimiser, self.log = settings, net, optimiser, log
         self.checkpoint = work / "checkpoint.pt"
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        seen = artwork.of_styles(SEEN)  # the held-out styles never reach training
-        self.world, self.composer, self.writer = World(seen), Composer(seen, self.device, vary=True), Writer()
-        self.net = clip.Trainable(clip.create(settings.seed), vocabulary(self.writer), N_FACTS).to(self.device)
-        self.net.model.visual.to(memory_format=torch.channels_last)
-        self.optimiser = _optimiser(self.net, settings)
+        self.device = next(net.parameters()).device
         self.step, self.elapsed, self.stopped = 0, 0.0, False
+
+    @abstractmethod
+    def one_step(self) -> dict[str, float]:
+        """Take one step; what the log is to say of it."""
+
+    @abstractmethod
+    def export(self) -> int:
+        """Write the model as it is; returns the bytes."""
 
     def train(self, log_every: int = 50, save_every: int = 250) -> bool:
         """Train to the end or until Ctrl-C; True when the run is complete."""
@@ -93,7 +99,7 @@ class Run:
         while self.step < self.settings.steps and not self.stopped:
             if self.step == self.settings.fall_begins():
                 self._save(self.checkpoint.with_name("constant.pt"))  # from here on, other lengths are possible
-            for name, value in self._one_step().items():
+            for name, value in self.one_step().items():
                 sums.setdefault(name, []).append(value)
             self.step += 1
             self.elapsed = resumed_at + time.time() - began
@@ -108,57 +114,30 @@ class Run:
         print(f"{'done' if done else 'stopped'} at step {self.step} after {self.elapsed / 60:.1f} minutes", flush=True)
         return done
 
-    def _one_step(self) -> dict[str, float]:
-        settings = self.settings
-        fallen = settings.fallen(self.step)
+    def set_rates(self) -> float:
+        """Give each group its learning rate of this step; how far the fall has come."""
+        fallen = self.settings.fallen(self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = group["times"] * settings.learning_rate * min(1.0, (self.step + 1) / settings.warmup)
+            group["lr"] = (
+                group["times"] * self.settings.learning_rate * min(1.0, (self.step + 1) / self.settings.warmup)
+            )
             group["lr"] *= 1 - fallen
-        pixels, true, captions = self._batch()
-        with self._precision():
-            images = self.net.encode_image(pixels)
-            read = self.net.reader(images)
-        loss, seen = _reading_loss(read.float(), true)
-        if captions is not None:
-            contrast, told = self._contrast(images, captions, true)
-            loss = contrast + settings.reader_weight * (1 - 0.8 * fallen) * loss  # in the end, captions matter
-            seen |= told
+        return fallen
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of the optimiser; the logit scale stays within its bounds."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimiser.step()
         with torch.no_grad():
-            self.net.model.logit_scale.clamp_(math.log(settings.scale_floor(self.step)), math.log(100))
-        return seen
-
-    def _contrast(self, images: Tensor, captions: Captions, true: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The contrastive loss of scenes and captions, and what the log says of it."""
-        with self._precision():
-            texts = self.net.encode_text(captions.tokens.to(self.device))
-        scale = self.net.model.logit_scale.exp()
-        logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
-        matches = captions.truth(true)
-        contrast = (_soft_loss(logits, matches) + _soft_loss(logits.T, matches.T)) / 2
-        matched = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
-        return contrast, {"loss": contrast.item(), "text_to_image": matched.item(), "scale": scale.item()}
+            self.net.model.logit_scale.clamp_(math.log(self.settings.scale_floor(self.step)), math.log(100))
 
     @contextmanager
-    def _precision(self) -> Iterator[None]:
+    def precision(self) -> Iterator[None]:
         # Plain matrix products: at these sizes the CPU's fused attention is more than twice as slow.
         with torch.autocast(self.device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             yield
-
-    def _batch(self) -> tuple[Tensor, Tensor, Captions | None]:
-        """Scenes of this step: a function of the seed and the step alone, so that a resumed run sees the same ones."""
-        settings = self.settings
-        seed = settings.seed * 1_000_003 + self.step
-        generator = torch.Generator().manual_seed(seed)
-        early = max(0.0, 1 - self.step / settings.simple_until)
-        simple = settings.simple_last + (settings.simple_first - settings.simple_last) * early
-        scenes = self.world.draw(settings.batch, generator, simple=simple)
-        true = facts(scenes)
-        captions = self.writer(scenes, true, seed) if self.step >= settings.captions_from else None
-        return self.composer(scenes, generator), true.to(self.device), captions
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.stopped = True
@@ -183,7 +162,7 @@ class Run:
         part = to.with_suffix(".part")
         torch.save(state, part)
         part.replace(to)
-        clip.export(self.net.whole_state(), self.model_folder)
+        self.export()
 
     def resume(self) -> None:
         """Take up the checkpoint, if there is one."""
@@ -195,11 +174,71 @@ class Run:
             print(f"going on from step {self.step}", flush=True)
 
 
-def _optimiser(net: clip.Trainable, settings: Settings) -> torch.optim.Optimizer:
-    scale = net.model.logit_scale
-    matrices = [p for p in net.parameters() if p.ndim >= 2]
-    vectors = [p for p in net.parameters() if p.ndim < 2 and p is not scale]
+class Run(Loop):
+    """One training run of both towers."""
+
+    net: clip.Trainable
+
+    def __init__(self, artwork: Artwork, settings: Settings, work: Path, log: Path, model_folder: Path) -> None:
+        self.model_folder = model_folder
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        seen = artwork.of_styles(SEEN)  # the held-out styles never reach training
+        self.world, self.composer, self.writer = World(seen), Composer(seen, device, vary=True), Writer()
+        net = clip.Trainable(clip.create(settings.seed), vocabulary(self.writer), N_FACTS).to(device)
+        net.model.visual.to(memory_format=torch.channels_last)
+        super().__init__(settings, net, optimiser(net, settings), work, log)
+
+    def export(self) -> int:
+        return clip.export(self.net.whole_state(), self.model_folder)
+
+    def one_step(self) -> dict[str, float]:
+        settings = self.settings
+        fallen = self.set_rates()
+        pixels, true, captions = self._batch()
+        with self.precision():
+            images = self.net.encode_image(pixels)
+            read = self.net.reader(images)
+        loss, seen = _reading_loss(read.float(), true)
+        if captions is not None:
+            contrast, told = self._contrast(images, captions, true)
+            loss = contrast + settings.reader_weight * (1 - 0.8 * fallen) * loss  # in the end, captions matter
+            seen |= told
+        self.descend(loss)
+        return seen
+
+    def _contrast(self, images: Tensor, captions: Captions, true: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The contrastive loss of scenes and captions, and what the log says of it."""
+        with self.precision():
+            texts = self.net.encode_text(captions.tokens.to(self.device))
+        scale = self.net.model.logit_scale.exp()
+        logits = scale * F.normalize(images.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
+        matches = captions.truth(true)
+        contrast = (soft_loss(logits, matches) + soft_loss(logits.T, matches.T)) / 2
+        matched = matches.gather(0, logits.argmax(0, keepdim=True)).float().mean()
+        return contrast, {"loss": contrast.item(), "text_to_image": matched.item(), "scale": scale.item()}
+
+    def _batch(self) -> tuple[Tensor, Tensor, Captions | None]:
+        """Scenes of this step: a function of the seed and the step alone, so that a resumed run sees the same ones."""
+        settings = self.settings
+        seed = settings.seed * 1_000_003 + self.step
+        generator = torch.Generator().manual_seed(seed)
+        early = max(0.0, 1 - self.step / settings.simple_until)
+        simple = settings.simple_last + (settings.simple_first - settings.simple_last) * early
+        scenes = self.world.draw(settings.batch, generator, simple=simple)
+        true = facts(scenes)
+        captions = self.writer(true, seed) if self.step >= settings.captions_from else None
+        return self.composer(scenes, generator), true.to(self.device), captions
+
+
+def optimiser(net: clip.TrainableText, settings: Settings, table_times: float = 1.0) -> torch.optim.Optimizer:
+    """AdamW for all that is not frozen; `table_times` is of the embeddings' learning rate."""
+    scale, embeddings = net.model.logit_scale, [net.model.token_embedding.weight, net.model.positional_embedding]
+    apart = {id(p) for p in (scale, *embeddings)}
+    others = [p for p in net.parameters() if p.requires_grad and id(p) not in apart]
+    matrices = [p for p in others if p.ndim >= 2]
+    vectors = [p for p in others if p.ndim < 2]
     groups = [
+        {"params": embeddings, "weight_decay": settings.weight_decay, "times": table_times},
         {"params": matrices, "weight_decay": settings.weight_decay, "times": 1.0},
         {"params": vectors, "weight_decay": 0.0, "times": 1.0},
         # CoOp's small learning rates need a large logit scale; left alone it grows too slowly in a short run.
@@ -208,7 +247,7 @@ def _optimiser(net: clip.Trainable, settings: Settings) -> torch.optim.Optimizer
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _soft_loss(logits: Tensor, matches: Tensor) -> Tensor:
+def soft_loss(logits: Tensor, matches: Tensor) -> Tensor:
     """Cross-entropy of each row against all its matches in equal parts."""
     target = matches / matches.sum(1, keepdim=True)
     return -(target * logits.log_softmax(1)).sum(1).mean()
@@ -225,7 +264,7 @@ def _reading_loss(read: Tensor, true: Tensor) -> tuple[Tensor, dict[str, float]]
         told = true[:, columns].any(1)
         if told.any():
             weight = (2.0 if family.endswith("thing") else 1.0) * told.float().mean()
-            total = total + weight * _soft_loss(read[told, columns], true[told, columns])
+            total = total + weight * soft_loss(read[told, columns], true[told, columns])
     things = slice(OFFSET["any_thing"], OFFSET["any_thing"] + len(FAMILIES["any_thing"]))
     right = true[:, things].gather(1, read[:, things].argmax(1, keepdim=True)).float().mean()
     return total, {"reading": total.item(), "things": right.item()}
