@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import measuring, memory, page, report, scale, sections, speed
+from benchmarks import measuring, memory, page, passes, report, scale, sections, speed
 from benchmarks.recipe import Row, rows_of_runs, summary
 from benchmarks.report import aligned, command
+from coopt.text.encode import TextEncoder
+from coopt.text.layout import context_prompts
 from tests.models import small_open_clip
 
 ROOT = Path(__file__).parents[1]
@@ -175,3 +178,22 @@ def test_end_to_end_is_the_product_of_steps_and_seconds() -> None:
     about, table, conclusion = sections.end_to_end(speed, recipes)
     assert "some model" in about and "| 4,000.0 |" in table and "| 4.0 |" in table
     assert "costs 1,000 times as much: 40.0 times for the step and 25.0 times" in conclusion
+
+
+def test_classes_that_go_backwards() -> None:
+    norms = torch.tensor([4.0, 1.0, 3.0, 0.0])
+    assert passes.largest(norms, 1 / 26).tolist() == [0, 2]
+    assert passes.largest(norms, 0.01).tolist() == [0, 2, 1]
+    assert torch.allclose(passes.probabilities(norms, 2.0), torch.tensor([1.0, 0.25, 0.75, 0.0]))
+    assert torch.allclose(passes.probabilities(norms, 1.0), norms / 8)
+
+
+def test_features_of_some_classes_and_their_gradient() -> None:
+    backbone = small_open_clip()
+    encoder = TextEncoder(backbone, context_prompts(backbone, ["cat", "grey heron", "ant", "sea horse"], 2))
+    context = torch.randn(2, backbone.text.width, requires_grad=True)
+    chosen = torch.tensor([3, 0])
+    some, all_classes = passes.some_classes(encoder, chosen, context), encoder(context)[chosen]
+    assert torch.allclose(some, all_classes, atol=1e-5)
+    ours, expected = (torch.autograd.grad(one.square().sum(), context)[0] for one in (some, all_classes))
+    assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5)
