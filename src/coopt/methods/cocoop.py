@@ -15,7 +15,6 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from coopt.backbones import Backbone
 from coopt.inference.heads import META_NET, ConditionalHead, shifted_contexts
@@ -75,16 +74,21 @@ class CoCoOp(LearnedMethod):
         context = initial_context(self.backbone_, self.class_names_, self.n_ctx, False, self.init, self.seed)
         return {"context": context, **initial_meta_net(self.backbone_, self.seed)}
 
+    def units(self) -> dict[str, float]:
+        """See `LearnedMethod.units`: what the meta-net's last layer puts out is added to the context."""
+        unit = self._embedding_unit()
+        return dict.fromkeys(("context", "meta_net.linear2.weight", "meta_net.linear2.bias"), unit)
+
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`: cross-entropy, as many images at a time as fit into the memory."""
         images = forward.images()
 
-        def summed(contexts: Tensor, where: slice) -> Tensor:
+        def part_of_mean(contexts: Tensor, where: slice) -> Tensor:
             scores = forward.scores(forward.text(contexts), images[where])
-            return cross_entropy(scores, batch.targets[where], reduction="sum")
+            return batch.cross_entropy(scores, where)
 
         contexts = image_contexts(forward.parameters, images)
-        return sum_over_groups(summed, contexts, forward.groups_at_once) / len(batch.targets)
+        return sum_over_groups(part_of_mean, contexts, forward.groups_at_once)
 
     def head(self) -> ConditionalHead:
         """See `ClipClassifier.head`."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
 from coopt.methods.sites import ImageBlocks, Site, TextBlocks, text_tokens, weights_in
@@ -26,10 +26,29 @@ Weights = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class Batch(NamedTuple):
-    """The images of a step: features of the frozen tower, or pixels where a site is in the image tower; and their classes."""
+    """The images of a step: features of the frozen tower, or pixels where a site is in the image tower; and their classes.
+
+    Attributes:
+        images, targets: n of them.
+        class_weights: what an image of each class counts; None: all count 1.
+    """
 
     images: Tensor
     targets: Int[Tensor, " n"]
+    class_weights: Float[Tensor, " classes"] | None = None
+
+    def cross_entropy(self, scores: Float[Tensor, "n classes"], where: slice | None = None) -> Float[Tensor, ""]:
+        """The mean over the images of the cross-entropy of their scores, each image weighed as its class is.
+
+        Args:
+            scores: of the images; of those `where` says, then their part of the mean.
+            where: some of the images; None: all.
+        """
+        targets = self.targets if where is None else self.targets[where]
+        if self.class_weights is None and where is None:
+            return cross_entropy(scores, targets)
+        # Not torch's weighted mean, which divides by the weights of the batch: parts would no longer add up.
+        return cross_entropy(scores, targets, self.class_weights, reduction="sum") / len(self.targets)
 
 
 @dataclass(frozen=True)
@@ -56,14 +75,19 @@ class Sites:
 class Forward:
     """One step's way through the model; what is asked for twice is computed once.
 
-    Attributes:
+    Args:
+        shared: with other steps.
         parameters: what is learned, by name.
+        batch: the step's images.
+        text: normalised features of the classes, where they are known.
     """
 
-    def __init__(self, shared: Sites, parameters: Mapping[str, Tensor], batch: Batch) -> None:
+    def __init__(
+        self, shared: Sites, parameters: Mapping[str, Tensor], batch: Batch, text: Tensor | None = None
+    ) -> None:
         self._shared, self.parameters, self._batch = shared, parameters, batch
         self._images: Tensor | None = None
-        self._text: Tensor | None = None
+        self._text = text
 
     def images(self) -> Float[Tensor, "n dim"]:
         """Normalised features of the batch's images: those of the frozen tower, unless a site is in it."""

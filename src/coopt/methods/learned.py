@@ -8,18 +8,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from coopt.backbones import Backbone
 from coopt.backbones.tensors import fault_of
@@ -42,20 +42,26 @@ from coopt.methods.forward import (
 from coopt.methods.inputs import is_features, is_pixels
 from coopt.methods.pixels import TrainingPixels
 from coopt.methods.shared_parameters import RECIPE, SEED
-from coopt.methods.sites import Site, changes_images, changes_text, text_tokens, weights_in
+from coopt.methods.sites import Site, TextBlocks, TextTokens, changes_images, changes_text, text_tokens, weights_in
 from coopt.methods.views import fresh_views
+from coopt.methods.whole import WholeLoss
 from coopt.parameters import fitted
+from coopt.prompts.context import embedding_rms
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
 from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
 from coopt.threads import threads_for
-from coopt.training.batches import Views, batches_of, cached_views
+from coopt.training.batches import Views, batch_order, batches_of, cached_views
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import RECIPES, Recipe
+from coopt.training.refine import LEAST_IMAGES, refine
 from coopt.wording import on_command_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+BF16_SLACK = 2e-3
+"""How far the rounding of bf16 moves a loss, at most."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,37 @@ class Objective:
         loss_of: the loss of a step's (images, targets); see `Batch`.
         operations: floating-point operations of one step, roughly: small work is kept on one thread.
         shrink: makes the steps that follow hold less memory; False where that cannot be.
+        whole: the loss of all of some images; None where every image costs a text pass, or its pixels.
     """
 
     loss_of: Callable[[Tensor, Tensor], Tensor]
     operations: int
     shrink: Callable[[], bool] = lambda: False
+    whole: Callable[[Tensor, Tensor], WholeLoss] | None = None
+
+
+@dataclass(frozen=True)
+class AllImages:
+    """What the steps after the epochs learn from.
+
+    Attributes:
+        features: of all images in all cached views, (N, D).
+        targets: their classes.
+        passes_per_epoch: text passes of an epoch before.
+        enough: whether there are such steps.
+    """
+
+    features: Tensor
+    targets: Int[Tensor, " n"]
+    passes_per_epoch: int
+    enough: bool
+
+
+class _Kept(NamedTuple):
+    """Where the state of a run is kept, and what identifies it."""
+
+    checkpoint: Path | None
+    run: str
 
 
 class LearnedMethod(ClipClassifier):
@@ -78,8 +110,13 @@ class LearnedMethod(ClipClassifier):
     (`sites`), where training starts (`initial`), what it minimises (`loss`) and what predicts (`head`).
 
     Attributes:
-        losses_: mean loss of every epoch.
+        losses_: mean loss of every epoch; a step of L-BFGS is one.
         recipe_: the recipe with nothing left open.
+        text_passes_: how many passes of all classes through the text tower were made, forward and backward; forward alone
+            counts a third. 0 for a method that leaves the text alone.
+        stopped_: why learning ended, in words.
+        agreements_: cosines of the gradients of halves of the images, as L-BFGS compared them; see
+            `coopt.training.refine`.
     """
 
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
@@ -90,6 +127,9 @@ class LearnedMethod(ClipClassifier):
 
     recipe_: Recipe = fitted()
     losses_: list[float] = fitted()
+    text_passes_: float = fitted()
+    stopped_: str = fitted()
+    agreements_: list[float] = fitted()
 
     @classmethod
     def runtime_used(cls) -> tuple[str, ...]:
@@ -98,6 +138,7 @@ class LearnedMethod(ClipClassifier):
 
     learned_: dict[str, Tensor] = fitted()
     text_features_: Tensor = fitted()
+    _class_weights: Float[Tensor, " classes"] | None = None
 
     def sites(self) -> Sequence[Site]:
         """Where in the frozen model what is learned is put; none: beside it."""
@@ -109,7 +150,7 @@ class LearnedMethod(ClipClassifier):
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """What is minimised: unless a method says otherwise, the cross-entropy of the classes."""
-        return cross_entropy(forward.logits(), batch.targets)
+        return batch.cross_entropy(forward.logits())
 
     def head(self) -> nn.Module:
         """See `ClipClassifier.head`: unless a method says otherwise, cosines with the text features."""
@@ -118,6 +159,16 @@ class LearnedMethod(ClipClassifier):
     def weights(self, tower: str, parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What stands for weights of a tower, by name: unless a method says otherwise, the learned tensors of these names."""
         return {name: parameters[name] for name in weights_in(self.sites(), tower)}
+
+    def units(self) -> dict[str, float]:
+        """How large the numbers of the learned tensors are, by name, beside those that learning rates are meant for: 1
+        unless they are vectors among word embeddings, which are larger in one text tower than in another."""
+        unit = self._embedding_unit()
+        return {one.tensor: unit for one in self.sites() if isinstance(one, TextTokens | TextBlocks)}
+
+    def _embedding_unit(self) -> float:
+        meant = self.recipe_.embedding_rms
+        return 1.0 if meant is None else embedding_rms(self.backbone_) / meant
 
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """Normalised text features of hand-made prompts, "a photo of a NAME."; the classes' own where no site is in the text."""
@@ -138,13 +189,18 @@ class LearnedMethod(ClipClassifier):
         encode = shared.encode
 
         def loss_of(images: Tensor, targets: Tensor) -> Tensor:
-            batch = Batch(images, targets)
+            batch = Batch(images, targets, self._class_weights)
             return self.loss(Forward(shared, learned, batch), batch)
 
         def shrink() -> bool:
             return encode is not None and encode.shrink(self._groups(encode))
 
-        return Objective(loss_of, self.operations(learned, encode), shrink)
+        def whole(images: Tensor, targets: Tensor) -> WholeLoss:
+            return WholeLoss(shared, learned, self.loss, images, targets, self._class_weights, shrink)
+
+        tokens = text_tokens(self.sites())
+        each_its_own = changes_images(self.sites()) or (tokens is not None and tokens.per_image)
+        return Objective(loss_of, self.operations(learned, encode), shrink, None if each_its_own else whole)
 
     def _shared(self, learned: Mapping[str, Tensor], batch: int) -> Sites:
         sites = self.sites()
@@ -204,8 +260,8 @@ class LearnedMethod(ClipClassifier):
 
     def _begin(self) -> None:
         """Called before anything is learned: forgets what was learned before."""
-        if "learned_" in vars(self):
-            del self.learned_
+        for name in ("learned_", "_cached_views"):
+            vars(self).pop(name, None)
 
     def _training_features(self, images: Any) -> tuple[Any, Sequence[int]]:
         self._begin()
@@ -232,6 +288,7 @@ class LearnedMethod(ClipClassifier):
         if self.recipe_.views > 0 or fixed:
             views = ("test",) if fixed else ("test", *range(1, self.recipe_.views))
             extracted = self._features(images, views)
+            self._cached_views = extracted.features
             self._data_hash = _hash_of(extracted.features)
             return lambda epochs: cached_views(extracted.features, self.seed), extracted.kept
         extracted = self._features(images, ("test",))  # names the bad images before anything is trained
@@ -242,13 +299,26 @@ class LearnedMethod(ClipClassifier):
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
+        self._class_weights = class_weights(targets, len(self.class_names_), self.recipe_.balance)
         self.learn(
             self.initial(),
             self._batches(features, targets, epochs),
-            epochs,
+            min(epochs, self.recipe_.steps or epochs),
             run=self._run_hash(targets),
             checkpoint=None if self.machine.checkpoint is None else Path(self.machine.checkpoint),
+            all_images=self._all_images(features, targets),
         )
+
+    def _all_images(self, features: Any, targets: Int[Tensor, " n"]) -> AllImages:
+        """All images in all cached views, and whether these are enough for steps after the epochs."""
+        recipe, cached = self.recipe_, getattr(self, "_cached_views", None)
+        tokens = text_tokens(self.sites())
+        each = [len(some) for some in batch_order(len(targets), 0, recipe, self.seed)]
+        passes = sum(each) if tokens is not None and tokens.per_image else len(each)
+        passes = passes if changes_text(self.sites()) else 0
+        if recipe.lbfgs is None or cached is None or len(targets) < LEAST_IMAGES:
+            return AllImages(torch.empty(0), targets, passes, enough=False)
+        return AllImages(cached.flatten(0, 1), targets.repeat(len(cached)), passes, enough=True)
 
     def _batches(
         self, features: Any, targets: Int[Tensor, " n"], epochs: int
@@ -272,6 +342,7 @@ class LearnedMethod(ClipClassifier):
         run: str = "",
         checkpoint: Path | None = None,
         observer: Observer | None = None,
+        all_images: AllImages | None = None,
     ) -> None:
         """Trains given tensors on given batches; `fit` prepares both. `backbone_` and the classes must be set.
 
@@ -282,25 +353,70 @@ class LearnedMethod(ClipClassifier):
             run: see `coopt.training.loop.train`, as for the next two.
             checkpoint: where to keep the state.
             observer: is told of every step and epoch.
+            all_images: for the steps after the epochs; None: there are none.
         """
         device = self.backbone_.device
         learned = {k: v.to(device, torch.float32).clone().requires_grad_() for k, v in initial.items()}
         objective = self._objective(learned)
         alone = nullcontext() if checkpoint is None else writing_file(checkpoint, "checkpoint")
         with alone, threads_for(objective.operations):
-            self.losses_ = train(
-                learned,
-                objective.loss_of,
-                batches,
-                self.recipe_,
-                epochs,
-                checkpoint=checkpoint,
-                run=run,
-                observer=observer,
-                shrink=objective.shrink,
-                fault=lambda: fault_of(self.backbone_, self.image_precision),
-            )
+            self._train(objective, learned, batches, epochs, observer, all_images, _Kept(checkpoint, run))
         self._set_state(learned)
+
+    def _train(
+        self,
+        objective: Objective,
+        learned: dict[str, Tensor],
+        batches: Callable[[int], Any],
+        epochs: int,
+        observer: Observer | None,
+        all_images: AllImages | None,
+        kept: _Kept,
+    ) -> None:
+        """The epochs of the recipe, and the steps after them."""
+        recipe, units = self.recipe_, dict.fromkeys(learned, 1.0) | self.units()
+        until = None if recipe.seconds is None else time.monotonic() + recipe.seconds
+
+        def fault() -> str | None:
+            return fault_of(self.backbone_, self.image_precision)
+
+        self.losses_ = train(
+            learned,
+            objective.loss_of,
+            batches,
+            recipe,
+            epochs,
+            checkpoint=kept.checkpoint,
+            run=kept.run,
+            observer=observer,
+            units=units,
+            until=until,
+            shrink=objective.shrink,
+            fault=fault,
+        )
+        self.text_passes_ = len(self.losses_) * (0.0 if all_images is None else all_images.passes_per_epoch)
+        self.stopped_, self.agreements_ = "all epochs of the recipe were done", []
+        if len(self.losses_) < epochs or (until is not None and time.monotonic() > until):
+            self.stopped_ = "the time is over"
+        elif all_images is not None and all_images.enough and objective.whole is not None:
+            refined = refine(
+                learned,
+                objective.whole(all_images.features, all_images.targets),
+                recipe,
+                all_images.targets,
+                int(self.seed),
+                self.losses_,
+                passes=self.text_passes_,
+                units=units,
+                until=until,
+                checkpoint=kept.checkpoint,
+                run=kept.run,
+                slack=BF16_SLACK if self.precision_ == "bf16" else 0.0,
+                fault=fault,
+            )
+            self.losses_ = [*self.losses_, *refined.losses[1:]]
+            self.text_passes_ += refined.thirds / 3
+            self.stopped_, self.agreements_ = refined.stopped, refined.agreements
 
     def _state(self) -> dict[str, Tensor]:
         return self.learned_
@@ -344,6 +460,18 @@ class LearnedMethod(ClipClassifier):
             "targets": targets.tolist(),
         }
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def class_weights(targets: Int[Tensor, " n"], n_classes: int, balance: float) -> Float[Tensor, " classes"] | None:
+    """What an image of each class counts: n to the power of -`balance` for a class with n, 1 on average over the images.
+
+    None where all count alike, as of classes with equally many images.
+    """
+    counts = torch.bincount(targets, minlength=n_classes).clamp_min(1).double()
+    weights = counts**-balance
+    if bool((weights == weights[0]).all()):
+        return None
+    return (weights * (len(targets) / weights[targets].sum())).float()
 
 
 def _hash_of(features: Tensor) -> str:

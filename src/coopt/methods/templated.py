@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from coopt.backbones import Backbone
 from coopt.backbones.precision import UsedPrecision
@@ -61,7 +61,7 @@ class TextAdapter(TemplatedMethod):
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`."""
         text = normalize(self._changed(forward.parameters), dim=-1)
-        return cross_entropy(forward.scores(text), batch.targets)
+        return batch.cross_entropy(forward.scores(text))
 
     def operations(self, learned: Mapping[str, Tensor], encode: TextEncoder | None) -> int:
         """See `LearnedMethod.operations`."""

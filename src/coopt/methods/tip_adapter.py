@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize, one_hot
+from torch.nn.functional import normalize, one_hot
 
 from coopt.data import encode_labels
 from coopt.errors import SavedFileError
@@ -116,7 +116,7 @@ class TipAdapter(TemplatedMethod):
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`."""
         votes = key_votes(forward.images() @ forward.parameters["keys"].T, self.beta_, self._one_hot)
-        return cross_entropy(forward.logits() + self.alpha_ * votes, batch.targets)
+        return batch.cross_entropy(forward.logits() + self.alpha_ * votes)
 
     def operations(self, learned: Mapping[str, Tensor], encode: TextEncoder | None) -> int:
         """See `LearnedMethod.operations`."""

@@ -43,6 +43,14 @@ def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -
     return vectors if n_classes is None else vectors.expand(n_classes, -1, -1).clone()
 
 
+def embedding_rms(backbone: Backbone) -> float:
+    """How large a text tower's word embeddings are: the root mean square of those of `DEFAULT_INIT`.
+
+    Of words that occur in every model's training. The whole table would not do: most of it may never have been trained.
+    """
+    return float(word_context(backbone, DEFAULT_INIT).square().mean().sqrt())
+
+
 def initial_context(
     backbone: Backbone, class_names: Sequence[str], n_ctx: int | None, class_specific: bool, init: str | None, seed: int
 ) -> Float[Tensor, "*classes n_ctx width"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from coopt.wording import called, setting
 
 SAVE_EVERY = 5.0
 """Seconds between checkpoints; what is lost when a run is killed."""
+
+MEASURED = 2
+"""Epochs that tell how many there is time for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def train(
     checkpoint: Path | None = None,
     run: str = "",
     observer: Observer | None = None,
+    units: Mapping[str, float] | None = None,
+    until: float | None = None,
     shrink: Callable[[], bool] | None = None,
     fault: Callable[[], str | None] = lambda: None,
 ) -> list[float]:
@@ -54,6 +59,8 @@ def train(
         checkpoint: where to keep the state; a run that was stopped goes on from there.
         run: identifies the run in its checkpoint.
         observer: is told of every step and epoch.
+        units: how large the numbers of each parameter are, by name: Adam's learning rate is in these; None: 1.
+        until: when to stop, in seconds of `time.monotonic`; the learning rates fall in time for it.
         shrink: makes `loss_of` hold less memory, or returns False; asked when a GPU has no more, and the step is repeated.
         fault: what makes a loss that is not finite, besides the learning rate; asked only then.
 
@@ -64,21 +71,27 @@ def train(
         TrainingError: a loss is not finite, the checkpoint is of another run, or a GPU's memory is too small.
     """
     observer = observer or Observer()
-    optimizer = _optimizer(parameters, recipe)
+    optimizer = _optimizer(parameters, recipe, units or {})
     gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False), fault)
-    rates = recipe.learning_rates(epochs)
-    losses: list[float] = []
+    began, losses, more = time.monotonic(), [], {}
     if checkpoint is not None and (saved := Checkpoint.load(checkpoint, run)) is not None:
-        _restore(saved.tensors, parameters, optimizer)
-        losses = list(saved.losses)
+        if "refined" not in saved.more:
+            _restore(saved.tensors, parameters, optimizer)
+        losses, more = list(saved.losses), dict(saved.more)
+    epochs = more.get("epochs", epochs)
+    rates = recipe.learning_rates(epochs)
     state, saved_at = None, time.monotonic()
     try:
         with tracked("learning", epochs) as progress:
-            for epoch in range(len(losses), epochs):
+            while (epoch := len(losses)) < epochs:
                 losses.append(_epoch(optimizer, rates[epoch], gradient, batches(epoch), observer, epoch))
                 observer.on_epoch(epoch, parameters)
+                if until is not None and epoch == MEASURED - 1:
+                    per_epoch = (time.monotonic() - began) / MEASURED
+                    epochs = max(MEASURED, min(epochs, MEASURED + int((until - time.monotonic()) / per_epoch)))
+                    more, rates = {"epochs": epochs}, recipe.learning_rates(epochs)
                 if checkpoint is not None:
-                    state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses))
+                    state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses), more)
                     if time.monotonic() - saved_at > SAVE_EVERY:
                         state.save(checkpoint)
                         state, saved_at = None, time.monotonic()
@@ -86,7 +99,7 @@ def train(
     finally:  # the end, Ctrl-C or an error: the last complete epoch is kept
         if state is not None and checkpoint is not None:
             state.save(checkpoint)
-    return losses
+    return losses[:epochs]
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ def _epoch(
     epoch: int,
 ) -> float:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["unit"]
     total, count = None, 0
     for features, targets in steps:
         loss = gradient(features, targets)
@@ -145,11 +158,13 @@ def _epoch(
     return mean
 
 
-def _optimizer(parameters: dict[str, Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    values = list(parameters.values())
+def _optimizer(parameters: dict[str, Tensor], recipe: Recipe, units: Mapping[str, float]) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
-        return torch.optim.AdamW(values, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(values, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        groups = [{"params": [one], "unit": units.get(name, 1.0)} for name, one in parameters.items()]
+        betas = (recipe.beta1, recipe.beta2)
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+    groups = [{"params": list(parameters.values()), "unit": 1.0}]
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def _capture(parameters: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -29,6 +29,14 @@ class Recipe:
         steps_per_epoch: batches in an epoch; None: all that the data has.
         views: cached views of each training image (the first is the test view, the others are augmented); 0 draws a
             fresh augmented view of every image in every epoch, as the paper does.
+        beta1, beta2: of Adam.
+        embedding_rms: the size of the word embeddings (root mean square) for which `lr` is meant: where a text tower has
+            others, the learning rate of vectors among them is in proportion. None: `lr` as it is.
+        lbfgs: after the epochs, L-BFGS on all images for as long as halves of them agree (`coopt.training.refine`), up to
+            so many text passes in all as this number times the square root of the images; None: none.
+        balance: an image of a class with n images counts n to the power of -`balance`: at 0 images count alike, at 1 classes.
+        steps: at most so many epochs and steps of L-BFGS together; None: as many as the recipe says.
+        seconds: at most so long; the learning rates fall in time for it. None: as long as it takes.
     """
 
     name: str = "fast"
@@ -63,6 +71,33 @@ class Recipe:
         low=0,
         help="Cached views of each image, the first as in tests; 0: fresh augmented ones in every epoch.",
     )
+    beta1: float = parameter(default=0.9, low=0, high=1, help="Of Adam: how long the mean of gradients remembers.")
+    beta2: float = parameter(
+        default=0.999, low=0, high=1, help="Of Adam: how long the mean of their squares remembers."
+    )
+    embedding_rms: float | None = parameter(
+        default=None,
+        above=0,
+        help="The size of word embeddings that the learning rate is meant for; others get one in proportion.",
+    )
+    lbfgs: float | None = parameter(
+        default=None,
+        low=0,
+        help="Go on with L-BFGS while halves of the images agree, up to so many text passes in all per square root of the "
+        "images; none: end with the epochs.",
+    )
+    balance: float = parameter(
+        default=0.0, low=0, high=1, help="Of uneven classes: 0 counts images alike, 1 counts classes alike."
+    )
+    steps: int | None = parameter(
+        default=None,
+        low=1,
+        option=True,
+        metavar="N",
+        shown_default=False,
+        help="Learn in at most so many steps.",
+    )
+    seconds: float | None = parameter(default=None, above=0, help="Learn for at most so long.")
 
     def __post_init__(self) -> None:
         for one in declared_in(type(self)):
@@ -84,9 +119,15 @@ class Recipe:
         first = self.lr if self.warmup_lr is None else self.warmup_lr
         return [first] + [self.lr * 0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
 
+    def most_passes(self, images: int) -> int:
+        """How many text passes there may be with L-BFGS, for so many images."""
+        assert self.lbfgs is not None
+        return min(MOST_PASSES, round(self.lbfgs * math.sqrt(images)))
+
     def to_dict(self) -> dict[str, Any]:
-        """All fields, ready for JSON or YAML."""
-        return asdict(self)
+        """What makes the recipe, ready for JSON or YAML: the fields that all recipes have, and those of others that do
+        something here, so that records from before there were these stay what they are."""
+        return {name: value for name, value in asdict(self).items() if name in ALWAYS or value != USUAL[name]}
 
     @classmethod
     def of(cls, value: Recipe | str | dict[str, Any], named: Mapping[str, Recipe] | None = None) -> Recipe:
@@ -120,12 +161,14 @@ class Recipe:
             raise ParameterError(f"A recipe has no field {unknown[0]!r}. {hint}Its fields are {', '.join(known)}.")
         base = value.get("name", "fast")
         if not isinstance(base, str) or (
-            base not in named and len(value) < len(known)
+            base not in named and not set(value) >= ALWAYS
         ):  # a recipe with a name of its own is known by all its fields
             raise ParameterError(
                 f"The name of a recipe that is changed must be one of {', '.join(named)}. Got {base!r} instead; give "
                 "all fields to call it by another name."
             )
+        if set(value) >= ALWAYS:  # as `to_dict` wrote it: what is not there does nothing
+            return cls(**value)
         return replace(named.get(base, named["fast"]), **value)
 
 
@@ -133,6 +176,30 @@ def _field(name: str) -> str:
     """A field as the subject of a message."""
     return subject(f"recipe.{name}", "a method") if on_command_line() else subject(name, "a recipe")
 
+
+ALWAYS = frozenset(
+    (
+        "name",
+        "optimizer",
+        "lr",
+        "warmup_lr",
+        "momentum",
+        "weight_decay",
+        "batch_size",
+        "epochs",
+        "steps_per_epoch",
+        "views",
+    )
+)
+"""Fields that every record of a recipe has."""
+
+USUAL = {f.name: getattr(Recipe, f.name, None) for f in fields(Recipe)}
+
+EMBEDDING_RMS = 0.0763
+"""Of "a photo of a" in the bundled model, on which the learning rates were chosen."""
+
+MOST_PASSES = 160
+"""Text passes after which L-BFGS ends with any number of images. TODO"""
 
 PAPER = Recipe(
     name="paper",
@@ -148,7 +215,7 @@ PAPER = Recipe(
 )
 """What CoOp's paper did: SGD, batch 32, a fresh augmented view of every image in every epoch."""
 
-FAST = Recipe(name="fast")
+FAST = Recipe(name="fast", beta1=0.7, beta2=0.9, embedding_rms=EMBEDDING_RMS, lbfgs=3.0, balance=0.5)
 """For people's own data: a step costs one text pass whatever its batch, so batches are large and steps few.
 
 Chosen on the validation parts of all bundled data sets, over two seeds (docs/benchmarks.md): between 16 and 100 steps it is
@@ -157,12 +224,15 @@ there: the paper's crops (down to 8% of an image) cut frames and positions off. 
 
 RECIPES: dict[str, Recipe] = {"fast": FAST, "paper": PAPER}
 
-CSC_RECIPES: dict[str, Recipe] = {**RECIPES, "fast": replace(FAST, lr=0.003, epochs=50)}
+CSC_RECIPES: dict[str, Recipe] = {
+    **RECIPES,
+    "fast": replace(FAST, lr=0.003, epochs=50, beta1=0.9, beta2=0.999, lbfgs=None),
+}
 """Their meaning for class-specific contexts: each class learns from its own few images alone, so its words are changed less,
 in more steps. Chosen in the same way, for contexts that begin as words and for random ones."""
 
 COCOOP_RECIPES: dict[str, Recipe] = {
-    "fast": replace(FAST, lr=0.005, warmup_lr=1e-5, batch_size=8, epochs=100),
+    "fast": Recipe(lr=0.005, warmup_lr=1e-5, batch_size=8, epochs=100, embedding_rms=EMBEDDING_RMS, balance=0.5),
     "paper": replace(PAPER, batch_size=1, epochs=10),
 }
 """CoCoOp's meaning of the same names: there every image of a batch costs a text pass of its own.
