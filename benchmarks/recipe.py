@@ -6,7 +6,7 @@
 
 Every candidate is a name and the parameters of `CoOp` that it changes (`n_ctx`, `init`, `recipe` ...; the fields of a
 recipe may stand beside them). It is fitted on the few-shot sample of each seed. The cost is counted, not timed: a step is
-one text pass, whatever its batch. `--json FILE` keeps every fit, and each candidate's accuracy and text passes over all of them.
+one text pass, whatever its batch (one that looks at the loss alone, a third). `--json FILE` keeps every fit, and each candidate's accuracy and text passes over all of them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from coopt.data import FeatureCache, ImageDataset, Split, extract_features, few_
 from coopt.data.bundled import BundledDataset, bundled_datasets
 from coopt.errors import SavedFileError
 from coopt.evaluation.run_files import read_records
+from coopt.evaluation.runs import RunResult
 from coopt.training.batches import batch_order
 from coopt.training.recipe import RECIPES
 
@@ -50,7 +51,7 @@ class Row:
     shots: int
     seed: int
     accuracy: float
-    text_passes: int
+    text_passes: float | int
 
 
 def parameters_of(text: str) -> tuple[str, dict[str, Any]]:
@@ -70,15 +71,21 @@ def rows_of_runs(folder: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
         if isinstance(record, SavedFileError):
             raise record
         run = record.result
-        passes = 1
+        passes: float | int = 1
         if run.seed is not None:
             recipe = Recipe.of(run.setting.parameters["recipe"])
-            passes = recipe.epochs_for(run.shots) * len(batch_order(run.n_train, 0, recipe, run.seed))
+            passes = run.text_passes or _passes(run, recipe)
             changed = {key: value for key, value in run.setting.parameters.items() if value != usual[key]}
             named = {"recipe": recipe.name} if recipe == RECIPES.get(recipe.name) else {}
             parameters[run.method] = {**changed, **(named if "recipe" in changed else {})}
         rows.append(Row(run.method, run.dataset, run.shots, run.seed or 0, run.accuracy, passes))
     return rows, parameters
+
+
+def _passes(run: RunResult, recipe: Recipe) -> int:
+    """Text passes of a run from before they were noted, when all was over after the epochs."""
+    assert run.seed is not None
+    return recipe.epochs_for(run.shots) * len(batch_order(run.n_train, 0, recipe, run.seed))
 
 
 class Task:
@@ -104,9 +111,8 @@ class Task:
         names = list(self.dataset.class_names)
         model = CoOp(self.backbone, seed=seed, class_names=names, runtime=Runtime(cache=self.cache), **parameters)
         model.fit(list(sample.paths), list(sample.labels))
-        epochs = model.recipe_.epochs_for(shots)
-        passes = epochs * len(batch_order(len(sample), 0, model.recipe_, seed))
-        measured = Row(name, self.described.name, shots, seed, 100 * model.score(self.features, self.labels), passes)
+        accuracy = 100 * model.score(self.features, self.labels)
+        measured = Row(name, self.described.name, shots, seed, accuracy, model.text_passes_)
         say(f"{name}, {measured.dataset}, {shots} shots, seed {seed}: {measured.accuracy:.1f}")
         return measured
 

@@ -16,6 +16,7 @@ from coopt.methods.linear_probe import search_c
 from coopt.runtime import Runtime
 from coopt.suites.grid import Grid
 from coopt.training.recipe import Recipe
+from coopt.training.refine import LEAST_IMAGES
 
 FIGURES = 4.0
 """Seconds for figures and tables, roughly, and a fifth of that for each data set."""
@@ -44,9 +45,8 @@ def least_seconds(
     data = datasets[0].load()
     one_each = few_shot(data, 1, grid.seeds[0]).train
     epochs = 5 if recipe.views else 1
-    estimator = CoOp(
-        backbone, n_ctx=max(n_ctx, default=None), recipe=replace(recipe, epochs=epochs), runtime=Runtime(cache=cache)
-    )
+    few = replace(recipe, epochs=epochs, lbfgs=None, steps=None, seconds=None)
+    estimator = CoOp(backbone, n_ctx=max(n_ctx, default=None), recipe=few, runtime=Runtime(cache=cache))
     estimator.set_params(class_names=datasets[0].class_names)
     images = torch.ones(len(one_each), backbone.embed_dim) if recipe.views else list(one_each.paths)
     for _ in range(2):  # the first time, libraries set themselves up
@@ -62,13 +62,22 @@ def least_seconds(
     began = time.perf_counter()
     search_c(features, targets, features, targets)
     probe = time.perf_counter() - began
-    # Fresh views cost in proportion to the images; a step on cached features costs much the same with any number.
-    fits = [recipe.epochs_for(k) * epoch * (1 if recipe.views else k) for k in grid.shots]
-    curves = max(1, len(n_ctx)) * sum(fits) + len(grid.shots) * probe
+    epochs_of_all = sum(_epochs(recipe, k, len(described.class_names)) for described in datasets for k in grid.shots)
+    learning = max(1, len(n_ctx)) * epochs_of_all * epoch + len(datasets) * len(grid.shots) * probe
     images_of_all = sum(_images_used(grid, described.load()) for described in datasets)
     if hard is not None:  # encoding its images takes most of its time
         images_of_all += sum(_images_used(hard, one.reference.load()) for one in hard.datasets)
-    return len(datasets) * len(grid.seeds) * curves + images_of_all * image + FIGURES * (1 + len(datasets) / 5)
+    return len(grid.seeds) * learning + images_of_all * image + FIGURES * (1 + len(datasets) / 5)
+
+
+def _epochs(recipe: Recipe, shots: int, classes: int) -> float:
+    """How many epochs of one image per class a fit takes the time of, with the steps of L-BFGS that may follow."""
+    epochs = recipe.epochs_for(shots)
+    if recipe.views == 0:  # fresh views cost in proportion to the images; cached features much the same with any number
+        return epochs * shots
+    if recipe.lbfgs is not None and shots * classes >= LEAST_IMAGES:
+        epochs = max(epochs, recipe.most_passes(shots * classes))
+    return min(epochs, recipe.steps or epochs)
 
 
 def _images_used(grid: Grid, data: ImageDataset) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ class FitResult:
         class_names: in the order of the scores.
         seed, shots, precision: as used.
         n_ctx: context vectors; None for a method that has none.
-        epochs, loss: done, and the last epoch's.
+        epochs, loss: done (a step of L-BFGS is one), and the last one's.
+        text_passes, stopped, agreements: see `coopt.methods.learned.LearnedMethod`; None for a method that has none.
         peak_memory_bytes: the most that the process has held.
         measured: on the held-out images; None: there are none.
         leaks: images that are in the training and the test part.
@@ -100,6 +101,9 @@ class FitResult:
     n_ctx: int | None
     epochs: int
     loss: float | None
+    text_passes: float | int | None
+    stopped: str | None
+    agreements: Sequence[float] | None
     peak_memory_bytes: int | None
     measured: Measured | None
     leaks: int
@@ -129,7 +133,7 @@ class FitResult:
                 "precision",
                 "n_ctx",
             ),
-            *("epochs", "loss", "peak_memory_bytes"),
+            *("epochs", "loss", "text_passes", "stopped", "agreements", "peak_memory_bytes"),
         )
         nothing = dict.fromkeys(("zero_shot", "learned", "linear_probe", "chance", "at_chance"))
         return {
@@ -198,6 +202,7 @@ def result_of(
         n_ctx=None if context is None else int(context.shape[-2]),
         epochs=len(losses),
         loss=losses[-1] if losses else None,
+        **{name: getattr(estimator, f"{name}_", None) for name in ("text_passes", "stopped", "agreements")},
         peak_memory_bytes=peak_memory(),
         estimator=estimator,
         **known,

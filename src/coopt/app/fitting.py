@@ -17,7 +17,7 @@ from coopt.app.requests import FitRequest
 from coopt.app.run_folder import RunFolder, beside
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import resolved
-from coopt.data import Features, ImageDataset, display_name, few_shot, find_leakage, load_dataset
+from coopt.data import Features, ImageDataset, Split, display_name, few_shot, find_leakage, load_dataset
 from coopt.data.benchmarks.registry import is_name
 from coopt.data.features import named_together_with
 from coopt.errors import Interrupted
@@ -29,6 +29,8 @@ from coopt.methods.linear_probe import LinearProbe
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
 from coopt.runtime import Runtime
+from coopt.training.recipe import Recipe
+from coopt.training.refine import LEAST_IMAGES
 from coopt.wording import called, counted, on_command_line, setting, size_of
 
 LARGE = 10**9
@@ -107,7 +109,7 @@ class _Fit:
         out = request.out or default_folder(self.whole.name, images)
         self.folder = RunFolder(out, dict(self.identity), request.overwrite, command, images)
         recipe = getattr(self.estimator, "recipe_", None)
-        self.epochs = 0 if recipe is None else recipe.epochs_for(max(self.dataset.train.counts.values()))
+        self.epochs, self.at_most = (0, "") if recipe is None else most_epochs(recipe, self.dataset.train)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -164,7 +166,7 @@ class _Fit:
     def _learn(self, backbone: Backbone) -> None:
         done = self.folder.begin()
         if done:
-            events.say(f"Going on after epoch {done} of {self.epochs}, where an earlier run stopped.")
+            events.say(f"Going on after epoch {done} of {self.at_most}{self.epochs}, where an earlier run stopped.")
         request, names, train = self.request, self.dataset.class_names, self.dataset.train
         self.estimator.set_params(
             backbone=backbone,
@@ -182,7 +184,7 @@ class _Fit:
         done = self.folder.saved_epochs()
         cached = "; image features computed so far are kept in the cache" if self.request.cache else ""
         saved = (
-            f"{done} of {counted(self.epochs, 'epoch')} saved in '{display_name(self.folder.path)}'."
+            f"{done} of {self.at_most}{counted(self.epochs, 'epoch')} saved in '{display_name(self.folder.path)}'."
             if done
             else f"No epoch was finished{cached}."
         )
@@ -201,6 +203,16 @@ def _data(request: FitRequest) -> tuple[ImageDataset, ImageDataset]:
         **request.reading,
     )
     return whole, whole if request.shots is None else few_shot(whole, request.shots, request.seed)
+
+
+def most_epochs(recipe: Recipe, train: Split) -> tuple[int, str]:
+    """How many epochs and steps of L-BFGS there are at most, and "at most " where there may be fewer."""
+    most = epochs = recipe.epochs_for(max(train.counts.values()))
+    if recipe.lbfgs is not None and recipe.views > 0 and len(train) >= LEAST_IMAGES:
+        most += recipe.most_passes(len(train))  # a step is a text pass at least
+    if recipe.steps is not None:
+        most = min(most, recipe.steps)
+    return most, "at most " if most > epochs or recipe.seconds is not None else ""
 
 
 def images_of(request: FitRequest) -> Path | None:

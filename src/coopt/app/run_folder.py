@@ -81,14 +81,17 @@ class RunFolder:
         return self.saved_epochs()
 
     def saved_epochs(self) -> int:
-        """How many epochs the checkpoint holds; 0 when there is none."""
+        """How many epochs and steps of L-BFGS the checkpoint holds; 0 when there is none."""
         from safetensors import SafetensorError, safe_open
 
         if not self.checkpoint.exists():
             return 0
         try:
             with safe_open(self.checkpoint, framework="np") as file:
-                return int(json.loads(file.metadata()["coopt_checkpoint"])["epoch"])
+                state = json.loads(file.metadata()["coopt_checkpoint"])
+            refined = state.get("more", {}).get("refined")
+            # The first loss of L-BFGS is that of the place where it begins.
+            return int(state["epoch"] if refined is None else state["more"]["epochs"] + len(refined["losses"]) - 1)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             return 0  # going on from it will say what is wrong
 

@@ -13,6 +13,7 @@ import click
 import yaml
 from click.core import ParameterSource
 
+from coopt.cli.options import Duration
 from coopt.cli.reference_config import is_reference_config, options_of
 from coopt.data.file_names import display_name
 from coopt.errors import CooptWarning, ParameterError
@@ -132,7 +133,9 @@ def _checked(parameter: click.Parameter, value: Any, what: str) -> Any:
         if not isinstance(value, bool):
             raise ParameterError(f"{what} must be true or false. Got {value!r} instead.")
         return value
-    if isinstance(parameter.type, (click.types.IntParamType, click.types.FloatParamType)):
+    if isinstance(parameter.type, Duration) and isinstance(value, str):
+        return value
+    if isinstance(parameter.type, (click.types.IntParamType, click.types.FloatParamType, Duration)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ParameterError(f"{what} must be a number. Got {value!r} instead.")
         return str(value)

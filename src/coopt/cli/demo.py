@@ -87,10 +87,6 @@ def demo(
     ctx: click.Context,
     output: Output,
     listed: bool,
-    recipe: str,
-    epochs: int | None,
-    lr: float | None,
-    set: tuple[str, ...],
     **options: Any,
 ) -> None:
     """See the whole of coopt at work on the bundled model and images.
@@ -117,7 +113,8 @@ def demo(
         if isinstance(event, DatasetDone):
             click.echo(str(event), err=True)
 
-    request = DemoRequest.of(recipe=recipe_of(recipe, epochs, lr, set).to_dict(), **options)
+    recipe = recipe_of(options)
+    request = DemoRequest.of(recipe=recipe.to_dict(), **options)
     typed = shlex.join(["coopt", *(ctx.find_root().obj or ["demo"])])
     with events.listening(hear):
         result = run_demo(request, command=display_name(typed))

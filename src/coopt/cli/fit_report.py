@@ -63,6 +63,8 @@ class FitReport:
         files = sum(file.stat().st_size for file in out.iterdir() if file.name.startswith("prompt."))
         saved = f"Saved to '{display_name(out)}' ({size_of(files)}) after {result.seconds['total']:.1f} seconds."
         say()
+        if result.epochs:
+            say(_learned_sentence(result))
         if measured is not None and measured.at_chance:
             say(_chance_sentence(measured))
             say(f"{saved} Before it is of use, change:")
@@ -165,6 +167,14 @@ def _better(typed: Sequence[str]) -> tuple[str, str]:
     more = ["--backbone", local[0].name] if local else ["--backbone", FETCHED, "--download"]
     where = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
     return f"{where}:", display_name(shlex.join([*typed, *more]))
+
+
+def _learned_sentence(result: FitResult) -> str:
+    """Says what learning took, and why it ended."""
+    epochs = counted(result.epochs, "epoch")
+    passes = f"{result.text_passes:.0f}" if result.text_passes else ""
+    took = f"{passes} text pass{'es' * (passes != '1')} ({epochs})" if passes else epochs
+    return f"Learned in {took}{f': {result.stopped}' if result.stopped else ''}."
 
 
 def _chance_sentence(measured: Measured) -> str:

@@ -1,8 +1,9 @@
-"""How to learn, as options: `--recipe`, what `--epochs` and `--lr` change of it, and `--set NAME=VALUE` for all else."""
+"""How to learn, as options: `--recipe`, what `--epochs`, `--steps`, `--budget` and `--lr` change of it, and `--set NAME=VALUE`
+for all else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import wraps
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 
 from coopt.app.assignments import value_of
 from coopt.app.method_options import SEED, method_names, method_options
-from coopt.cli.options import declared_option
+from coopt.cli.options import Duration, declared_option
 from coopt.errors import ParameterError
 from coopt.methods.schema import builtin_methods, recipe_parameters
 from coopt.training.recipe import Recipe
@@ -22,6 +23,11 @@ from coopt.wording import SET, called, setting
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 RECIPE = "recipe"
+
+RECIPE_FIELDS = ("epochs", "steps", "seconds", "lr")
+"""Fields of the recipe that have an option of their own; that of `seconds` is `--budget`."""
+
+BUDGET = "Learn for at most so long: 60s, 5m, 1h, or a number of seconds."
 
 METHOD_OPTIONS = {one.name: one for one in method_options()}
 """Parameters of methods that have an option of their own, which not all methods have."""
@@ -67,36 +73,38 @@ def changed_recipe(recipe: str | dict[str, Any], changes: dict[str, Any]) -> str
     return {**({"name": recipe} if isinstance(recipe, str) else recipe), **changes}
 
 
-def recipe_changes(given: dict[str, Any], epochs: int | None, lr: float | None) -> dict[str, Any]:
-    """The fields of the recipe that are changed by `--epochs`, `--lr` and (among what `--set` gave) recipe.FIELD.
+def recipe_changes(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the recipe that are changed: by their own options (`typed`; None: not given), and by recipe.FIELD among
+    what `--set` gave.
 
     Raises:
         ParameterError: an option and `--set` give one field two values.
     """
     dotted = {name.removeprefix(f"{RECIPE}."): value for name, value in given.items() if name.startswith(f"{RECIPE}.")}
-    for field, value in (("epochs", epochs), ("lr", lr)):
+    for field, value in typed.items():
         if value is None:
             continue
         if field in dotted and dotted[field] != value:
             raise ParameterError(
-                f"--{field} {value} and --set recipe.{field}={dotted[field]} contradict each other. Give one of them."
+                f"{setting(field, value)} and --set recipe.{field}={dotted[field]} contradict each other. Give one of them."
             )
         dotted[field] = value
     return dotted
 
 
-def recipe_of(recipe: str, epochs: int | None, lr: float | None, texts: Sequence[str]) -> Recipe:
-    """The recipe of a command that has no other parameters to be set.
+def recipe_of(options: dict[str, Any]) -> Recipe:
+    """The recipe of a command that has no other parameters to be set, from its options, of which these are taken out.
 
     Raises:
         ParameterError: what is set is not a field of the recipe, or is out of its range.
     """
-    given = assignments(texts)
+    recipe, given = options.pop(RECIPE), assignments(options.pop("set"))
+    typed = {name: options.pop(name) for name in RECIPE_FIELDS}
     for name, value in given.items():
         if not name.startswith(f"{RECIPE}."):
             changed_recipe(recipe, {name: value})  # says what the fields are
             raise ParameterError(f"--set takes fields of the recipe: write --set recipe.{name}={value}.")
-    return Recipe.of(changed_recipe(recipe, recipe_changes(given, epochs, lr)))
+    return Recipe.of(changed_recipe(recipe, recipe_changes(given, typed)))
 
 
 class RecipeType(click.ParamType):
@@ -114,11 +122,13 @@ class RecipeType(click.ParamType):
 
 
 def recipe_options(set_help: str) -> Callable[[_Function], _Function]:
-    """The options; the command gets them as `recipe`, `epochs`, `lr` and `set`. `set_help`: what `--set` takes."""
+    """The options; the command gets them as `recipe`, `RECIPE_FIELDS` and `set`. `set_help`: what `--set` takes."""
     of_recipe = {one.name: one for one in recipe_parameters()}
     options = (
         declared_option(METHOD_OPTIONS[RECIPE], type=RecipeType()),
         declared_option(of_recipe["epochs"], default=None),
+        declared_option(of_recipe["steps"], default=None),
+        declared_option(of_recipe["seconds"], flags="--budget", type=Duration(), metavar="TIME", help=BUDGET),
         declared_option(of_recipe["lr"], default=None),
         click.option("--set", multiple=True, metavar="NAME=VALUE", help=set_help),
     )
@@ -142,7 +152,7 @@ def _typed_ones_win(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]
     def from_file(name: str) -> bool:
         return ctx.get_parameter_source(name) == ParameterSource.DEFAULT_MAP
 
-    for field in ("epochs", "lr"):
+    for field in RECIPE_FIELDS:
         dotted = [text for text in given["set"] if text.partition("=")[0].strip() == f"recipe.{field}"]
         if given[field] is None or not dotted or from_file(field) == from_file("set"):
             continue
@@ -186,12 +196,11 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
 
     known = parameters_of(method)
     has_recipe = RECIPE in known
-    epochs, lr, texts = (options.pop(name) for name in ("epochs", "lr", "set"))
+    typed, texts = {name: options.pop(name) for name in RECIPE_FIELDS}, options.pop("set")
     usually = {name: one.default for name, one in METHOD_OPTIONS.items()}
     given = {name: options.pop(name) for name in usually}
-    for name, usual in {**usually, "epochs": None, "lr": None}.items():
-        value = {**given, "epochs": epochs, "lr": lr}[name]
-        if value != usual and not (name in known or (name in ("epochs", "lr") and has_recipe)):
+    for name, value in {**given, **typed}.items():
+        if value != usually.get(name) and not (name in known or (name in typed and has_recipe)):
             raise no_such_option(method, name)
     more = assignments(texts)
     free = [name for name in known if called(name).startswith(f"--{SET} ")]
@@ -207,7 +216,7 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
         if name in known
     }
     if has_recipe:
-        parameters[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, epochs, lr))
+        parameters[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, typed))
     return parameters | {name: value for name, value in more.items() if name in free}
 
 

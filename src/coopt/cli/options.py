@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from functools import wraps
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import click
 
@@ -172,6 +172,26 @@ class Threads(click.ParamType):
             return Runtime(threads=int(value)).threads
         except ValueError:
             self.fail(f"{value!r} is neither 'auto' nor a number from 1.", param, ctx)
+
+
+class Duration(click.ParamType):
+    """A time such as 60s, 5m or 1h, or a number of seconds; the command gets seconds."""
+
+    name = "time"
+
+    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """To seconds, whole ones as an int, as `--set recipe.seconds=60` gives them."""
+        text = str(value).strip()
+        number, unit = (text[:-1], text[-1]) if text[-1:] in self._SECONDS else (text, "s")
+        try:
+            seconds = float(number) * self._SECONDS[unit]
+        except ValueError:
+            seconds = 0.0
+        if not (isfinite(seconds) and seconds > 0):  # "inf" and "nan" are floats too
+            self.fail(f"{value!r} is not a time above zero such as 60s, 5m or 1h, or a number of seconds.", param, ctx)
+        return int(seconds) if seconds == int(seconds) else seconds
 
 
 def threads(command: _Function) -> _Function:

@@ -23,7 +23,7 @@ from coopt.evaluation.job import Job
 from coopt.evaluation.metrics import evaluate
 from coopt.evaluation.protocols import Problem, Target
 from coopt.evaluation.run_files import Record
-from coopt.evaluation.runs import RunResult, Score, Setting
+from coopt.evaluation.runs import LEARNING, RunResult, Score, Setting
 from coopt.methods.base import ClipClassifier
 from coopt.prompts.words import distance_scale
 from coopt.runtime import Precision
@@ -144,7 +144,14 @@ def execute(job: Job, resources: Resources | None = None, checkpoint: Path | Non
     return Record(
         suite="",
         backbone=job.backbone_key,
-        result=RunResult(setting_of(job, resources), scores, n_train, seconds, estimator),
+        result=RunResult(
+            setting_of(job, resources),
+            scores,
+            n_train,
+            seconds,
+            estimator,
+            **{name: getattr(estimator, f"{name}_", None) for name in LEARNING},
+        ),
         words=_words(estimator, backbone, job.words),
         made={"backbone_name": display_name(backbone.name), "device": str(backbone.device)},
     )

@@ -16,6 +16,10 @@ NUMBERS = 1
 """Raised when the same setting gives other numbers than it gave before: results of earlier versions are redone then."""
 
 
+LEARNING = ("text_passes", "stopped")
+"""What the results of runs say of learning, where there is something to say."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """All that the numbers of a run depend on, ready for JSON.
@@ -78,6 +82,8 @@ class RunResult:
         seconds: for fitting and predicting, with image features from the cache where they were there; of a run that was
             stopped, since it went on.
         estimator: the fitted method; None for a result that was read from a file.
+        text_passes, stopped: what learning took and why it ended, see `coopt.methods.learned.LearnedMethod`; None where
+            nothing was learned by a recipe, and for runs from before this was noted.
     """
 
     setting: Setting
@@ -85,6 +91,8 @@ class RunResult:
     n_train: int
     seconds: float
     estimator: ClipClassifier | None = field(default=None, repr=False, compare=False)
+    text_passes: float | int | None = None
+    stopped: str | None = None
 
     @property
     def method(self) -> str:
@@ -137,6 +145,7 @@ class RunResult:
             "scores": {name: None if score is None else asdict(score) for name, score in self.scores.items()},
             "n_train": self.n_train,
             "seconds": self.seconds,
+            **{name: getattr(self, name) for name in LEARNING if getattr(self, name) is not None},
         }
 
     @classmethod
@@ -149,7 +158,8 @@ class RunResult:
         try:
             setting = Setting(**{f.name: value[f.name] for f in fields(Setting)})
             scores = {n: None if s is None else _score(n, s) for n, s in value["scores"].items()}
-            result = cls(setting, scores, value["n_train"], float(value["seconds"]))
+            learning = {name: value.get(name) for name in LEARNING}
+            result = cls(setting, scores, value["n_train"], float(value["seconds"]), **learning)
             agrees = result.run == value["run"] and result.accuracy == value["accuracy"]
             whole = agrees and [*scores] == [*setting.targets]
         except KeyError as error:
