@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import yaml
 
 import coopt
 from coopt import app, events
-from coopt.app.fitting import DataRead
+from coopt.app.fitting import DataRead, most_epochs
+from coopt.data import Split
 from coopt.errors import DataError, Interrupted, InUseError, ParameterError, SavedFileError
+from coopt.evaluation.runs import RunResult, Score, Setting
 from coopt.events import Event, Progress, Said
+from coopt.training.recipe import FAST
 from tests.cli.conftest import COLOURS, run, run_json
 
 SHORT: dict[str, Any] = {"n_ctx": 2, "recipe": {"name": "fast", "epochs": 8, "views": 2, "lr": 0.02}}
@@ -143,3 +147,33 @@ def test_two_writers_of_one_folder(photos: Path, clip: str, tmp_path: Path) -> N
         app.fit(photos, out=tmp_path / "out", backbone=clip, **SHORT)
     assert not (tmp_path / "out" / ".coopt.lock").exists()
     assert issubclass(InUseError, SavedFileError)
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "most"),
+    [
+        (99, {}, (16, "")),
+        (100, {}, (46, "at most ")),
+        (100, {"lbfgs": None}, (16, "")),
+        (100, {"views": 0}, (16, "")),
+        (100, {"steps": 20}, (20, "at most ")),
+        (100, {"steps": 9}, (9, "")),
+        (99, {"seconds": 60.0}, (16, "at most ")),
+        (100_000, {}, (144, "at most ")),
+    ],
+)
+def test_how_many_epochs_there_are_at_most(images: int, changes: dict[str, Any], most: tuple[int, str]) -> None:
+    train = Split(tuple(Path(f"{i}.png") for i in range(images)), ("a",) * images)
+    assert most_epochs(replace(FAST, **changes), train) == most
+
+
+def test_records_of_runs_from_before_learning_was_noted(tmp_path: Path) -> None:
+    setting = Setting("few-shot", "CoOp", "coop", {}, "few-shot", "b", "p", "d", "h", {"test": "t"}, 1, 1)
+    now = RunResult(
+        setting, {"test": Score(50.0, 50.0, 50.0, 2)}, 14, 0.5, text_passes=46.5, stopped="the time is over"
+    )
+    document = now.to_dict()
+    assert RunResult.from_dict(document) == now
+    before = {name: value for name, value in document.items() if name not in ("text_passes", "stopped")}
+    read = RunResult.from_dict(before)
+    assert (read.text_passes, read.stopped, read.run) == (None, None, now.run) and read.to_dict() == before

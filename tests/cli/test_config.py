@@ -81,6 +81,9 @@ def test_what_is_saved_is_read_back(settings: dict[str, Any], tmp_path: Path) ->
         ("init: no", "The entry 'init' in '{file}' must be text. Got False instead; put quotes around it."),
         ("n-ctx: 4.7", "'4.7' is not a valid integer"),
         ("n-ctx: true", "The entry 'n-ctx' in '{file}' must be a number. Got True instead."),
+        ("budget: 5 min", "'5 min' is not a time above zero such as 60s, 5m or 1h, or a number of seconds."),
+        ("budget: 0", "'0' is not a time above zero"),
+        ("budget: true", "The entry 'budget' in '{file}' must be a number. Got True instead."),
         ("csc: 1", "The entry 'csc' in '{file}' must be true or false. Got 1 instead."),
         ("recipe: {lrr: 1}", "A recipe has no field 'lrr'."),
         ("recipe: {lr: -1.0}", "--lr must be a number >= 0. Got -1.0 instead."),
@@ -98,6 +101,14 @@ def test_bad_files(text: str, message: str, tmp_path: Path) -> None:
     assert result.exit_code in (1, 2)
     assert message.replace("{file}", str(file)) in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("60", 60), ("0.5", 0.5)])
+def test_times(text: str, seconds: float, settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "fit.yaml").write_text(f"budget: {text}\n")
+    for arguments in (("--config", tmp_path / "fit.yaml"), ("--budget", text)):
+        assert run("fit", "photos", *arguments).exit_code == 0
+        assert settings["recipe"] == {"name": "fast", "seconds": seconds}
 
 
 def test_missing_file(tmp_path: Path) -> None:

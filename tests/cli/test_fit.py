@@ -15,6 +15,7 @@ from coopt.app.method_options import method_names
 from coopt.backbones import LocalBackbone, check_backbone_name
 from coopt.cli.fit_report import FETCHED
 from coopt.evaluation import Evaluation
+from coopt.training.recipe import FAST
 
 from .conftest import COLOURS, make_photos, run, run_json, save_image
 
@@ -279,6 +280,14 @@ def test_a_parameter_of_the_method(photos: Path, clip: str, tmp_path: Path) -> N
         (("--set", "recipe.lr=1", "--set", "recipe.lr=2"), "--set gives recipe.lr two values, 1 and 2."),
         (("--epochs", 3, "--set", "recipe.epochs=4"), "--epochs 3 and --set recipe.epochs=4 contradict each other."),
         (("--method", "linear_probe", "--epochs", 3), "The method 'linear_probe' has no --epochs."),
+        (("--method", "linear_probe", "--steps", 3), "The method 'linear_probe' has no --steps."),
+        (("--method", "linear_probe", "--budget", "5m"), "The method 'linear_probe' has no --budget."),
+        (("--steps", 3, "--set", "recipe.steps=4"), "--steps 3 and --set recipe.steps=4 contradict each other."),
+        (
+            ("--budget", "1m", "--set", "recipe.seconds=5"),
+            "--budget 60.0 and --set recipe.seconds=5 contradict each other.",
+        ),
+        (("--set", "recipe.seconds=5m"), "--budget must be a number > 0. Got '5m' instead."),
         (("--method", "linear_probe", "--set", "recipe.lr=1"), "has no parameter 'recipe.lr'. --set takes C."),
         (("--init", ""), "--init must be words such as 'a photo of a', or be left out. Got '' instead."),
         (("--method", "tip_adapter", "--set", "beta=-1.0"), "--set beta must be a number >= 0. Got -1.0 instead."),
@@ -300,7 +309,7 @@ def test_what_the_method_does_not_have(options: tuple, said: str, photos: Path, 
 def test_every_field_of_the_recipe_can_be_typed(options: tuple, photos: Path, clip: str, tmp_path: Path) -> None:
     given = ("fit", photos, "--backbone", clip, "--out", tmp_path / "out")
     document = run_json(*given, *options)
-    assert document["recipe"] == {**coopt.Recipe().to_dict(), "epochs": 3, "lr": 0.01, "views": 2}
+    assert document["recipe"] == {**FAST.to_dict(), "epochs": 3, "lr": 0.01, "views": 2}
     config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     assert (config["recipe"]["epochs"], config["recipe"]["lr"]) == (3, 0.01)
     assert not {"epochs", "lr", "set"} & set(config)
@@ -323,9 +332,33 @@ def test_of_two_ways_to_say_it_the_typed_one_wins(photos: Path, clip: str, tmp_p
     )
     (tmp_path / "c.yaml").write_text("epochs: 2\nlr: 1e-2\n")
     assert run_json(*given, "--set", "recipe.epochs=1")["epochs"] == 1
+    (tmp_path / "c.yaml").write_text("budget: 5m\nsteps: 2\n")
+    document = run_json(*given, "--set", "recipe.seconds=7.5", "--steps", 1)
+    assert (document["epochs"], document["recipe"]["steps"], document["recipe"]["seconds"]) == (1, 1, 7.5)
     (tmp_path / "c.yaml").write_text("set: [recipe.epochs=2, recipe.lr=0.01]\n")
     document = run_json(*given, "--epochs", 1)
     assert (document["epochs"], document["recipe"]["lr"]) == (1, 0.01)
+
+
+def test_what_learning_took_and_why_it_ended(photos: Path, clip: str, tmp_path: Path) -> None:
+    given = ("fit", "bundled:animals", "--shots", 8, "--out", tmp_path / "out", "--overwrite")  # 112 images
+    document = run_json(*given, "--steps", 18)
+    assert (document["epochs"], document["recipe"]["steps"]) == (18, 18)
+    # Where the epochs ended, the loss and the gradients of two halves; then two steps, each at least a text pass.
+    assert document["text_passes"] >= 16 + 5 / 3 + 2 and document["stopped"] and len(document["agreements"]) == 1
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["stopped"] == document["stopped"]
+    said = run(*given, "--budget", "1h").stdout
+    learned = run_json(*given, "--set", "recipe.seconds=3600.0")
+    assert learned["recipe"]["seconds"] == 3600 and learned["agreements"]
+    passes, epochs = learned["text_passes"], learned["epochs"]
+    assert f"\nLearned in {passes:.0f} text passes ({epochs} epochs): {learned['stopped']}.\nSaved to" in said
+    document = run_json("fit", photos, "--backbone", clip, "--method", "linear_probe", "--out", tmp_path / "probe")
+    assert (document["text_passes"], document["stopped"], document["agreements"]) == (None, None, None)
+
+
+def test_a_budget_ends_learning(photos: Path, clip: str, tmp_path: Path) -> None:
+    given = ("fit", photos, "--backbone", clip, "--out", tmp_path / "out")
+    assert ": the time is over." in run(*given, "--epochs", 10000, "--budget", "0.05").stdout
 
 
 def test_parts_on_disk_are_used(short: Path, clip: str, tmp_path: Path) -> None:

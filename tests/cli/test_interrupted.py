@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,52 @@ def test_stopped_and_resumed_ends_in_the_same_bits(photos: Path, short: Path, cl
     resumed = run(*arguments, killed)
     assert "Going on after epoch 5 of 8" in resumed.stdout
     assert (killed / "prompt.safetensors").read_bytes() == expected
+
+
+# The process stops itself in the middle of a step of L-BFGS, after the parameters were moved.
+STOPPING_LATE = """
+import os, signal
+import coopt.training.refine as refine
+from coopt.cli import main
+
+move, steps = refine._Work._move, []
+refine.SAVE_EVERY = {every}
+
+def stopping(*arguments):
+    move(*arguments)
+    steps.append(1)
+    if len(steps) == 6:
+        os.kill(os.getpid(), signal.{signal})
+
+refine._Work._move = stopping
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("signal_name", "every"), [("SIGINT", 5.0), ("SIGKILL", 0.0)])
+def test_stopped_in_lbfgs_and_resumed_ends_in_the_same_bits(signal_name: str, every: float, tmp_path: Path) -> None:
+    arguments = ["fit", "bundled:animals", "--shots", "8", "--out"]  # 112 images
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPING_LATE.format(signal=signal_name, every=every), *arguments, str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    _, said = process.communicate(timeout=120)
+    if signal_name == "SIGINT":
+        assert process.returncode == 130
+        assert f" of at most 48 epochs saved in '{out}'. Run the same command to go on:" in said
+    resumed = run(*arguments, out)
+    going_on = re.search(r"Going on after epoch (\d+) of at most 48, where an earlier run stopped.", resumed.stdout)
+    assert going_on and int(going_on[1]) > 16  # the epochs before L-BFGS
+    assert signal_name == "SIGKILL" or f"Interrupted. {going_on[1]} of at most" in said
+    undisturbed = run(*arguments, tmp_path / "undisturbed")
+    files = [folder / "prompt.safetensors" for folder in (out, tmp_path / "undisturbed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    took = [next(line for line in one.stdout.splitlines() if "Learned in" in line) for one in (resumed, undisturbed)]
+    assert took[0] == took[1]
 
 
 def test_stopped_before_the_first_epoch(

@@ -57,6 +57,9 @@ def test_run_says_what_was_done(ran: tuple[Path, str]) -> None:
     assert record["made"]["versions"]["torch"] and record["made"]["backbone_name"] == "bundled"
     assert record["made"]["machine"]["platform"] and "host" not in json.dumps(record["made"])
     assert record["parameters"]["recipe"]["epochs"] == 3
+    assert (record["text_passes"], record["stopped"]) == (3, "all epochs of the recipe were done")
+    probe = json.loads(next((out / "tiny").glob("*.linear*.json")).read_text())
+    assert "text_passes" not in probe and "stopped" not in probe
     assert set(record["scores"]["test"]) == {"accuracy", "macro_f1", "mean_class_accuracy", "n"}
 
 

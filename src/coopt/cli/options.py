@@ -182,7 +182,7 @@ class Duration(click.ParamType):
     _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """To seconds, whole ones as an int, as `--set recipe.seconds=60` gives them."""
+        """To seconds."""
         text = str(value).strip()
         number, unit = (text[:-1], text[-1]) if text[-1:] in self._SECONDS else (text, "s")
         try:
@@ -191,7 +191,7 @@ class Duration(click.ParamType):
             seconds = 0.0
         if not (isfinite(seconds) and seconds > 0):  # "inf" and "nan" are floats too
             self.fail(f"{value!r} is not a time above zero such as 60s, 5m or 1h, or a number of seconds.", param, ctx)
-        return int(seconds) if seconds == int(seconds) else seconds
+        return seconds
 
 
 def threads(command: _Function) -> _Function:
