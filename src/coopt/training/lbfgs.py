@@ -52,7 +52,8 @@ class History:
         """
         way = gradient.clone()
         if not self.pairs:
-            return way * (-first / float(way.square().mean().sqrt()))
+            size = float(way.square().mean().sqrt())
+            return way * (-first / size if size > 0 else 0.0)
         parts = []
         for step, change in reversed(self.pairs):
             part = (step @ way) / (step @ change)

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from coopt.backbones.tensors import settled
 from coopt.errors import TrainingError
 from coopt.events import tracked
 from coopt.training.batches import generator_for
@@ -49,10 +50,20 @@ FIRST = 1.3
 MARK = "/refine"
 """What the tensors of this state are called in a checkpoint; parameters' names do not begin so."""
 
+STEPS_TAKEN = "all steps that were allowed were taken"
+
+NOTHING_LOWER = "no step lowers the loss any more"
+
+PASSES_TAKEN = "all text passes of the recipe were taken"
+
 FORWARD, BACKWARD = 1, 2
 """What they cost, in thirds of a text pass."""
 
+LEAST_THIRDS = FORWARD + 2 * BACKWARD + FORWARD + BACKWARD
+"""Of the first look, which compares halves, and one step; for less, the look would be for nothing."""
 
+
+@runtime_checkable
 class Evaluated(Protocol):
     """The loss of all images at one place, whose gradient may still be asked for."""
 
@@ -63,6 +74,7 @@ class Evaluated(Protocol):
         ...
 
 
+@runtime_checkable
 class WholeLoss(Protocol):
     """The loss of all images under the parameters as they are."""
 
@@ -90,9 +102,15 @@ class Refined:
     history: History = field(default_factory=History)
     gradient: Tensor | None = None
 
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return max(0, len(self.losses) - 1)
+
     def numbers(self) -> dict[str, object]:
         """What of it goes to JSON."""
-        return {name: getattr(self, name) for name in ("losses", "agreements", "thirds", "stopped")}
+        lists = {"losses": list(self.losses), "agreements": list(self.agreements)}
+        return {**lists, "thirds": self.thirds, "stopped": self.stopped}
 
     def tensors(self) -> dict[str, Tensor]:
         """What of it are tensors, by their names in a checkpoint."""
@@ -104,7 +122,7 @@ class Refined:
     @classmethod
     def of(cls, numbers: Mapping, tensors: Mapping[str, Tensor], device: torch.device) -> Refined:
         """The state that a checkpoint holds."""
-        own = {name: one.to(device) for name, one in tensors.items() if name.startswith(MARK)}
+        own = {name: settled(one.to(device)) for name, one in tensors.items() if name.startswith(MARK)}
         count = sum(name.startswith(f"{MARK}/step/") for name in own)
         pairs = [(own[f"{MARK}/step/{i}"], own[f"{MARK}/change/{i}"]) for i in range(count)]
         return cls(**numbers, history=History(pairs), gradient=own.get(f"{MARK}/gradient"))
@@ -147,32 +165,36 @@ def refine(
         TrainingError: the loss is not finite.
     """
     work = _Work(parameters, whole, recipe, targets, seed, units, slack, fault)
-    state = _saved(checkpoint, run, targets.device) or Refined()
+    state = _restored(checkpoint, run, parameters, targets.device) or Refined()
     limit = round(3 * (recipe.most_passes(len(targets)) - passes))
     most = max(1, limit // (FORWARD + BACKWARD))
-    unsaved, saved_at = False, time.monotonic()
+    if not state.losses and limit < LEAST_THIRDS:
+        state.stopped = PASSES_TAKEN
+    unsaved, saved_at = None, time.monotonic()
 
-    def save() -> None:
-        if checkpoint is not None:
-            tensors = {name: one.detach().clone() for name, one in parameters.items()}
-            done = [*losses, *state.losses]
-            more = {"epochs": len(losses), "refined": state.numbers()}
-            Checkpoint(run, tensors | state.tensors(), len(done), done, more).save(checkpoint)
+    def captured() -> Checkpoint:
+        tensors = {name: one.detach().clone() for name, one in parameters.items()}
+        done = [*losses, *state.losses]
+        more = {"epochs": len(losses), "refined": state.numbers()}
+        return Checkpoint(run, tensors | state.tensors(), len(done), done, more)
 
     try:
         with tracked("learning from all images at once", most) as progress:
             while not state.stopped:
                 work.step(state, limit)
-                unsaved = True
+                if not state.stopped and recipe.steps is not None and state.steps + len(losses) >= recipe.steps:
+                    state.stopped = STEPS_TAKEN
                 if not state.stopped and until is not None and time.monotonic() > until:
                     state.stopped = "the time is over"
-                if time.monotonic() - saved_at > SAVE_EVERY:
-                    save()
-                    unsaved, saved_at = False, time.monotonic()
+                if checkpoint is not None:
+                    unsaved = captured()
+                    if time.monotonic() - saved_at > SAVE_EVERY:
+                        unsaved.save(checkpoint)
+                        unsaved, saved_at = None, time.monotonic()
                 progress.update(min(most, len(state.losses)), f"loss {state.losses[-1]:.3f}")
-    finally:
-        if unsaved:
-            save()
+    finally:  # the end, Ctrl-C or an error: the last complete step is kept, not one that was being tried
+        if unsaved is not None and checkpoint is not None:
+            unsaved.save(checkpoint)
     return state
 
 
@@ -197,16 +219,19 @@ class _Work:
         else:
             self._descend(state)
         if not state.stopped and state.thirds + FORWARD + BACKWARD > limit:
-            state.stopped = "all text passes of the recipe were taken"
+            state.stopped = PASSES_TAKEN
 
     def _descend(self, state: Refined) -> None:
         assert state.gradient is not None
         first = FIRST * self.recipe.lr
         way = state.history.direction(state.gradient, first)
-        if (slope := float(state.gradient @ way)) >= 0:  # rounding spoiled what was remembered
+        if not (slope := float(state.gradient @ way)) < 0:  # rounding spoiled what was remembered
             state.history = History()
             way = state.history.direction(state.gradient, first)
             slope = float(state.gradient @ way)
+        if not slope < 0:  # of a gradient so small that its square is 0
+            state.stopped = NOTHING_LOWER
+            return
         begun = {name: one.detach().clone() for name, one in self.parameters.items()}
         length, before = 1.0, state.losses[-1]
         for _ in range(TRIES):
@@ -217,8 +242,8 @@ class _Work:
                 break
             length = shorter(length, slope, before, there.loss)
         else:
-            self._move(begun, way, 0.0)
-            state.stopped = "no step lowers the loss any more"
+            self._move(begun, torch.zeros_like(way), 0.0)
+            state.stopped = NOTHING_LOWER
             return
         state.losses.append(self._finite(there.loss, state))
         gradient = self._gradient(there, state)
@@ -244,7 +269,7 @@ class _Work:
                 state.stopped = "halves of the images no longer agree"
         total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         if not bool(total.isfinite().all()):
-            self._finite(math.nan, state)
+            raise self._error("The gradient of the loss of all images is not finite", len(state.losses) - 1)
         return total
 
     def _move(self, begun: Mapping[str, Tensor], way: Tensor, length: float) -> None:
@@ -257,9 +282,12 @@ class _Work:
 
     def _finite(self, loss: float, state: Refined) -> float:
         if not math.isfinite(loss):
-            cause = self.fault() or f"lower the learning rate ({called('recipe.lr')})"
-            raise TrainingError(f"The loss of all images is {loss} at step {len(state.losses)}: {cause}.")
+            raise self._error(f"The loss of all images is {loss}", len(state.losses))
         return loss
+
+    def _error(self, what: str, step: int) -> TrainingError:
+        cause = self.fault() or f"lower the learning rate ({called('recipe.lr')})"
+        return TrainingError(f"{what} at step {step}: {cause}.")
 
 
 def halves(targets: Int[Tensor, " n"], seed: int, draw: int) -> Bool[Tensor, " n"]:
@@ -278,8 +306,14 @@ def halves(targets: Int[Tensor, " n"], seed: int, draw: int) -> Bool[Tensor, " n
     return mask.to(targets.device)
 
 
-def _saved(checkpoint: Path | None, run: str, device: torch.device) -> Refined | None:
+def _restored(
+    checkpoint: Path | None, run: str, parameters: Mapping[str, Tensor], device: torch.device
+) -> Refined | None:
+    """The state of a run that had begun to refine, with its parameters; None where there is none."""
     saved = None if checkpoint is None else Checkpoint.load(checkpoint, run)
     if saved is None or "refined" not in saved.more:
         return None
+    with torch.no_grad():
+        for name, one in parameters.items():
+            one.copy_(saved.tensors[name])
     return Refined.of(saved.more["refined"], saved.tensors, device)
