@@ -70,7 +70,7 @@ def least_seconds(
     return len(grid.seeds) * learning + images_of_all * image + FIGURES * (1 + len(datasets) / 5)
 
 
-def _epochs(recipe: Recipe, shots: int, classes: int) -> float:
+def _epochs(recipe: Recipe, shots: int, classes: int) -> int:
     """How many epochs of one image per class a fit takes the time of, with the steps of L-BFGS that may follow."""
     epochs = recipe.epochs_for(shots)
     if recipe.views == 0:  # fresh views cost in proportion to the images; cached features much the same with any number
