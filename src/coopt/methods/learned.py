@@ -8,14 +8,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +38,7 @@ from coopt.methods.forward import (
     text_encoder,
 )
 from coopt.methods.inputs import is_features, is_pixels
+from coopt.methods.learning import BF16_SLACK, AllImages, Objective, all_images, class_weights, learn
 from coopt.methods.pixels import TrainingPixels
 from coopt.methods.shared_parameters import RECIPE, SEED
 from coopt.methods.sites import Site, TextBlocks, TextTokens, changes_images, changes_text, text_tokens, weights_in
@@ -51,58 +50,13 @@ from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
 from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
 from coopt.threads import threads_for
-from coopt.training.batches import Views, batch_order, batches_of, cached_views
-from coopt.training.loop import Observer, train
+from coopt.training.batches import Views, batches_of, cached_views
+from coopt.training.loop import Observer
 from coopt.training.recipe import RECIPES, Recipe
-from coopt.training.refine import LEAST_IMAGES, refine
 from coopt.wording import on_command_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-BF16_SLACK = 2e-3
-"""How far the rounding of bf16 moves a loss, at most."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a method minimises, made of its `sites` and its `loss`.
-
-    Attributes:
-        loss_of: the loss of a step's (images, targets); see `Batch`.
-        operations: floating-point operations of one step, roughly: small work is kept on one thread.
-        shrink: makes the steps that follow hold less memory; False where that cannot be.
-        whole: the loss of all of some images; None where every image costs a text pass, or its pixels.
-    """
-
-    loss_of: Callable[[Tensor, Tensor], Tensor]
-    operations: int
-    shrink: Callable[[], bool] = lambda: False
-    whole: Callable[[Tensor, Tensor], WholeLoss] | None = None
-
-
-@dataclass(frozen=True)
-class AllImages:
-    """What the steps after the epochs learn from.
-
-    Attributes:
-        features: of all images in all cached views, (N, D).
-        targets: their classes.
-        passes_per_epoch: text passes of an epoch before.
-        enough: whether there are such steps.
-    """
-
-    features: Tensor
-    targets: Int[Tensor, " n"]
-    passes_per_epoch: int
-    enough: bool
-
-
-class _Kept(NamedTuple):
-    """Where the state of a run is kept, and what identifies it."""
-
-    checkpoint: Path | None
-    run: str
 
 
 class LearnedMethod(ClipClassifier):
@@ -112,11 +66,9 @@ class LearnedMethod(ClipClassifier):
     Attributes:
         losses_: mean loss of every epoch; a step of L-BFGS is one.
         recipe_: the recipe with nothing left open.
-        text_passes_: how many passes of all classes through the text tower were made, forward and backward; forward alone
-            counts a third. 0 for a method that leaves the text alone.
+        text_passes_: passes of all classes through the text tower and back; forward alone counts a third.
         stopped_: why learning ended, in words.
-        agreements_: cosines of the gradients of halves of the images, as L-BFGS compared them; see
-            `coopt.training.refine`.
+        agreements_: cosines of the gradients of halves of the images; see `coopt.training.refine`.
     """
 
     recipes: ClassVar[dict[str, Recipe]] = RECIPES
@@ -260,7 +212,10 @@ class LearnedMethod(ClipClassifier):
 
     def _begin(self) -> None:
         """Called before anything is learned: forgets what was learned before."""
-        for name in ("learned_", "_cached_views"):
+        self._forget("learned_", "_cached_views")
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
             vars(self).pop(name, None)
 
     def _training_features(self, images: Any) -> tuple[Any, Sequence[int]]:
@@ -300,25 +255,17 @@ class LearnedMethod(ClipClassifier):
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
         self._class_weights = class_weights(targets, len(self.class_names_), self.recipe_.balance)
-        self.learn(
-            self.initial(),
-            self._batches(features, targets, epochs),
-            min(epochs, self.recipe_.steps or epochs),
-            run=self._run_hash(targets),
-            checkpoint=None if self.machine.checkpoint is None else Path(self.machine.checkpoint),
-            all_images=self._all_images(features, targets),
-        )
-
-    def _all_images(self, features: Any, targets: Int[Tensor, " n"]) -> AllImages:
-        """All images in all cached views, and whether these are enough for steps after the epochs."""
-        recipe, cached = self.recipe_, getattr(self, "_cached_views", None)
-        tokens = text_tokens(self.sites())
-        each = [len(some) for some in batch_order(len(targets), 0, recipe, self.seed)]
-        passes = sum(each) if tokens is not None and tokens.per_image else len(each)
-        passes = passes if changes_text(self.sites()) else 0
-        if recipe.lbfgs is None or cached is None or len(targets) < LEAST_IMAGES:
-            return AllImages(torch.empty(0), targets, passes, enough=False)
-        return AllImages(cached.flatten(0, 1), targets.repeat(len(cached)), passes, enough=True)
+        try:
+            self.learn(
+                self.initial(),
+                self._batches(features, targets, epochs),
+                min(epochs, self.recipe_.steps or epochs),
+                run=self._run_hash(targets),
+                checkpoint=None if self.machine.checkpoint is None else Path(self.machine.checkpoint),
+                all_images=all_images(vars(self).get("_cached_views"), targets, self.recipe_, self.seed, self.sites()),
+            )
+        finally:
+            self._forget("_class_weights", "_cached_views")  # of this sample alone
 
     def _batches(
         self, features: Any, targets: Int[Tensor, " n"], epochs: int
@@ -360,63 +307,23 @@ class LearnedMethod(ClipClassifier):
         objective = self._objective(learned)
         alone = nullcontext() if checkpoint is None else writing_file(checkpoint, "checkpoint")
         with alone, threads_for(objective.operations):
-            self._train(objective, learned, batches, epochs, observer, all_images, _Kept(checkpoint, run))
-        self._set_state(learned)
-
-    def _train(
-        self,
-        objective: Objective,
-        learned: dict[str, Tensor],
-        batches: Callable[[int], Any],
-        epochs: int,
-        observer: Observer | None,
-        all_images: AllImages | None,
-        kept: _Kept,
-    ) -> None:
-        """The epochs of the recipe, and the steps after them."""
-        recipe, units = self.recipe_, dict.fromkeys(learned, 1.0) | self.units()
-        until = None if recipe.seconds is None else time.monotonic() + recipe.seconds
-
-        def fault() -> str | None:
-            return fault_of(self.backbone_, self.image_precision)
-
-        self.losses_ = train(
-            learned,
-            objective.loss_of,
-            batches,
-            recipe,
-            epochs,
-            checkpoint=kept.checkpoint,
-            run=kept.run,
-            observer=observer,
-            units=units,
-            until=until,
-            shrink=objective.shrink,
-            fault=fault,
-        )
-        self.text_passes_ = len(self.losses_) * (0.0 if all_images is None else all_images.passes_per_epoch)
-        self.stopped_, self.agreements_ = "all epochs of the recipe were done", []
-        if len(self.losses_) < epochs or (until is not None and time.monotonic() > until):
-            self.stopped_ = "the time is over"
-        elif all_images is not None and all_images.enough and objective.whole is not None:
-            refined = refine(
+            came = learn(
+                objective,
                 learned,
-                objective.whole(all_images.features, all_images.targets),
-                recipe,
-                all_images.targets,
-                int(self.seed),
-                self.losses_,
-                passes=self.text_passes_,
-                units=units,
-                until=until,
-                checkpoint=kept.checkpoint,
-                run=kept.run,
+                batches,
+                self.recipe_,
+                epochs,
+                all_images,
+                seed=int(self.seed),
+                units=dict.fromkeys(learned, 1.0) | self.units(),
+                checkpoint=checkpoint,
+                run=run,
+                observer=observer,
                 slack=BF16_SLACK if self.precision_ == "bf16" else 0.0,
-                fault=fault,
+                fault=lambda: fault_of(self.backbone_, self.image_precision),
             )
-            self.losses_ = [*self.losses_, *refined.losses[1:]]
-            self.text_passes_ += refined.thirds / 3
-            self.stopped_, self.agreements_ = refined.stopped, refined.agreements
+        self.losses_, self.text_passes_, self.stopped_, self.agreements_ = came
+        self._set_state(learned)
 
     def _state(self) -> dict[str, Tensor]:
         return self.learned_
@@ -460,18 +367,6 @@ class LearnedMethod(ClipClassifier):
             "targets": targets.tolist(),
         }
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
-
-
-def class_weights(targets: Int[Tensor, " n"], n_classes: int, balance: float) -> Float[Tensor, " classes"] | None:
-    """What an image of each class counts: n to the power of -`balance` for a class with n, 1 on average over the images.
-
-    None where all count alike, as of classes with equally many images.
-    """
-    counts = torch.bincount(targets, minlength=n_classes).clamp_min(1).double()
-    weights = counts**-balance
-    if bool((weights == weights[0]).all()):
-        return None
-    return (weights * (len(targets) / weights[targets].sum())).float()
 
 
 def _hash_of(features: Tensor) -> str:
