@@ -91,6 +91,19 @@ def test_it_lowers_the_loss_and_counts_what_it_costs() -> None:
     assert len(state.agreements) == 1 + state.steps // module.EVERY
 
 
+@pytest.mark.parametrize("lr", [0.05, 20.0])
+def test_what_is_remembered_is_what_was_done(lr: float) -> None:
+    """Of a step that had to be made shorter too; in the units of each tensor."""
+    problem = Linear()
+    state = run(problem, passes=0.0, recipe=replace(RECIPE, lr=lr, steps=10 + 6))
+    tried = (problem.thirds - BACKWARD * (len(state.losses) + len(state.agreements))) / FORWARD
+    assert len(state.history.pairs) == state.steps == 6 and (tried > len(state.losses)) == (lr > 1)
+    moved = torch.cat([problem.parameters["weight"].flatten() / 0.5, problem.parameters["bias"] / 2.0])
+    torch.testing.assert_close(sum(step for step, _ in state.history.pairs), moved.detach())
+    here = problem(None).gradients()[0]
+    torch.testing.assert_close(state.gradient, torch.cat([here[0].flatten() * 0.5, here[1] * 2.0]))
+
+
 @pytest.mark.parametrize("at", [*range(0, 24), 31, 38])
 def test_a_run_stopped_anywhere_ends_in_the_same_bits(at: int, tmp_path: Path) -> None:
     """Before any look at the loss and before any of its gradients, once more when it goes on."""

@@ -106,6 +106,7 @@ class TipAdapter(TemplatedMethod):
         self.losses_ = []
         if self.finetune:
             super()._fit(features, targets)
+        vars(self).pop("_cached_views", None)  # the keys hold what there is to know of them
         if self._validation is not None:
             self.alpha_, self.beta_ = self._searched(*self._validation)
 
