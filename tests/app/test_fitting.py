@@ -153,6 +153,7 @@ def test_two_writers_of_one_folder(photos: Path, clip: str, tmp_path: Path) -> N
     ("images", "changes", "most"),
     [
         (99, {}, (16, "")),
+        (100, {"least_classes": 3}, (16, "")),
         (100, {}, (46, "at most ")),
         (100, {"lbfgs": None}, (16, "")),
         (100, {"views": 0}, (16, "")),
@@ -163,8 +164,8 @@ def test_two_writers_of_one_folder(photos: Path, clip: str, tmp_path: Path) -> N
     ],
 )
 def test_how_many_epochs_there_are_at_most(images: int, changes: dict[str, Any], most: tuple[int, str]) -> None:
-    train = Split(tuple(Path(f"{i}.png") for i in range(images)), ("a",) * images)
-    assert most_epochs(replace(FAST, **changes), train) == most
+    train = Split(tuple(Path(f"{i}.png") for i in range(images)), tuple("ab"[i % 2] for i in range(images)))
+    assert most_epochs(replace(FAST, **{"least_classes": 2, **changes}), train) == most
 
 
 def test_records_of_runs_from_before_learning_was_noted(tmp_path: Path) -> None:

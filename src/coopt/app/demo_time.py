@@ -16,7 +16,6 @@ from coopt.methods.linear_probe import search_c
 from coopt.runtime import Runtime
 from coopt.suites.grid import Grid
 from coopt.training.recipe import Recipe
-from coopt.training.refine import LEAST_IMAGES
 
 FIGURES = 4.0
 """Seconds for figures and tables, roughly, and a fifth of that for each data set."""
@@ -75,7 +74,7 @@ def _epochs(recipe: Recipe, shots: int, classes: int) -> int:
     epochs = recipe.epochs_for(shots)
     if recipe.views == 0:  # fresh views cost in proportion to the images; cached features much the same with any number
         return epochs * shots
-    if recipe.lbfgs is not None and shots * classes >= LEAST_IMAGES:
+    if recipe.goes_on(shots * classes, classes):
         epochs = max(epochs, recipe.most_passes(shots * classes))
     return min(epochs, recipe.steps or epochs)
 

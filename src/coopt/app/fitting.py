@@ -30,7 +30,6 @@ from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
 from coopt.runtime import Runtime
 from coopt.training.recipe import Recipe
-from coopt.training.refine import LEAST_IMAGES
 from coopt.wording import called, counted, on_command_line, setting, size_of
 
 LARGE = 10**9
@@ -208,7 +207,7 @@ def _data(request: FitRequest) -> tuple[ImageDataset, ImageDataset]:
 def most_epochs(recipe: Recipe, train: Split) -> tuple[int, str]:
     """How many epochs and steps of L-BFGS there are at most, and "at most " where there may be fewer."""
     most = epochs = recipe.epochs_for(max(train.counts.values()))
-    if recipe.lbfgs is not None and recipe.views > 0 and len(train) >= LEAST_IMAGES:
+    if recipe.views > 0 and recipe.goes_on(len(train), len(train.counts)):
         most += recipe.most_passes(len(train))  # a step is a text pass at least
     if recipe.steps is not None:
         most = min(most, recipe.steps)

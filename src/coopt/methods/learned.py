@@ -119,8 +119,7 @@ class LearnedMethod(ClipClassifier):
         return {one.tensor: unit for one in self.sites() if isinstance(one, TextTokens | TextBlocks)}
 
     def _embedding_unit(self) -> float:
-        meant = self.recipe_.embedding_rms
-        return 1.0 if meant is None else embedding_rms(self.backbone_) / meant
+        return 1.0 if (meant := self.recipe_.embedding_rms) is None else embedding_rms(self.backbone_) / meant
 
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """Normalised text features of hand-made prompts, "a photo of a NAME."; the classes' own where no site is in the text."""
@@ -160,8 +159,7 @@ class LearnedMethod(ClipClassifier):
         return Sites(self.backbone_, sites, self.weights, encode, cache(self.unchanged_text), changes_images(sites))
 
     def _n_ctx(self, learned: Mapping[str, Tensor]) -> int:
-        tokens = text_tokens(self.sites())
-        return 0 if tokens is None else learned[tokens.tensor].shape[-2]
+        return 0 if (tokens := text_tokens(self.sites())) is None else learned[tokens.tensor].shape[-2]
 
     def _encoder(self, n_ctx: int, batch: int) -> TextEncoder:
         """For steps of so many images; for none, only features are asked for."""
@@ -222,8 +220,7 @@ class LearnedMethod(ClipClassifier):
         self._begin()
         if not self.capabilities.image_tower:
             return self._training_views(images)
-        # The features that the tower starts from name the bad images, and the data for checkpoints.
-        _, kept = self._training_views(images)
+        _, kept = self._training_views(images)  # names the bad images, and the data for checkpoints
         sources = as_sources(images)
         readable = sources if isinstance(sources, Tensor) else [sources[i] for i in kept]
         return TrainingPixels(readable, self.backbone_.preprocessing, self.recipe_, self.seed), kept
@@ -232,8 +229,8 @@ class LearnedMethod(ClipClassifier):
         backbone, kept = super()._image_encoder()
         if not self.capabilities.image_tower:
             return backbone, kept
-        if "learned_" not in vars(self):  # nothing was learned yet; still nothing of this method is kept
-            return backbone, None
+        if "learned_" not in vars(self):
+            return backbone, None  # nothing was learned yet; still nothing of this method is kept
         learned = {name: tensor.to(backbone.device) for name, tensor in self.learned_.items()}
         weights, tokens = image_changes(self.sites(), self.weights, learned)
         return backbone.with_image_tower(ChangedImages(frozen_images(backbone), weights, tokens)), None
@@ -249,8 +246,8 @@ class LearnedMethod(ClipClassifier):
         extracted = self._features(images, ("test",))  # names the bad images before anything is trained
         self._data_hash = _hash_of(extracted.features)
         readable = [images[i] for i in extracted.kept]
-        precision = self.image_precision
-        return lambda epochs: fresh_views(self.backbone_, readable, epochs, self.seed, precision), extracted.kept
+        frozen = self.backbone_, readable
+        return lambda epochs: fresh_views(*frozen, epochs, self.seed, self.image_precision), extracted.kept
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))

@@ -20,7 +20,7 @@ from coopt.methods.whole import WholeLoss
 from coopt.training.batches import batch_order
 from coopt.training.loop import Observer, train
 from coopt.training.recipe import Recipe
-from coopt.training.refine import LEAST_IMAGES, STEPS_TAKEN, refine
+from coopt.training.refine import STEPS_TAKEN, refine
 
 BF16_SLACK = 2e-3
 """How far the rounding of bf16 moves a loss, at most."""
@@ -80,7 +80,7 @@ def all_images(
     each = [len(some) for some in batch_order(len(targets), 0, recipe, seed)]
     passes = sum(each) if tokens is not None and tokens.per_image else len(each)
     passes = passes if changes_text(sites) else 0
-    if recipe.lbfgs is None or cached is None or len(targets) < LEAST_IMAGES:
+    if cached is None or not recipe.goes_on(len(targets), int(targets.max()) + 1):
         return AllImages(torch.empty(0), targets, passes, enough=False)
     return AllImages(cached.flatten(0, 1), targets.repeat(len(cached)), passes, enough=True)
 

@@ -34,6 +34,8 @@ class Recipe:
             others, the learning rate of vectors among them is in proportion. None: `lr` as it is.
         lbfgs: after the epochs, L-BFGS on all images for as long as halves of them agree (`coopt.training.refine`), up to
             so many text passes in all as this number times the square root of the images; None: none.
+        least_classes: with fewer classes there is no L-BFGS: on the bundled sets of 3 to 20 classes it gains nothing, and loses
+            up to 10 points where test images differ from training images (docs/recipe.md); from 96 on it was measured.
         balance: an image of a class with n images counts n to the power of -`balance`: at 0 images count alike, at 1 classes.
         steps: at most so many epochs and steps of L-BFGS together; None: as many as the recipe says.
         seconds: at most so long; the learning rates fall in time for it. None: as long as it takes.
@@ -86,6 +88,7 @@ class Recipe:
         help="Go on with L-BFGS while halves of the images agree, up to so many text passes in all per square root of the "
         "images; none: end with the epochs.",
     )
+    least_classes: int = parameter(default=50, low=2, help="No L-BFGS with fewer classes.")
     balance: float = parameter(
         default=0.0, low=0, high=1, help="Of uneven classes: 0 counts images alike, 1 counts classes alike."
     )
@@ -95,7 +98,7 @@ class Recipe:
         option=True,
         metavar="N",
         shown_default=False,
-        help="Learn in at most so many steps.",
+        help="Learn in at most so many epochs and steps of L-BFGS together.",
     )
     seconds: float | None = parameter(default=None, above=0, help="Learn for at most so long.")
 
@@ -118,6 +121,10 @@ class Recipe:
         """One learning rate per epoch: `warmup_lr` first, then half a cosine down from `lr`."""
         first = self.lr if self.warmup_lr is None else self.warmup_lr
         return [first] + [self.lr * 0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
+
+    def goes_on(self, images: int, classes: int) -> bool:
+        """Whether L-BFGS may follow the epochs."""
+        return self.lbfgs is not None and images >= LEAST_IMAGES and classes >= self.least_classes
 
     def most_passes(self, images: int) -> int:
         """How many text passes there may be with L-BFGS, for so many images."""
@@ -197,6 +204,9 @@ USUAL = {f.name: getattr(Recipe, f.name, None) for f in fields(Recipe)}
 
 EMBEDDING_RMS = 0.0763
 """Of "a photo of a" in the bundled model, on which the learning rates were chosen."""
+
+LEAST_IMAGES = 100
+"""Of fewer images halves say nothing reliable, and what a recipe's epochs reach is not improved on."""
 
 MOST_PASSES = 128
 """Text passes after which L-BFGS ends with any number of images: with 1,448 classes and 16 images of each, the accuracy on

@@ -31,9 +31,6 @@ from coopt.training.loop import SAVE_EVERY
 from coopt.training.recipe import Recipe
 from coopt.wording import called
 
-LEAST_IMAGES = 100
-"""Of fewer images halves say nothing reliable, and what a recipe's epochs reach is not improved on."""
-
 EVERY = 4
 """Steps from one comparison of halves to the next: the second backward pass costs a sixth of these steps."""
 
