@@ -14,12 +14,11 @@ from coopt.backbones import Backbone
 from coopt.methods import learned as learned_module
 from coopt.runtime import Runtime
 from coopt.training import loop, refine
-from coopt.training.recipe import Recipe
-from coopt.training.recipe import LEAST_IMAGES
+from coopt.training.recipe import LEAST_IMAGES, Recipe
 from tests.methods.conftest import NAMES
 
 EPOCHS = 6
-QUICK = {"epochs": EPOCHS, "lbfgs": 1.4}
+QUICK = {"epochs": EPOCHS, "lbfgs": 1.4, "least_classes": 2}
 TIME_OVER = "the time is over"
 
 

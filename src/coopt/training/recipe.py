@@ -227,11 +227,11 @@ PAPER = Recipe(
 """What CoOp's paper did: SGD, batch 32, a fresh augmented view of every image in every epoch."""
 
 FAST = Recipe(name="fast", beta1=0.7, beta2=0.9, embedding_rms=EMBEDDING_RMS, lbfgs=3.0, balance=0.5)
-"""For people's own data: a step costs one text pass whatever its batch, so batches are large and steps few.
+"""For people's own data: a step costs one text pass whatever its batch, so batches are large and steps few; larger problems go on
+with L-BFGS for as long as it pays.
 
-Chosen on the validation parts of all bundled data sets, over two seeds (docs/benchmarks.md): between 16 and 100 steps it is
-their number times the learning rate that counts, and of so few none is spent on warming up. Augmented views are not taken
-there: the paper's crops (down to 8% of an image) cut frames and positions off. For photographs `views` may help."""
+Chosen on the validation parts of the bundled data sets and of two hard problems (docs/recipe.md). Augmented views are not
+taken there: the paper's crops (down to 8% of an image) cut frames and positions off. For photographs `views` may help."""
 
 RECIPES: dict[str, Recipe] = {"fast": FAST, "paper": PAPER}
 
