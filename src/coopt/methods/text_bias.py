@@ -7,7 +7,6 @@ Published: ImageNet, 16 shots, RN50: 60.93 (zero-shot 58.18, CoOp 62.95).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from coopt.errors import ParameterError
 from coopt.methods.templated import TextAdapter
 from coopt.parameters import parameter
-from coopt.training.recipe import FAST, PAPER, Recipe
+from coopt.training.recipe import PAPER, Recipe
 from coopt.wording import on_command_line
 
 
@@ -42,7 +41,7 @@ class TextBias(TextAdapter):
     published: ClassVar[Mapping[str, float]] = {
         "ImageNet, 16 shots, RN50": 60.93,
     }
-    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=0.002, warmup_lr=1e-5, epochs=100), "paper": PAPER}
+    recipes: ClassVar[dict[str, Recipe]] = {"fast": Recipe(lr=0.002, warmup_lr=1e-5, epochs=100), "paper": PAPER}
 
     csc: bool = parameter(
         default=False,

@@ -7,7 +7,6 @@ Published: ImageNet, 16 shots, RN50: 58.86 (zero-shot 58.18, CoOp 62.95).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.methods.templated import TextAdapter
-from coopt.training.recipe import FAST, PAPER, Recipe
+from coopt.training.recipe import PAPER, Recipe
 
 
 class TextTransformation(TextAdapter):
@@ -39,7 +38,7 @@ class TextTransformation(TextAdapter):
     published: ClassVar[Mapping[str, float]] = {
         "ImageNet, 16 shots, RN50": 58.86,
     }
-    recipes: ClassVar[dict[str, Recipe]] = {"fast": replace(FAST, lr=1e-4, warmup_lr=1e-5, epochs=100), "paper": PAPER}
+    recipes: ClassVar[dict[str, Recipe]] = {"fast": Recipe(lr=1e-4, warmup_lr=1e-5, epochs=100), "paper": PAPER}
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`."""
