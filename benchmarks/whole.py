@@ -39,13 +39,14 @@ def measure(backbone: Backbone, precision: Any, arguments: argparse.Namespace) -
     forget_peak()
     before = peak_bytes()
     taken = seconds(lambda: model.fit(features, targets))
-    steps = model.recipe_.epochs_for(arguments.shots)
-    say(f"{precision}: {steps} steps in {taken:.1f} s")
+    passes = model.text_passes_
+    say(f"{precision}: {passes:.1f} text passes in {taken:.1f} s; {model.stopped_}")
     return {
         "precision": precision,
         "seconds": taken,
-        "steps": steps,
-        "step_s": taken / steps,
+        "steps": passes,
+        "step_s": taken / passes,
+        "stopped": model.stopped_,
         "above_model_mb": (peak_bytes() - before) / 1e6,
     }
 
