@@ -194,13 +194,13 @@ def whole(result: Result) -> Paragraphs:
         [
             row["precision"],
             f"{row['seconds']:.1f}",
-            str(row["steps"]),
+            f"{row['steps']:.0f}",
             f"{row['step_s']:.2f}",
             f"{row['above_model_mb']:,.0f}",
         ]
         for row in result["rows"]
     ]
-    header = ["", "seconds", "steps", "s / step", "above the model MB"]
+    header = ["", "seconds", "text passes", "s / pass", "above the model MB"]
     about = (
         f"{result['what']}: all that `CoOp.fit` does with its default recipe, from class names to the learned context, on random "
         "image features and a model with random weights."
