@@ -49,7 +49,6 @@ SECTIONS = (
     Section("Image features", "features-*", sections.features),
     Section("From a command's start to its answer", "startup", sections.startup),
     Section("Beside another busy process", "beside*", sections.beside),
-    Section("The choice of the fast recipe", "recipe-val", sections.recipe),
     Section("Recipes on the test parts", "recipe-test", sections.recipe),
     Section("Tried and not taken", "tried", sections.tried),
 )

@@ -16,7 +16,7 @@ from coopt.wording import called, counted, subject
 INIT_STD = 0.02
 DEFAULT_INIT = "a photo of a"
 """Where a context begins when nothing is said: at few images per class it is far ahead of a random one
-(docs/benchmarks.md), and the papers after CoOp begin there too."""
+(docs/results.md), and the papers after CoOp begin there too."""
 
 
 def random_context(
