@@ -378,8 +378,9 @@ def measure_training(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for shots, given in samples:
                 given.encoders = encoders
                 row = {"way": way, "part": part, "cost": cost, "shots": shots, "seed": given.seed}
-                yield {**row, **train(given, way, part, cost)}
-            say(f"{way} {part}, cost {cost:g}")
+                row |= train(given, way, part, cost)
+                say(f"{way} {part:g}, cost {cost:g}, {shots} shots: {row['accuracy']:.2f}, loss {row['loss']:.3f}")
+                yield row
 
 
 def training_table(rows: list[dict[str, Any]]) -> Table:
