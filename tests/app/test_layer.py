@@ -43,7 +43,7 @@ def test_the_options_of_the_commands_are_fields(monkeypatch: pytest.MonkeyPatch)
     from coopt.cli.zero_shot import zero_shot
 
     spelled_otherwise = {
-        fit: {"n_ctx", "csc", "position", "init", "recipe", "epochs", "lr", "set"},  # parameters of the method
+        fit: {"n_ctx", "csc", "position", "init", "recipe", "epochs", "lr", "steps", "seconds", "set"},  # of the method
         predict: {"classes", "classes_file", "csv", "jsonl"},  # class_names and form
     }
     for command, request in (
