@@ -13,9 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coopt.errors import TrainingError
 from coopt.methods.forward import Batch, Forward, Sites, run_text
-from coopt.wording import setting
+from coopt.training.loop import within_memory
 
 IMAGES_TOGETHER = 4096
 """Images whose scores exist at once."""
@@ -50,17 +49,7 @@ class WholeLoss:
 
     def __call__(self, parts: Sequence[Tensor] | None = None) -> Evaluated:
         """Evaluates it; `parts` are masks of images whose gradients are wanted one by one, all of them together all images."""
-        while True:
-            try:
-                return self._evaluated(parts)
-            except torch.cuda.OutOfMemoryError:
-                pass
-            if not self.shrink():
-                raise TrainingError(
-                    "The GPU has too little memory for a training step, even with the classes one by one. End what else "
-                    f"runs on the GPU, or use {setting('device', 'cpu')}."
-                )
-            torch.cuda.empty_cache()
+        return within_memory(lambda: self._evaluated(parts), self.shrink)
 
     def _evaluated(self, parts: Sequence[Tensor] | None) -> Evaluated:
         text = None if self.shared.encode is None else normalize(run_text(self.shared, self.learned), dim=-1)

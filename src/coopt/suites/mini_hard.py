@@ -7,7 +7,8 @@ coopt suite run mini-hard
 """
 
 from coopt.data.bundled import PREFIX
-from coopt.suites.papers import BUNDLED_MODEL, ENSEMBLED, HAND_MADE, LINEAR_PROBE, NAIVE, coop
+from coopt.suites.mini_few_shot import SUITE as FEW_SHOT
+from coopt.suites.papers import BUNDLED_MODEL
 from coopt.suites.suite import Suite
 
 SUITE = Suite(
@@ -17,14 +18,7 @@ SUITE = Suite(
     protocol="domain",
     models=BUNDLED_MODEL,
     datasets=(f"{PREFIX}mixed", f"{PREFIX}fleet"),
-    entries=(
-        NAIVE,
-        HAND_MADE,
-        ENSEMBLED,
-        LINEAR_PROBE,
-        coop("CoOp", "fast"),
-        coop("CoOp (M=16, random)", "fast", n_ctx=16),
-    ),
+    entries=FEW_SHOT.entries,
     columns="targets",
     derived="shifted",
     shots=(1, 4, 16, 60),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from coopt.events import tracked
 from coopt.training.checkpoint import Checkpoint
 from coopt.training.recipe import Recipe
 from coopt.wording import called, setting
+
+T = TypeVar("T")
 
 SAVE_EVERY = 5.0
 """Seconds between checkpoints; what is lost when a run is killed."""
@@ -115,25 +118,39 @@ class _Gradient:
     fault: Callable[[], str | None]
 
     def __call__(self, features: Tensor, targets: Tensor) -> Tensor:
-        while (loss := self._attempt(features, targets)) is None:
-            # Only here is the failed attempt's memory free: its error held every tensor that was being worked on.
-            if not self.shrink():
-                raise TrainingError(
-                    "The GPU has too little memory for a training step, even with the classes one by one. "
-                    f"Take a smaller batch ({called('recipe.batch_size')}), end what else runs on the GPU, or use "
-                    f"{setting('device', 'cpu')}."
-                )
-            torch.cuda.empty_cache()
-        return loss
+        smaller = f"Take a smaller batch ({called('recipe.batch_size')}), end"
+        return within_memory(lambda: self._attempt(features, targets), self.shrink, smaller)
 
-    def _attempt(self, features: Tensor, targets: Tensor) -> Tensor | None:
+    def _attempt(self, features: Tensor, targets: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        try:
-            loss = self.loss_of(features, targets)
-            loss.backward()
-        except torch.cuda.OutOfMemoryError:
-            return None
+        loss = self.loss_of(features, targets)
+        loss.backward()
         return loss.detach()
+
+
+def within_memory(attempt: Callable[[], T], shrink: Callable[[], bool], advice: str = "End") -> T:
+    """What `attempt` returns, asked again in smaller pieces for as long as a GPU has too little memory for it.
+
+    Args:
+        attempt: leaves nothing behind where it fails.
+        shrink: makes the next attempt hold less, or returns False.
+        advice: what to do when nothing helps, up to "what else runs on the GPU".
+
+    Raises:
+        TrainingError: it cannot hold less.
+    """
+    while True:
+        try:
+            return attempt()
+        except torch.cuda.OutOfMemoryError:
+            pass
+        # Only here is the failed attempt's memory free: its error held every tensor that was being worked on.
+        if not shrink():
+            raise TrainingError(
+                "The GPU has too little memory for a training step, even with the classes one by one. "
+                f"{advice} what else runs on the GPU, or use {setting('device', 'cpu')}."
+            )
+        torch.cuda.empty_cache()
 
 
 def _epoch(
