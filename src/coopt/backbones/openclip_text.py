@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coopt.backbones.protocol import Framing, Tokenizer
-from coopt.backbones.text_tower import AtBlock, CausalBlocks, OpenBlock, Pooling, TextTower
+from coopt.backbones.text_tower import AtBlock, OpenBlock, OpenTower, Pooling, TextTower
 from coopt.errors import BackboneError, UnsupportedBackboneError
 
 _BLOCK_PARTS = {"ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2"}
@@ -72,7 +72,7 @@ class OpenClipText(TextTower):
         self.heads = int(modules[0].attn.num_heads)
         self.hidden = blocks[0].fc.out_features if blocks else 0
         if blocks and self.causal and self.pooling != "last":
-            self.open = CausalBlocks(
+            self.open = OpenTower(
                 blocks, self.heads, self.positional_embedding, self.ln_final, _projection(self.text_projection)
             )
 

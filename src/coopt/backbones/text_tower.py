@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-Pooling = Literal["argmax", "eos", "last"]
+Pooling = Literal["argmax", "eos", "last", "first", "mean"]
 
 
 class Tokens(NamedTuple):
@@ -56,16 +56,14 @@ class OpenBlock:
 
 
 @dataclass(frozen=True, eq=False)
-class CausalBlocks:
-    """A causal tower opened: what the fast path computes with instead of calling the tower.
-
-    Only a tower whose prompts are read at the end token can be opened; nothing behind that token is computed.
+class OpenTower:
+    """A tower opened: what the text pass computes with instead of calling the tower.
 
     Attributes:
         blocks: one after another.
         heads: of their attention.
         positions: added to the token embeddings, from the first position on.
-        final_norm: of the end token's row, behind the blocks.
+        final_norm: of the row that is read out, behind the blocks.
         projection: of that row, to the shared embedding space.
     """
 
@@ -86,11 +84,14 @@ class TextTower(nn.Module, ABC):
         width: W.
         context_length: the most tokens of a prompt.
         causal: a token's feature depends on earlier tokens only.
-        pooling: which position is the prompt's feature: the highest id, the first end id, or the last position.
+        pooling: what becomes the prompt's feature: the row of the highest id, of the first end id, of the last position or
+            of the first, or the mean of the rows that are not padding.
         padding_matters: what stands after the end token changes the feature.
+        any_length: its forward takes prompts that are cut behind their end tokens too.
         depth: number of blocks at whose input tokens can be replaced; 0 where the blocks are not known.
         heads, hidden: of its blocks, for an estimate of memory; 0 where they are not known.
-        open: its blocks for the fast path; None for a tower that only its own forward serves.
+        open: its blocks; None for a tower that only its own forward serves. A causal one that is read out at the end token
+            takes the fast path.
     """
 
     width: int
@@ -98,10 +99,11 @@ class TextTower(nn.Module, ABC):
     causal: bool = False
     pooling: Pooling = "last"
     padding_matters: bool = True
+    any_length: bool = False
     depth: int = 0
     heads: int = 0
     hidden: int = 0
-    open: CausalBlocks | None = None
+    open: OpenTower | None = None
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
@@ -117,7 +119,7 @@ class TextTower(nn.Module, ABC):
         """Features (not normalised) of prompts that are given as vectors, differentiable in these.
 
         Args:
-            vectors: what `embed` gives, or learned vectors, at the full context length.
+            vectors: what `embed` gives, or learned vectors, at the full context length; a tower of `any_length` takes fewer.
             ids: the token ids, for masks and pooling; where a learned vector stands, an id that is neither the end nor
                 padding.
             at_block: what replaces the input of blocks, for towers with a `depth`.

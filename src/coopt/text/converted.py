@@ -8,13 +8,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from coopt.backbones.text_tower import CausalBlocks, OpenBlock, TextTower
+from coopt.backbones.text_tower import OpenBlock, OpenTower, TextTower
 
-CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, CausalBlocks]] = WeakKeyDictionary()
+CONVERTED: WeakKeyDictionary[TextTower, dict[torch.dtype, OpenTower]] = WeakKeyDictionary()
 """By tower and precision."""
 
 
-def blocks_in(tower: TextTower, dtype: torch.dtype) -> CausalBlocks:
+def blocks_in(tower: TextTower, dtype: torch.dtype) -> OpenTower:
     """The blocks that a tower opens, with matrix weights in `dtype`: the tower's own where it has that precision."""
     assert tower.open is not None
     if dtype is tower.open.positions.dtype:

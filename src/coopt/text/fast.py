@@ -45,7 +45,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coopt.backbones.text_tower import CausalBlocks, OpenBlock, TextTower
+from coopt.backbones.text_tower import OpenBlock, OpenTower, TextTower
 from coopt.text.attention import attention, end_attention
 from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
 from coopt.text.pattern import AttentionPattern
@@ -85,12 +85,12 @@ class FastPass:
     """
 
     tower: TextTower
-    opened: CausalBlocks
+    opened: OpenTower
     dtype: torch.dtype
     kernel: Kernel | None
 
     @classmethod
-    def of(cls, tower: TextTower, opened: CausalBlocks, dtype: torch.dtype) -> FastPass:
+    def of(cls, tower: TextTower, opened: OpenTower, dtype: torch.dtype) -> FastPass:
         """The pass over `opened`, what the tower gives with weights in `dtype`."""
         return cls(tower, opened, dtype, kernel_of(opened.blocks[0]))
 
