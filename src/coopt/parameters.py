@@ -45,7 +45,7 @@ class Parameter:
         default: when nothing is given.
         none: whether None is a value.
         low, high: the range of a number, both included.
-        above: a number must be more than this.
+        above, below: a number must be more, or less, than this.
         choices: the values of a "choice".
         said: what a value must be, as messages say it, where the rest of the declaration does not tell.
         check: more than the rest of the declaration can say: False for a wrong value, or an error of its own.
@@ -64,6 +64,7 @@ class Parameter:
     low: int | float | None = None
     high: int | float | None = None
     above: int | float | None = None
+    below: int | float | None = None
     choices: tuple[str, ...] = ()
     said: str | None = None
     check: Callable[[Any], Any] | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -91,7 +92,7 @@ class Parameter:
 
     @property
     def _range(self) -> str:
-        bounds = ((">=", self.low), (">", self.above), ("<=", self.high))
+        bounds = ((">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below))
         parts = [f"{sign} {bound:.12g}" for sign, bound in bounds if bound is not None]
         return f" {' and '.join(parts)}" if parts else ""
 
@@ -119,7 +120,9 @@ class Parameter:
     def _within(self, value: float) -> bool:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
-        return math.isfinite(value) and low <= value <= high and (self.above is None or value > self.above)
+        above = -math.inf if self.above is None else self.above
+        below = math.inf if self.below is None else self.below
+        return math.isfinite(value) and low <= value <= high and above < value < below
 
     def require(self, value: Any, called: str) -> None:
         """Refuses a value that is not allowed; `called` is the parameter as the subject of a sentence.
@@ -138,7 +141,8 @@ class Parameter:
             schema["type"] = [types[self.kind], "null"] if self.none else types[self.kind]
         if self.choices:
             schema["enum"] = [*self.choices, *((None,) if self.none else ())]
-        bounds = {"minimum": self.low, "maximum": self.high, "exclusiveMinimum": self.above}
+        inclusive = {"minimum": self.low, "maximum": self.high}
+        bounds = {**inclusive, "exclusiveMinimum": self.above, "exclusiveMaximum": self.below}
         schema |= {name: bound for name, bound in bounds.items() if bound is not None}
         schema["default"] = list(self.default) if isinstance(self.default, tuple) else self.default
         schema["description"] = self.help
@@ -157,6 +161,7 @@ class Parameter:
             low=schema.get("minimum"),
             high=schema.get("maximum"),
             above=schema.get("exclusiveMinimum"),
+            below=schema.get("exclusiveMaximum"),
             choices=tuple(one for one in schema.get("enum", ()) if one is not None),
             help=schema["description"],
             **schema["x-coopt"],
@@ -169,6 +174,7 @@ def parameter(
     low: int | float | None = None,
     high: int | float | None = None,
     above: int | float | None = None,
+    below: int | float | None = None,
     choices: tuple[str, ...] = (),
     said: str | None = None,
     check: Callable[[Any], Any] | None = None,
@@ -185,8 +191,8 @@ def parameter(
     `Parameter` for the rest. Works in subclasses of `Declared`, and in dataclasses.
     """
     given = {
-        "low": low, "high": high, "above": above, "choices": tuple(choices), "said": said, "check": check, "help": help,
-        "doc": doc, "option": option, "metavar": metavar, "shown_default": shown_default, "positional": not kw_only,
+        "low": low, "high": high, "above": above, "below": below, "choices": tuple(choices), "said": said, "check": check,
+        "help": help, "doc": doc, "option": option, "metavar": metavar, "shown_default": shown_default, "positional": not kw_only,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata={_DECLARED: given})
 

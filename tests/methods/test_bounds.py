@@ -163,6 +163,56 @@ def test_a_run_in_time_goes_on_with_the_epochs_it_had(
     assert again.stopped_ == TIME_OVER
 
 
+def test_a_run_in_time_that_was_stopped_before_it_measured_an_epoch_measures_anew(
+    backbone: Backbone, many: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Clock(monkeypatch, per_pass=1.0)
+    original, begun = loop._epoch, []
+
+    def epoch(*given: Any) -> float:
+        begun.append(1)
+        if len(begun) == loop.MEASURED:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(loop, "_epoch", epoch)
+    with pytest.raises(KeyboardInterrupt):
+        fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c")
+    again = fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c")
+    assert len(again.losses_) == loop.MEASURED - 1 + 4 and again.stopped_ == TIME_OVER
+
+
+def test_classes_without_images_count(backbone: Backbone, many: Any) -> None:
+    given = many[0], np.array([0, 1])[np.arange(LEAST_IMAGES) % 2]
+    few = {**QUICK, "least_classes": len(NAMES)}
+    model = coopt.CoOp(backbone, class_names=NAMES, recipe=few, runtime=Runtime(cache=False)).fit(*given)
+    assert len(model.losses_) > EPOCHS
+    model = coopt.CoOp(backbone, class_names=NAMES[:-1], recipe=few, runtime=Runtime(cache=False)).fit(*given)
+    assert len(model.losses_) == EPOCHS
+
+
+def test_halves_hold_all_views_of_an_image_and_passes_go_by_images(
+    backbone: Backbone, many: Any, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, original = [], learned_module.WholeLoss.__call__
+
+    def call(whole: Any, parts: Any = None) -> Any:
+        seen.append((len(whole.targets), parts))
+        return original(whole, parts)
+
+    def features(*_: Any, **options: Any) -> Any:
+        found = torch.from_numpy(many[0]).expand(len(options["views"]), -1, -1)
+        return type("Extracted", (), {"features": found.clone(), "kept": range(LEAST_IMAGES)})
+
+    monkeypatch.setattr(learned_module.WholeLoss, "__call__", call)
+    monkeypatch.setattr(coopt.CoOp, "_features", lambda self, images, views: features(views=views))
+    monkeypatch.setattr(learned_module, "is_features", lambda images: False)
+    model = fit(backbone, many, views=3)
+    halves = [parts for count, parts in seen if parts is not None and count == 3 * LEAST_IMAGES]
+    assert halves and all(torch.equal(one[:LEAST_IMAGES].repeat(3), one) for pair in halves for one in pair)
+    assert model.text_passes_ == pytest.approx(plain.text_passes_, abs=2.5)
+
+
 @pytest.mark.parametrize("at", [EPOCHS - 3, EPOCHS, EPOCHS + 1, EPOCHS + 4])
 def test_a_fit_stopped_at_any_pass_ends_in_the_same_bits(
     at: int, backbone: Backbone, many: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -41,6 +41,14 @@ def test_logits_are_those_of_the_formula(backbone: Any, features: Any, labels: A
     assert np.allclose(model.logits(features), expected.numpy(), atol=1e-3)
 
 
+def test_without_fine_tuning_nothing_is_learned_by_steps(backbone: Backbone, features: Any, labels: Any) -> None:
+    model = TipAdapter(backbone, finetune=True, recipe=ONE_STEP).fit(features, labels)
+    assert len(model.losses_) == 1 and model.stopped_ == "all epochs of the recipe were done"
+    model.set_params(finetune=False).fit(features, labels)
+    assert (model.losses_, model.text_passes_, model.agreements_) == ([], 0, [])
+    assert model.stopped_ == "keys are kept, not learned"
+
+
 def test_without_votes_it_is_zero_shot(backbone: Backbone, features: Any, labels: Any) -> None:
     ours = TipAdapter(backbone, alpha=0.0).fit(features, labels).logits(features)
     assert np.allclose(ours, coopt.ZeroShot(backbone).fit(features, labels).logits(features), atol=1e-4)

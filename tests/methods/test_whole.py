@@ -139,7 +139,7 @@ def test_in_chunks_of_classes_and_on_the_reference_path(variant: str, backbone: 
 def test_too_little_memory_makes_the_text_pass_smaller(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     model, learned = prepared("coop", backbone)
     loss, _ = plain(model, learned)
-    original, failures = WholeLoss._evaluated, [1]
+    original, failures = WholeLoss.evaluated, [1]
 
     def evaluated(self: WholeLoss, parts: Any) -> Any:
         if failures:
@@ -147,11 +147,32 @@ def test_too_little_memory_makes_the_text_pass_smaller(backbone: Backbone, monke
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return original(self, parts)
 
-    monkeypatch.setattr(WholeLoss, "_evaluated", evaluated)
+    monkeypatch.setattr(WholeLoss, "evaluated", evaluated)
     assert whole(model, learned)().loss == pytest.approx(loss, rel=1e-5)
     failures += [1] * 9
     with pytest.raises(coopt.errors.TrainingError, match="too little memory for a training step"):
         whole(model, learned)()
+
+
+def test_too_little_memory_for_the_gradient_makes_the_text_pass_smaller(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, learned = prepared("coop", backbone)
+    _, gradients = plain(model, learned)
+    mask = torch.arange(N) < 8
+    found = whole(model, learned)((mask, ~mask))
+    original, calls = torch.autograd.grad, []
+
+    def grad(outputs: Tensor, *rest: Any, **options: Any) -> Any:
+        if outputs is found.text and not calls.append(1) and len(calls) == 2:  # with the first half's gradient made
+            original(outputs, *rest, **options)  # its activations are spent
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return original(outputs, *rest, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
+    first, second = found.gradients()
+    assert len(calls) == 4 and found.text is None
+    same([a + b for a, b in zip(first, second, strict=True)], gradients, 1e-5)
 
 
 class Toy(TextEncoder):

@@ -114,6 +114,6 @@ def test_a_step_becomes_shorter_by_half_at_least_and_a_tenth_at_most() -> None:
     assert enough(1.0, -1.0, 2.0, 2.001, slack=2e-3) and not enough(1.0, -1.0, 2.0, 2.003, slack=2e-3)
 
 
-def test_tensors_become_one_row_each_in_its_unit() -> None:
+def test_gradients_become_one_row_each_in_its_unit() -> None:
     one, other = torch.arange(4.0).view(2, 2), torch.ones(3)
-    assert flat([one, other], [2.0, 0.5]).tolist() == [0, 0.5, 1, 1.5, 2, 2, 2]
+    assert flat([one, other], [0.5, 2.0]).tolist() == [0, 0.5, 1, 1.5, 2, 2, 2]

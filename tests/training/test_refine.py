@@ -69,7 +69,7 @@ class Linear:
 
 def run(problem: Linear, passes: float = 10.0, recipe=RECIPE, **options) -> Refined:
     units = {"weight": 0.5, "bias": 2.0}
-    return refine(problem.parameters, problem, recipe, TARGETS, 3, [2.0] * 10, passes=passes, units=units, **options)
+    return refine(problem.parameters, problem, recipe, TARGETS, 1, 3, [2.0] * 10, passes=passes, units=units, **options)
 
 
 def bits(problem: Linear, state: Refined) -> tuple:

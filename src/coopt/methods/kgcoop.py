@@ -18,6 +18,7 @@ from coopt.methods.forward import Batch, Forward
 from coopt.methods.shared_parameters import TEMPLATES
 from coopt.parameters import parameter
 from coopt.prompts.templates import template_features, template_list
+from coopt.training.recipe import KGCOOP_RECIPES, Recipe
 
 
 class KgCoOp(CoOp):
@@ -39,6 +40,8 @@ class KgCoOp(CoOp):
         "mean of 11 data sets, ViT-B/16, 16 shots, base": 80.73,
         "mean of 11 data sets, ViT-B/16, 16 shots, new": 73.6,
     }
+
+    recipes: ClassVar[dict[str, Recipe]] = KGCOOP_RECIPES
 
     guide_weight: float = parameter(default=8.0, low=0, help="The paper's lambda; 0 is CoOp.")
     templates: str | Sequence[str] = TEMPLATES

@@ -251,7 +251,8 @@ class LearnedMethod(ClipClassifier):
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
-        self._class_weights = class_weights(targets, len(self.class_names_), self.recipe_.balance)
+        n_classes, cached = len(self.class_names_), vars(self).get("_cached_views")
+        self._class_weights = class_weights(targets, n_classes, self.recipe_.balance)
         try:
             self.learn(
                 self.initial(),
@@ -259,7 +260,7 @@ class LearnedMethod(ClipClassifier):
                 min(epochs, self.recipe_.steps or epochs),
                 run=self._run_hash(targets),
                 checkpoint=None if self.machine.checkpoint is None else Path(self.machine.checkpoint),
-                all_images=all_images(vars(self).get("_cached_views"), targets, self.recipe_, self.seed, self.sites()),
+                all_images=all_images(cached, targets, n_classes, self.recipe_, self.seed, self.sites()),
             )
         finally:
             self._forget("_class_weights", "_cached_views")  # of this sample alone
@@ -331,8 +332,7 @@ class LearnedMethod(ClipClassifier):
     def _take_state(self, state: dict[str, Tensor]) -> None:
         self.learned_ = {name: tensor.float().cpu() for name, tensor in state.items()}
         learned = {name: tensor.to(self.backbone_.device) for name, tensor in self.learned_.items()}
-        tokens = text_tokens(self.sites())
-        if tokens is None or not tokens.per_image:
+        if (tokens := text_tokens(self.sites())) is None or not tokens.per_image:
             self.text_features_ = self._text_features(learned)
 
     def _text_features(self, learned: Mapping[str, Tensor]) -> Float[Tensor, "classes dim"]:

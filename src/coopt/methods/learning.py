@@ -1,6 +1,6 @@
 """How a `LearnedMethod` learns: the epochs of its recipe, and the steps from all images at once that may follow.
 
-Notation: N images, C classes, D dimension of the shared embedding space.
+Notation: N images, V cached views, C classes, D dimension of the shared embedding space.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class AllImages:
     """What the steps after the epochs learn from.
 
     Attributes:
-        features: of all images in all cached views, (N, D).
-        targets: their classes.
+        features: of all images in all cached views, (V, N, D).
+        targets: classes of the images, (N,).
         passes_per_epoch: text passes of an epoch before.
         enough: whether there are such steps.
     """
 
-    features: Tensor
+    features: Float[Tensor, "views n dim"]
     targets: Int[Tensor, " n"]
     passes_per_epoch: int
     enough: bool
@@ -63,6 +63,7 @@ class AllImages:
 def all_images(
     cached: Float[Tensor, "views n dim"] | None,
     targets: Int[Tensor, " n"],
+    n_classes: int,
     recipe: Recipe,
     seed: int,
     sites: Sequence[Site],
@@ -72,6 +73,7 @@ def all_images(
     Args:
         cached: features of the frozen tower; None: there are none.
         targets: classes of the n images.
+        n_classes: how many there are, with and without images.
         recipe: how they are learned from.
         seed: of the order of images.
         sites: where what is learned is put.
@@ -80,9 +82,9 @@ def all_images(
     each = [len(some) for some in batch_order(len(targets), 0, recipe, seed)]
     passes = sum(each) if tokens is not None and tokens.per_image else len(each)
     passes = passes if changes_text(sites) else 0
-    if cached is None or not recipe.goes_on(len(targets), int(targets.max()) + 1):
-        return AllImages(torch.empty(0), targets, passes, enough=False)
-    return AllImages(cached.flatten(0, 1), targets.repeat(len(cached)), passes, enough=True)
+    if cached is None or not recipe.goes_on(len(targets), n_classes):
+        return AllImages(torch.empty(0, len(targets), 0), targets, passes, enough=False)
+    return AllImages(cached, targets, passes, enough=True)
 
 
 class Came(NamedTuple):
@@ -151,9 +153,10 @@ def learn(
         return Came(losses, passes, "all epochs of the recipe were done", [])
     refined = refine(
         learned,
-        objective.whole(all_images.features, all_images.targets),
+        objective.whole(all_images.features.flatten(0, 1), all_images.targets.repeat(len(all_images.features))),
         recipe,
         all_images.targets,
+        len(all_images.features),
         seed,
         losses,
         passes=passes,

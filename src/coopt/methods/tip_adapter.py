@@ -103,7 +103,7 @@ class TipAdapter(TemplatedMethod):
         draw = features(views)
         keys = normalize(torch.stack([draw(i) for i in range(views)]).mean(dim=0), dim=-1)
         self._set_state({"keys": keys, "labels": targets, **_as_tensors(alpha=self.alpha, beta=self.beta)})
-        self.losses_ = []
+        self.losses_, self.text_passes_, self.stopped_, self.agreements_ = [], 0.0, "keys are kept, not learned", []
         if self.finetune:
             super()._fit(features, targets)
         vars(self).pop("_cached_views", None)  # the keys hold what there is to know of them

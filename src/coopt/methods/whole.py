@@ -49,9 +49,10 @@ class WholeLoss:
 
     def __call__(self, parts: Sequence[Tensor] | None = None) -> Evaluated:
         """Evaluates it; `parts` are masks of images whose gradients are wanted one by one, all of them together all images."""
-        return within_memory(lambda: self._evaluated(parts), self.shrink)
+        return within_memory(lambda: self.evaluated(parts), self.shrink)
 
-    def _evaluated(self, parts: Sequence[Tensor] | None) -> Evaluated:
+    def evaluated(self, parts: Sequence[Tensor] | None) -> Evaluated:
+        """The same, in the pieces of the moment."""
         text = None if self.shared.encode is None else normalize(run_text(self.shared, self.learned), dim=-1)
         known = None if text is None else text.detach().requires_grad_()
         masks = [torch.ones_like(self.targets, dtype=torch.bool)] if parts is None else parts
@@ -60,7 +61,7 @@ class WholeLoss:
             loss, gradients = self._of_images(mask.nonzero()[:, 0], known)
             total += loss
             of_parts.append(gradients)
-        return Evaluated(total, text, list(self.learned.values()), of_parts)
+        return Evaluated(self, parts, total, text, of_parts)
 
     def _of_images(self, index: Tensor, text: Tensor | None) -> tuple[float, list[Tensor | None]]:
         """Some images' part of the mean, and its gradients for the class features and for what is learned beside them."""
@@ -85,30 +86,36 @@ class Evaluated:
     """The loss at one place; see `coopt.training.refine.Evaluated`.
 
     Attributes:
+        whole, parts: what was evaluated.
         loss: the mean over all images.
-        text: normalised class features, on what is learned; None for a method that leaves the text alone.
-        leaves: what is learned.
-        of_parts: for each part of the images the gradients for `leaves`, and for `text` where there is one.
+        text: normalised class features, on what is learned; None for a method that leaves the text alone, and when the
+            activations behind them are free.
+        of_parts: for each part of the images the gradients for what is learned, and for `text` where there is one.
     """
 
+    whole: WholeLoss
+    parts: Sequence[Tensor] | None
     loss: float
     text: Float[Tensor, "classes dim"] | None
-    leaves: list[Tensor]
     of_parts: list[list[Tensor | None]]
 
     def gradients(self) -> list[list[Tensor]]:
-        """For each part of the images those for `leaves`; can be asked for once."""
-        found = []
-        for i, gradients in enumerate(self.of_parts):
-            direct = gradients[: len(self.leaves)]
-            if self.text is not None and gradients[-1] is not None:
-                more = i + 1 < len(self.of_parts)
-                through = torch.autograd.grad(
-                    self.text, self.leaves, gradients[-1], retain_graph=more, allow_unused=True
-                )
-                direct = [b if a is None else a if b is None else a + b for a, b in zip(direct, through, strict=True)]
-            found.append(
-                [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(self.leaves, direct, strict=True)]
-            )
-        self.text = None  # the activations are free
-        return found
+        """For each part of the images those for what is learned; can be asked for once, before that changes."""
+        return within_memory(self._attempt, self.whole.shrink)
+
+    def _attempt(self) -> list[list[Tensor]]:
+        if self.text is None and self.whole.shared.encode is not None:  # another attempt ran out of memory
+            self.text = self.whole.evaluated(self.parts).text
+        try:
+            return [self._of_part(i) for i in range(len(self.of_parts))]
+        finally:
+            self.text = None
+
+    def _of_part(self, i: int) -> list[Tensor]:
+        leaves, gradients = list(self.whole.learned.values()), self.of_parts[i]
+        direct = gradients[: len(leaves)]
+        if self.text is not None and gradients[-1] is not None:
+            more = i + 1 < len(self.of_parts)
+            through = torch.autograd.grad(self.text, leaves, gradients[-1], retain_graph=more, allow_unused=True)
+            direct = [b if a is None else a if b is None else a + b for a, b in zip(direct, through, strict=True)]
+        return [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, direct, strict=True)]

@@ -86,6 +86,6 @@ def enough(length: float, slope: float, before: float, after: float, slack: floa
     return after <= before + SUFFICIENT * length * slope + slack
 
 
-def flat(tensors: list[Tensor], units: list[float]) -> Float[Tensor, " n"]:
-    """Tensors as one row of numbers, each in its unit."""
-    return torch.cat([(one / unit).flatten() for one, unit in zip(tensors, units, strict=True)])
+def flat(gradients: list[Tensor], units: list[float]) -> Float[Tensor, " n"]:
+    """Gradients as one row of numbers, with respect to tensors that are counted in units."""
+    return torch.cat([(one * unit).flatten() for one, unit in zip(gradients, units, strict=True)])

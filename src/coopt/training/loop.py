@@ -79,22 +79,23 @@ def train(
     observer = observer or Observer()
     optimizer = _optimizer(parameters, recipe, units or {})
     gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False), fault)
-    began, losses, more = time.monotonic(), [], {}
+    losses, more = [], {}
     if checkpoint is not None and (saved := Checkpoint.load(checkpoint, run)) is not None:
         if "refined" not in saved.more:
             _restore(saved.tensors, parameters, optimizer)
         losses, more = list(saved.losses), dict(saved.more)
     epochs = more.get("epochs", epochs)
     rates = recipe.learning_rates(epochs)
-    state, saved_at = None, time.monotonic()
+    done_before, began = len(losses), time.monotonic()
+    state, saved_at = None, began
     try:
         with tracked("learning", epochs) as progress:
             while (epoch := len(losses)) < epochs:
                 losses.append(_epoch(optimizer, rates[epoch], gradient, batches(epoch), observer, epoch))
                 observer.on_epoch(epoch, parameters)
-                if until is not None and epoch == MEASURED - 1:
+                if until is not None and not more and len(losses) - done_before == MEASURED:
                     per_epoch = (time.monotonic() - began) / MEASURED
-                    epochs = max(MEASURED, min(epochs, MEASURED + int((until - time.monotonic()) / per_epoch)))
+                    epochs = min(epochs, len(losses) + max(0, int((until - time.monotonic()) / per_epoch)))
                     more, rates = {"epochs": epochs}, recipe.learning_rates(epochs)
                 if checkpoint is not None:
                     state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses), more)

@@ -33,7 +33,8 @@ class Recipe:
         embedding_rms: the size of the word embeddings (root mean square) for which `lr` is meant: where a text tower has
             others, the learning rate of vectors among them is in proportion. None: `lr` as it is.
         lbfgs: after the epochs, L-BFGS on all images for as long as halves of them agree (`coopt.training.refine`), up to
-            so many text passes in all as this number times the square root of the images; None: none.
+            so many text passes in all as this number times the square root of the images (a line search that has begun is
+            ended); None: none.
         least_classes: with fewer classes there is no L-BFGS: on the bundled sets of 3 to 20 classes it gains nothing, and loses
             up to 10 points where test images differ from training images (docs/recipe.md); from 96 on it was measured.
         balance: an image of a class with n images counts n to the power of -`balance`: at 0 images count alike, at 1 classes.
@@ -73,9 +74,9 @@ class Recipe:
         low=0,
         help="Cached views of each image, the first as in tests; 0: fresh augmented ones in every epoch.",
     )
-    beta1: float = parameter(default=0.9, low=0, high=1, help="Of Adam: how long the mean of gradients remembers.")
+    beta1: float = parameter(default=0.9, low=0, below=1, help="Of Adam: how long the mean of gradients remembers.")
     beta2: float = parameter(
-        default=0.999, low=0, high=1, help="Of Adam: how long the mean of their squares remembers."
+        default=0.999, low=0, below=1, help="Of Adam: how long the mean of their squares remembers."
     )
     embedding_rms: float | None = parameter(
         default=None,
@@ -241,6 +242,10 @@ CSC_RECIPES: dict[str, Recipe] = {
 }
 """Their meaning for class-specific contexts: each class learns from its own few images alone, so its words are changed less,
 in more steps. Chosen in the same way, for contexts that begin as words and for random ones."""
+
+KGCOOP_RECIPES: dict[str, Recipe] = {**RECIPES, "fast": replace(FAST, epochs=100)}
+"""KgCoOp's: what holds its prompts near hand-made ones keeps more steps from learning the images by heart. Chosen among 16, 50 and
+100 epochs on the validation parts of the bundled data sets, by the harmonic mean of base and new classes."""
 
 COCOOP_RECIPES: dict[str, Recipe] = {
     "fast": Recipe(lr=0.005, warmup_lr=1e-5, batch_size=8, epochs=100, embedding_rms=EMBEDDING_RMS, balance=0.5),

@@ -130,6 +130,7 @@ def refine(
     whole: WholeLoss,
     recipe: Recipe,
     targets: Int[Tensor, " n"],
+    views: int,
     seed: int,
     losses: Sequence[float],
     *,
@@ -148,6 +149,8 @@ def refine(
         whole: the loss.
         recipe: says how many text passes there may be.
         targets: class indices of all images.
+        views: how often `whole` sees each image: all of them once in one view, then in the next. No half of the images holds
+            another view of what is in the other half.
         seed: of the halves.
         losses: of the epochs so far.
         passes: text passes so far.
@@ -161,7 +164,7 @@ def refine(
     Raises:
         TrainingError: the loss is not finite.
     """
-    work = _Work(parameters, whole, recipe, targets, seed, units, slack, fault)
+    work = _Work(parameters, whole, recipe, targets, views, seed, units, slack, fault)
     state = _restored(checkpoint, run, parameters, targets.device) or Refined()
     limit = round(3 * (recipe.most_passes(len(targets)) - passes))
     most = max(1, limit // (FORWARD + BACKWARD))
@@ -201,6 +204,7 @@ class _Work:
     whole: WholeLoss
     recipe: Recipe
     targets: Tensor
+    views: int
     seed: int
     units: Mapping[str, float]
     slack: float
@@ -251,13 +255,13 @@ class _Work:
         """Two masks of images, where this step compares halves."""
         if len(state.losses) % EVERY:
             return None
-        first = halves(self.targets, self.seed, len(state.losses))
+        first = halves(self.targets, self.seed, len(state.losses)).repeat(self.views)
         return first, ~first
 
     def _gradient(self, evaluated: Evaluated, state: Refined) -> Tensor:
         units = [self.units[name] for name in self.parameters]
         # In units: of a tensor whose numbers are small a small step is as much as a large one of another's.
-        parts = [flat(one, [1 / unit for unit in units]) for one in evaluated.gradients()]
+        parts = [flat(one, units) for one in evaluated.gradients()]
         state.thirds += BACKWARD * len(parts)
         if len(parts) > 1:
             state.agreements.append(float(cosine_similarity(*parts, dim=0)))
