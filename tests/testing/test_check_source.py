@@ -199,8 +199,8 @@ FAULTS: list[tuple[Change, str]] = [
     (forward_as(lambda tower, vectors, ids: (vectors.detach(), ids)), "gradients of the features must reach"),
     (forgets_that_blocks_take_vectors, "vectors at the input of block 0 must take their place"),
     (puts_vectors_into_every_prompt, "vectors at the input of block 0 must take their place"),
-    (setting("text.causal", False), "open to the fast path must be causal"),
-    (setting("text.padding_matters", True), "must not depend on padding"),
+    (setting("text.causal", False), "opens its blocks must be causal and not depend on padding, or neither"),
+    (setting("text.padding_matters", True), "opens its blocks must be causal and not depend on padding, or neither"),
     (other_blocks, "the blocks that the tower opens must give the features"),
     (other_weights_each_time, "the fingerprint must be the same"),
     (random_images, "encode_image must give the same features again"),
@@ -221,6 +221,8 @@ def test_a_length_that_does_not_fit() -> None:
     """What the tower itself says."""
     with pytest.raises(RuntimeError, match="must match the size"):
         check_source(source_of(setting("text.context_length", 78)), "one")
+    with pytest.raises(RuntimeError, match=r"shape of the .*attn_mask"):
+        check_source(source_of(setting("text.any_length", True)), "one")
 
 
 def test_untrue_claims_of_a_bidirectional_tower() -> None:

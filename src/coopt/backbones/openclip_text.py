@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coopt.backbones.protocol import Framing, Tokenizer
-from coopt.backbones.text_tower import AtBlock, OpenBlock, OpenTower, Pooling, TextTower
+from coopt.backbones.text_tower import AtBlock, OpenBlock, OpenTower, Pooling, TextTower, pooled_at
 from coopt.errors import BackboneError, UnsupportedBackboneError
 
 _BLOCK_PARTS = {"ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2"}
@@ -71,7 +71,7 @@ class OpenClipText(TextTower):
         self.depth = len(modules) if getattr(self.transformer, "batch_first", True) else 0
         self.heads = int(modules[0].attn.num_heads)
         self.hidden = blocks[0].fc.out_features if blocks else 0
-        if blocks and self.causal and self.pooling != "last":
+        if blocks and (not self.padding_matters if self.causal else self.attn_mask is None):
             self.open = OpenTower(
                 blocks, self.heads, self.positional_embedding, self.ln_final, _projection(self.text_projection)
             )
@@ -94,15 +94,7 @@ class OpenClipText(TextTower):
         else:
             x = self.transformer(x, attn_mask=self.attn_mask)
         x = self.ln_final(x)
-        return self._project(x[torch.arange(len(x), device=x.device), self._read_at(ids)])
-
-    def _read_at(self, ids: Int[Tensor, "classes length"]) -> Int[Tensor, " classes"]:
-        """The position whose row becomes the feature."""
-        if self.pooling == "argmax":
-            return ids.argmax(dim=-1)
-        if self.pooling == "eos":
-            return (ids == self.end_id).int().argmax(dim=-1)
-        return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
+        return self._project(x[torch.arange(len(x), device=x.device), pooled_at(self.pooling, ids, self.end_id)])
 
     def _project(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n dim"]:
         return _projection(self.text_projection)(x)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Pooling = Literal["argmax", "eos", "last", "first", "mean"]
+PathOfTower = Literal["fast", "packed", "reference"]
 
 
 class Tokens(NamedTuple):
@@ -91,7 +92,7 @@ class TextTower(nn.Module, ABC):
         depth: number of blocks at whose input tokens can be replaced; 0 where the blocks are not known.
         heads, hidden: of its blocks, for an estimate of memory; 0 where they are not known.
         open: its blocks; None for a tower that only its own forward serves. A causal one that is read out at the end token
-            takes the fast path.
+            takes the fast path; one that is not causal and sees its padding the padded path.
     """
 
     width: int
@@ -104,6 +105,13 @@ class TextTower(nn.Module, ABC):
     heads: int = 0
     hidden: int = 0
     open: OpenTower | None = None
+
+    @property
+    def text_path(self) -> PathOfTower:
+        """How prompts run: what classes share once ("fast"), each at its own length ("packed"), or all at full length."""
+        if self.open is not None and self.causal and self.pooling in ("argmax", "eos") and not self.padding_matters:
+            return "fast"
+        return "packed" if self.any_length and not self.padding_matters else "reference"
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
@@ -129,3 +137,18 @@ class TextTower(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device
+
+
+def pooled_at(pooling: Pooling, ids: Int[Tensor, "classes length"], end: int) -> Int[Tensor, " classes"]:
+    """The position whose row becomes a prompt's feature.
+
+    Args:
+        pooling: any but "mean".
+        ids: of whole prompts.
+        end: the end token's id; where it fills prompts up too, the first one counts.
+    """
+    if pooling == "argmax":
+        return ids.argmax(dim=-1)
+    if pooling == "eos":
+        return (ids == end).int().argmax(dim=-1)
+    return torch.full((len(ids),), 0 if pooling == "first" else ids.shape[1] - 1, device=ids.device)

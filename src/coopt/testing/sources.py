@@ -29,7 +29,7 @@ def check_source(source: Source | type[Source], name: str = "", device: str = "c
 
     The name loads a backbone that is called so; wrong names are refused, and all of that without torch. The text tower
     takes vectors for the tokens they stand for, and what it says of itself is true: causal, of no account of padding,
-    open to the fast path. Features are the same again and again, weights frozen, and so is the fingerprint. Images are
+    of any length, and how its blocks are opened. Features are the same again and again, weights frozen, and so is the fingerprint. Images are
     prepared in the size that the image tower takes.
 
     Args:
@@ -53,7 +53,7 @@ def check_source(source: Source | type[Source], name: str = "", device: str = "c
         _check_images(backbone)
     _check_gradients(backbone)
     _check_blocks(backbone)
-    _check_fast_path(backbone)
+    _check_text_path(backbone)
     _check_list(source, name, backbone)
     again = source.load(name, torch.device(device))
     _expect(again.fingerprint == backbone.fingerprint, "the fingerprint must be the same each time a model is loaded")
@@ -117,7 +117,7 @@ def _check_list(source: Source, name: str, backbone: Backbone) -> None:
         _expect(row.supported, f"{name!r} is listed as not supported, and loads")
         length = backbone.text.context_length
         _expect(row.context_length in (0, length), f"the list must say the tower's context length, which is {length}")
-        path = "reference" if backbone.text.open is None else "fast"
+        path = backbone.text.text_path
         _expect(row.text_path in ("", path), f"the list must say the tower's text path, which is {path!r}")
 
 
@@ -219,9 +219,12 @@ def _check_claims(tower: TextTower, framing: Framing, ids: Tensor) -> None:
     """What a tower says of itself, against what a change of its input does."""
     end = int((ids[0] == framing.end).int().argmax())
     vectors, features = tower.embed(ids), tower(tower.embed(ids), ids)
-    if tower.open is not None:
-        _expect(tower.causal, "a tower that is open to the fast path must be causal, and say so")
-        _expect(not tower.padding_matters, "a tower that is open to the fast path must not depend on padding")
+    if tower.any_length:
+        _expect(not tower.padding_matters, "a tower of any_length must not depend on padding")
+        same = _near(tower(vectors[:1, : end + 1], ids[:1, : end + 1]), features[:1], 1e-5)
+        _expect(
+            same, "a prompt that is cut behind its end token must keep its feature: the tower must not say any_length"
+        )
     if not tower.padding_matters:
         same = _near(tower(_changed(vectors, slice(end + 1, None)), ids), features, 1e-5)
         _expect(same, "padding changes the features: the tower must say that padding_matters")
@@ -231,6 +234,11 @@ def _check_claims(tower: TextTower, framing: Framing, ids: Tensor) -> None:
         with_words = tower(vectors, later)
         same = _near(tower(_changed(vectors, slice(end + 1, None)), later), with_words, 1e-5)
         _expect(same, "what stands behind the end token changes the features: the tower must not say that it is causal")
+    if tower.open is not None:
+        _expect(
+            tower.causal != tower.padding_matters,
+            "a tower that opens its blocks must be causal and not depend on padding, or neither, and say so",
+        )
 
 
 def _check_gradients(backbone: Backbone) -> None:
@@ -259,22 +267,26 @@ def _check_blocks(backbone: Backbone) -> None:
         _expect(moved and reached, f"vectors at the input of block {block} must take their place there, differentiably")
 
 
-def _check_fast_path(backbone: Backbone) -> None:
+def _check_text_path(backbone: Backbone) -> None:
+    """Whatever the text pass makes of the tower's facts, against the tower's own forward at full length."""
     tower = backbone.text
-    if tower.open is None:
+    if tower.open is None and not tower.any_length:
         return
     prompts = context_prompts(backbone, _NAMES, n_ctx=2)
     context = tower.embed(torch.tensor(backbone.tokenizer.encode(_TEXT)[:2], device=backbone.device)).detach()
     results = []
-    for path in ("fast", "reference"):
+    for path in ("auto", "reference"):
         learned = context.clone().requires_grad_()
         features = TextEncoder(backbone, prompts, path=path)(learned)
         (features * torch.linspace(-1, 1, features.numel(), device=features.device).view_as(features)).sum().backward()
         assert learned.grad is not None
         results.append((features.detach(), learned.grad))
-    (fast, fast_gradient), (slow, slow_gradient) = results
-    _expect(_near(fast, slow), "the blocks that the tower opens must give the features that its forward gives")
-    _expect(_near(fast_gradient, slow_gradient, 1e-3), "the blocks that the tower opens must give its gradients, too")
+    (quick, quick_gradient), (slow, slow_gradient) = results
+    what = (
+        "the blocks that the tower opens" if tower.open is not None else "prompts that are cut behind their end tokens"
+    )
+    _expect(_near(quick, slow), f"{what} must give the features that its forward gives at full length")
+    _expect(_near(quick_gradient, slow_gradient, 1e-3), f"{what} must give its gradients, too")
 
 
 # ---- images

@@ -81,7 +81,7 @@ class TextEncoder:
         self.weights = frozenset(weights)
         self._per_class_from = 0 if prompts.class_specific else per_class_from
         self._check_tower(backbone, path)
-        self.fast = path != "reference" and self.tower.open is not None and self.tower.causal and not self.weights
+        self.fast = path != "reference" and self.tower.text_path == "fast" and not self.weights
         half = resolved(precision, backbone.device) == "bf16"
         self._full = self.tower.open.positions.dtype if self.tower.open else torch.float32
         self.dtype = torch.bfloat16 if half else self._full
@@ -254,7 +254,7 @@ class TextEncoder:
         return per_row * before + last
 
     def _check_tower(self, backbone: Backbone, path: TextPath) -> None:
-        if path == "fast" and (self.tower.open is None or self.weights):
+        if path == "fast" and (self.tower.text_path != "fast" or self.weights):
             raise ParameterError(
                 f"The fast text path is not exact for {backbone.name}{' with other weights' if self.weights else ''}. Use "
                 f"{setting('text_path', 'auto')} or {setting('text_path', 'reference')}."

@@ -24,19 +24,19 @@ class PlainText(nn.Module):
     """Contexts to the text features of fixed prompts.
 
     Args:
-        backbone: whose text tower opens its blocks.
+        backbone: whose text tower takes the fast path.
         prompts: C prompts, whose context is not class-specific.
 
     Raises:
-        UnsupportedBackboneError: the text tower does not open its blocks, or the prompts are class-specific: their
+        UnsupportedBackboneError: the text tower does not take the fast path, or the prompts are class-specific: their
             features are what there is to export.
     """
 
     def __init__(self, backbone: Backbone, prompts: Prompts) -> None:
         super().__init__()
         opened = backbone.text.open
-        if opened is None or prompts.class_specific:
-            what = "class-specific prompts" if opened is not None else f"the text tower of {backbone.name}"
+        if opened is None or backbone.text.text_path != "fast" or prompts.class_specific:
+            what = "class-specific prompts" if prompts.class_specific else f"the text tower of {backbone.name}"
             raise UnsupportedBackboneError(
                 f"There is no plain text pass of {what}. Use the features of the classes, which do not change."
             )
