@@ -1,12 +1,14 @@
 """What a recipe costs and what it reaches, on all bundled data sets: recipes are chosen here, on the validation parts.
 
+    python benchmarks/recipe.py --only mixed fleet --shots 1 4 16 --set 'fast: {}' --set 'longer: {epochs: 200}'
     python benchmarks/recipe.py --on val --set 'fast: {}' --set 'longer: {epochs: 200}'
     python benchmarks/recipe.py --on test --set 'fast: {}' --set 'paper: {recipe: paper}' --seeds 1 2 3 [--json FILE]
     python benchmarks/recipe.py --runs results/mini-recipes     # the same from runs of `coopt suite run mini-recipes`
 
 Every candidate is a name and the parameters of `CoOp` that it changes (`n_ctx`, `init`, `recipe` ...; the fields of a
 recipe may stand beside them). It is fitted on the few-shot sample of each seed. The cost is counted, not timed: a step is
-one text pass, whatever its batch (one that looks at the loss alone, a third). `--json FILE` keeps every fit, and each candidate's accuracy and text passes over all of them.
+one text pass, whatever its batch (one that looks at the loss alone, a third). `--json FILE` keeps every fit, and each
+candidate's accuracy and text passes over all of them. The hard problems (mixed, fleet) are taken where --only names them.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from benchmarks.report import add_json_option, on_screen, report
 from coopt import CoOp, Recipe, ZeroShot, load_backbone
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split, extract_features, few_shot
-from coopt.data.bundled import BundledDataset, bundled_datasets
+from coopt.data.bundled import BundledDataset, bundled_datasets, hard_datasets
 from coopt.errors import SavedFileError
 from coopt.evaluation.run_files import read_records
 from coopt.evaluation.runs import RunResult
@@ -151,7 +153,7 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="YAML", help="a candidate")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--only", nargs="+", default=[], metavar="DATASET")
+    parser.add_argument("--only", nargs="+", default=[], metavar="DATASET", choices=names())
     parser.add_argument("--runs", type=Path, metavar="DIR", help="take the runs of a suite, and fit nothing")
     add_json_option(parser)
     arguments = parser.parse_args()
@@ -174,12 +176,16 @@ def main() -> None:
     report(result, on_screen(sections.recipe(result)), arguments)
 
 
+def names() -> list[str]:
+    """Of all bundled data sets."""
+    return [one.name for one in (*bundled_datasets(), *hard_datasets())]
+
+
 def fits(candidates: Mapping[str, dict[str, Any]], arguments: argparse.Namespace) -> Iterator[Row]:
     """Every candidate on every data set, after the prompts written by hand."""
     backbone, cache = load_backbone("bundled"), FeatureCache()
-    for described in bundled_datasets():
-        if arguments.only and described.name not in arguments.only:
-            continue
+    every = {one.name: one for one in (*bundled_datasets(), *hard_datasets())}
+    for described in [every[name] for name in arguments.only] or bundled_datasets():
         task = Task(described, backbone, cache, arguments.on)
         yield from task.hand_made()
         for name, parameters in candidates.items():
