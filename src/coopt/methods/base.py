@@ -43,7 +43,7 @@ from coopt.methods.saving import save
 from coopt.parameters import fitted
 from coopt.progress import progress_shown
 from coopt.text.layout import check_class_names
-from coopt.wording import counted
+from coopt.wording import counted, subject
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,21 +74,24 @@ class ClipClassifier(Configured, ABC):
         """What was learned as a module: image features (n, D), not normalised, to scores (n, C)."""
 
     @property
-    def link(self) -> Link:
-        """What makes probabilities of scores: as the backbone was trained."""
-        return self.backbone_.score_head.link
+    def links(self) -> tuple[Link, ...]:
+        """What may make probabilities of scores: a softmax, and a sigmoid where the backbone was trained with one."""
+        return ("softmax", "sigmoid") if self.backbone_.score_head.link == "sigmoid" else ("softmax",)
 
-    def classifier(self) -> FrozenClassifier:
+    def classifier(self, kind: Link = "softmax") -> FrozenClassifier:
         """All between pixels and probabilities as one module, which knows nothing of how it was learned.
+
+        Args:
+            kind: of its probabilities; see `predict_proba`.
 
         Raises:
             NotFittedError: nothing was learned yet.
+            ParameterError: these scores have no probabilities of this kind.
         """
         check_fitted(self, "class_names_")
+        self._check_kind(kind)
         backbone, _ = self._image_encoder()
-        return FrozenClassifier(
-            frozen_images(backbone), self.head(), self.class_names_, backbone.preprocessing, self.link
-        )
+        return FrozenClassifier(frozen_images(backbone), self.head(), self.class_names_, backbone.preprocessing, kind)
 
     def _logits(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
         """Scores of image features (not normalised)."""
@@ -259,9 +262,31 @@ class ClipClassifier(Configured, ABC):
                 check_scores(scores, part, which, self.class_names_, self.backbone_, self.precision_)
                 yield scores.float().cpu().numpy()
 
-    def predict_proba(self, images: Any) -> Float[np.ndarray, "n classes"]:
-        """Probabilities of the classes in the order of `classes_`."""
-        return probabilities_of(torch.from_numpy(self.logits(images)), self.link).numpy()
+    def predict_proba(self, images: Any, kind: Link = "softmax") -> Float[np.ndarray, "n classes"]:
+        """Probabilities of the classes in the order of `classes_`.
+
+        Args:
+            images: see the class.
+            kind: "softmax" for one class per image: they add up to 1. "sigmoid", with a backbone that was trained with
+                one (SigLIP), for each class by itself, with the model's own bias: an image may show several, or none.
+
+        Raises:
+            ParameterError: the backbone or the method gives no probabilities of this kind.
+        """
+        check_fitted(self, "class_names_")
+        self._check_kind(kind)
+        return probabilities_of(torch.from_numpy(self.logits(images)), kind).numpy()
+
+    def _check_kind(self, kind: str) -> None:
+        if kind not in ("softmax", "sigmoid"):
+            raise ParameterError(
+                f"{subject('kind', 'predict_proba')} must be 'softmax' or 'sigmoid'. Got {kind!r} instead."
+            )
+        if kind not in self.links:
+            raise ParameterError(
+                f"{self.title[:1].upper()}{self.title[1:]} with {self.backbone_.name} has no probabilities of the kind "
+                f"{kind!r}: a sigmoid takes scores of a model that was trained with one, as SigLIP was. Use 'softmax'."
+            )
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each image, in the form that labels had when fitting (names or integers)."""

@@ -114,9 +114,9 @@ class LinearProbe(ClipClassifier):
         return LinearHead(self.weight_.to(device), self.bias_.to(device))
 
     @property
-    def link(self) -> Link:
+    def links(self) -> tuple[Link, ...]:
         """A regression's own, whatever the backbone was trained with."""
-        return "softmax"
+        return ("softmax",)
 
     def _shapes(self) -> dict[str, tuple[int | None, ...]]:
         n_classes = len(self.class_names_)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from coopt.backbones.protocol import Link
 from coopt.data import encode_labels
 from coopt.errors import SavedFileError
 from coopt.inference.heads import CacheHead, key_votes
@@ -75,6 +76,11 @@ class TipAdapter(TemplatedMethod):
 
     keys_: Float[Tensor, "keys dim"] = fitted()
     labels_: Int[Tensor, " keys"] = fitted()
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """Votes are added to the backbone's scores, to which its bias means nothing then."""
+        return ("softmax",)
 
     @property
     def full_title(self) -> str:

@@ -242,7 +242,7 @@ def _one_module_predicts(problem: Problem) -> None:
     shares = classifier.probabilities(scores).numpy()
     problem.hold(
         np.allclose(shares, estimator.predict_proba(pixels), atol=ROUNDING),
-        "classifier() must give the probabilities of predict_proba: `link` says what makes them of scores.",
+        "classifier() must give the probabilities of predict_proba.",
     )
 
 
