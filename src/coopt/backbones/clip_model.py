@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coopt.backbones.image_tower import ImageTower
+from coopt.backbones.openclip_hf_text import HuggingFaceText, is_hugging_face
 from coopt.backbones.openclip_text import OpenClipText
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.backbones.protocol import Backbone, ScoreHead, Tokenizer, fingerprint_of, frozen
@@ -19,10 +20,11 @@ from coopt.errors import ParameterError
 
 
 class ClipBackbone(Backbone):
-    """A frozen open_clip CLIP or CustomTextCLIP.
+    """A frozen open_clip CLIP, CustomTextCLIP or CoCa.
 
     Args:
-        model: open_clip's; frozen here: evaluation mode, float32, no gradients.
+        model: open_clip's; frozen here: evaluation mode, float32, no gradients. The part of a CoCa that writes captions is
+            left out: no feature depends on it.
         name: as the user writes it.
         tokenizer: the one its text tower was trained with.
         preprocessing: the one its image tower was trained with.
@@ -43,6 +45,8 @@ class ClipBackbone(Backbone):
     ) -> None:
         self.name = name
         self.device = torch.device(device)
+        if hasattr(model, "text_decoder"):
+            model = _with_parts(model, text_decoder=None)
         self.model = frozen(model.to(device=self.device, dtype=torch.float32))
         # Convolutions of many layers run up to half as fast again with the channels last; a ViT's one does not care.
         convolutions = sum(isinstance(module, nn.Conv2d) for module in model.visual.modules())
@@ -50,7 +54,8 @@ class ClipBackbone(Backbone):
         model.visual.to(memory_format=self._memory_format)
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
-        self.text = OpenClipText(self.model, tokenizer, name)
+        kind = HuggingFaceText if is_hugging_face(model) else OpenClipText
+        self.text: HuggingFaceText | OpenClipText = kind(self.model, tokenizer, name)
         self.image = ImageTower(self.model.visual)
         self.score_head = _score_head(model)
         self.embed_dim = self.text.dim
@@ -58,7 +63,8 @@ class ClipBackbone(Backbone):
     @functools.cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
         """SHA-256 of architecture and weights, computed when first asked for (a second or two for a large model)."""
-        return fingerprint_of(self.model, architecture_of(self.model, self.text.pooling, self.text.causal))
+        facts = self.text.facts if isinstance(self.text, HuggingFaceText) else ""
+        return fingerprint_of(self.model, architecture_of(self.model, self.text.pooling, self.text.causal) + facts)
 
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
@@ -77,13 +83,19 @@ class ClipBackbone(Backbone):
         return self.image(pixels)
 
     def with_image_tower(self, tower: nn.Module) -> Backbone:
-        model = copy.copy(self.model)  # all is shared, but for the table of its parts
-        model._modules = {**self.model._modules, "visual": tower.get_submodule("visual")}
+        model = _with_parts(self.model, visual=tower.get_submodule("visual"))
         return ClipBackbone(model, self.name, self.tokenizer, self.preprocessing, self.device)
 
     def _made_by(self) -> tuple[Callable[..., Backbone], tuple[Any, ...]]:
         # The opened tower, which holds functions, is made again around the same model.
         return type(self), (self.model, self.name, self.tokenizer, self.preprocessing, self.device)
+
+
+def _with_parts(model: nn.Module, **parts: nn.Module | None) -> nn.Module:
+    """The model with other parts, or without them where they are None; all else is shared, but for the table of parts."""
+    other = copy.copy(model)
+    other._modules = {name: part for name, part in {**model._modules, **parts}.items() if part is not None}
+    return other
 
 
 def _score_head(model: Any) -> ScoreHead:

@@ -21,7 +21,10 @@ _TOWER_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_fi
 
 
 class OpenClipText(TextTower):
-    """The text tower of an open_clip CLIP or CustomTextCLIP, causal or not.
+    """The text tower of an open_clip CLIP, CustomTextCLIP or CoCa, causal or not.
+
+    CoCa's puts a class token behind the context length and reads its row. Which padding that token sees is the model's own
+    affair: with `correct_cls_mask` none, in the published ones the first token of it.
 
     Its weights are the model's own, under the names that they have there.
 
@@ -34,8 +37,7 @@ class OpenClipText(TextTower):
         dim: D, of the features.
 
     Raises:
-        UnsupportedBackboneError: the tower is not of open_clip's own kind, appends a class token (CoCa), or pools in a
-            way that prompts cannot use.
+        UnsupportedBackboneError: the tower is not of open_clip's own kind, or pools in a way that prompts cannot use.
         BackboneError: the tokenizer is not the tower's.
     """
 
@@ -47,7 +49,9 @@ class OpenClipText(TextTower):
         _refuse_foreign(tower, name)
         # CLIP keeps the text modules itself, under names of its own; CustomTextCLIP's tower calls them plainly.
         inside = tower is model
-        self.pooling: Pooling = _pooling(getattr(tower, "text_pool_type" if inside else "pool_type", "argmax"), name)
+        self.cls_emb: nn.Parameter | None = getattr(tower, "cls_emb", None)
+        pool_type = getattr(tower, "text_pool_type" if inside else "pool_type", "argmax")
+        self.pooling: Pooling = _pooling(pool_type, name) if self.cls_emb is None else "last"
         self.token_embedding: nn.Embedding = tower.token_embedding
         self.positional_embedding: Tensor = tower.positional_embedding
         self.transformer = tower.transformer
@@ -60,6 +64,8 @@ class OpenClipText(TextTower):
         self.width = self.token_embedding.embedding_dim
         self.context_length = int(tower.context_length)
         self.end_id = tokenizer.framing.end
+        self.pad_id = int(getattr(tower, "pad_id", tokenizer.framing.pad))
+        self._sees_first_padding = not getattr(tower, "correct_cls_mask", False)
         _refuse_wrong_tokenizer(self, tokenizer, getattr(tower, "text_eos_id" if inside else "eos_id", None), name)
         self._describe_blocks()
         with torch.no_grad():
@@ -87,14 +93,32 @@ class OpenClipText(TextTower):
         at_block: AtBlock | None = None,
     ) -> Float[Tensor, "classes dim"]:
         """The same operations in the same order as in the model's own `encode_text`, from the embeddings on."""
-        x = vectors + self.positional_embedding[: vectors.shape[1]]
+        x, mask = vectors, self.attn_mask
+        if self.cls_emb is not None:
+            x = torch.cat([x, self.cls_emb.expand(len(x), 1, -1)], dim=1)
+            mask = self._mask_with_class_token(ids)
+        x = x + self.positional_embedding[: x.shape[1]]
         if at_block:
             for i, block in enumerate(self.transformer.resblocks):
-                x = block(at_block[i].put_into(x) if i in at_block else x, attn_mask=self.attn_mask)
+                x = block(at_block[i].put_into(x) if i in at_block else x, attn_mask=mask)
         else:
-            x = self.transformer(x, attn_mask=self.attn_mask)
+            x = self.transformer(x, attn_mask=mask)
+        if self.cls_emb is not None:
+            return self._project(self.ln_final(x[:, -1]))
         x = self.ln_final(x)
         return self._project(x[torch.arange(len(x), device=x.device), pooled_at(self.pooling, ids, self.end_id)])
+
+    def _mask_with_class_token(self, ids: Int[Tensor, "classes length"]) -> Float[Tensor, "heads_of_classes n n"]:
+        """The causal mask for each prompt and head, without the padding; n is the length with the class token.
+
+        In the published models the row that tells words from padding is shifted by one: the first token of the padding
+        counts as a word, and the class token itself as the last of the padding, unless the prompt is full.
+        """
+        assert self.attn_mask is not None
+        words, token = ids != self.pad_id, ids.new_ones(len(ids), 1, dtype=torch.bool)
+        seen = torch.cat([token, words] if self._sees_first_padding else [words, token], dim=1)
+        hidden = torch.zeros(seen.shape, device=ids.device).masked_fill(~seen, float("-inf"))
+        return (self.attn_mask + hidden[:, None]).repeat_interleave(self.heads, dim=0)
 
     def _project(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n dim"]:
         return _projection(self.text_projection)(x)
@@ -147,8 +171,6 @@ def _refuse_foreign(tower: Any, name: str) -> None:
             f"{name}: its text tower is a {type(tower).__name__} without {', '.join(missing)}; "
             "coopt trains prompts for open_clip's own text towers."
         )
-    if getattr(tower, "cls_emb", None) is not None:
-        raise UnsupportedBackboneError(f"{name}: its text tower appends a class token after the text, as CoCa does.")
     if getattr(tower, "use_pad_mask", False):  # no configuration of open_clip asks for it
         raise UnsupportedBackboneError(f"{name}: its text tower makes a mask of the padding, which is not supported.")
 
@@ -170,6 +192,11 @@ def _refuse_wrong_tokenizer(tower: OpenClipText, tokenizer: Tokenizer, end_id: i
     if tokenizer.vocab_size > size:
         raise BackboneError(
             f"{name}: its tokenizer has {tokenizer.vocab_size} tokens and its text tower only {size}; {wrong}"
+        )
+    if tower.cls_emb is not None and framing.pad != tower.pad_id:
+        raise BackboneError(
+            f"{name}: its text tower takes the token {tower.pad_id} for padding, and its tokenizer pads with {framing.pad}; "
+            f"{wrong}"
         )
     if tower.pooling == "eos" and end_id not in (None, framing.end):
         raise BackboneError(

@@ -37,8 +37,9 @@ class BackboneInfo:
         supported: whether coopt trains prompts for it.
         reason: why not; empty when supported.
         context_length: of the text tower, in tokens; 0 where the source does not tell.
-        text_path: how fast prompts run: "fast", or "reference" where every prompt runs at its full length; empty when
-            not supported, or where the source does not tell.
+        text_path: how fast prompts run: "fast"; "packed" where each prompt runs at its own length; or "reference" where all
+            run at the full length; empty when not supported, or where the source does not tell.
+        why: the fast path does not serve it; empty where it does, or where the source does not tell.
         scheme: of the source that serves it; `list_backbones` puts it in.
     """
 
@@ -48,6 +49,7 @@ class BackboneInfo:
     reason: str = ""
     context_length: int = 0
     text_path: str = ""
+    why: str = ""
     scheme: str = ""
 
     @property

@@ -10,6 +10,7 @@ from coopt.backbones.bpe import CLEANERS, MERGES_FILE, BytePairEncoding
 from coopt.backbones.protocol import Framing
 from coopt.backbones.source import how_to_get
 from coopt.backbones.sources.openclip_models import open_clip_folder
+from coopt.backbones.zoo import require_transformers
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 
@@ -90,7 +91,7 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
 
     Args:
         text_cfg: the model configuration's "text_cfg".
-        folder: where the tokenizer's files lie when the model came from a folder.
+        folder: of a model that came from one: there the tokenizer's files are looked for first.
         download: whether the network may be used.
 
     Raises:
@@ -101,20 +102,28 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
     name = text_cfg.get("hf_tokenizer_name")
     if not name:
         return clip_tokenizer(settings.get("clean", "lower"))
-    try:
-        from transformers import AutoTokenizer  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise BackboneError(
-            f"The tokenizer {name!r} needs the package transformers, which is not installed: pip install 'coopt[hub]'."
-        ) from error
+    require_transformers(f"The tokenizer {name!r}")
+    from transformers import AutoTokenizer  # pyright: ignore[reportMissingImports]
+
     clean = CLEANERS[settings.pop("clean", "whitespace")]
     strip_end = bool(settings.pop("strip_sep_token", False))
-    settings.pop("language", None)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder or name, local_files_only=not download, **settings)
-    except (OSError, ValueError) as error:
-        where = f"in {folder}" if folder else "in the Hugging Face cache"
-        raise WeightsNotFoundError(
-            f"The files of the tokenizer {name!r} were not found {where}. {how_to_get()}"
-        ) from error
-    return HubTokenizer(tokenizer, clean, name, strip_end)
+    language = settings.pop("language", None)
+    for source in (folder, name) if folder else (name,):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, local_files_only=not download, trust_remote_code=False, **settings
+            )
+        except (OSError, ValueError, TypeError):  # TypeError: of a path that is None, where the vocabulary is missing
+            continue
+        if _knows_words(tokenizer):
+            if language is not None and hasattr(tokenizer, "set_src_lang_special_tokens"):
+                tokenizer.set_src_lang_special_tokens(language)
+            return HubTokenizer(tokenizer, clean, name, strip_end)
+    where = f"in {folder} and in the Hugging Face cache" if folder else "in the Hugging Face cache"
+    raise WeightsNotFoundError(f"The files of the tokenizer {name!r} were not found {where}. {how_to_get()}")
+
+
+def _knows_words(tokenizer: Any) -> bool:
+    """Whether it has a vocabulary: where the file is missing, transformers makes a tokenizer of special tokens alone."""
+    ids = tokenizer("a", add_special_tokens=False).input_ids
+    return bool(ids) and getattr(tokenizer, "unk_token_id", None) not in ids

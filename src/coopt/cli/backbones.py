@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 
 import click
@@ -49,7 +50,7 @@ def backbones(output: Output, part: str | None, everything: bool, local: bool) -
         more = f"; {left_out} that cannot be used are left out (--all shows them)" if left_out else ""
         output.say()
         output.say(f"{len(listed)} models{more}.")
-        output.say("Text path: fast, or reference, which runs every prompt at its full length.")
+    _explain_paths(output, listed)
     output.say("Also: bundled, and files and folders of your own; see `coopt backbones --help`.")
     output.result({"backbones": [asdict(row) for row in listed]})
 
@@ -64,6 +65,15 @@ def _table(output: Output, scheme: str, rows: list[BackboneInfo]) -> None:
         [[row.name, str(row.context_length or ""), row.text_path, _last(row, tagged)][:columns] for row in rows],
         right=(1,),
     )
+
+
+def _explain_paths(output: Output, rows: list[BackboneInfo]) -> None:
+    """What the text paths are, and why some models do not take the fast one."""
+    if not any(row.text_path for row in rows):
+        return
+    output.say("Text path: fast; packed, each prompt at its own length; or reference, all prompts at the full length.")
+    for (path, why), count in Counter((row.text_path, row.why) for row in rows if row.why).items():
+        output.say(f"  {path:9} {count:3}: {why}")
 
 
 def _list_local(output: Output, part: str | None) -> None:

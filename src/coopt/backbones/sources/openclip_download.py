@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, hub_cache, hub_repository, kept_by_clip
 from coopt.backbones.sources.openclip_names import OpenClipModel
+from coopt.backbones.sources.openclip_text_config import TEXT_CONFIG, text_model_of
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
 
@@ -29,24 +30,38 @@ def fetch(source: OpenClipModel) -> None:
     Raises:
         BackboneError: it could not be fetched: says why, and how to do it by hand.
     """
-    from huggingface_hub import constants
-
     if source.repo:
-        repo, files = source.repo, HUB_WEIGHTS
+        repo = source.repo
         wanted = ((HUB_CONFIG,), HUB_WEIGHTS)
     else:
         repo, files = hub_repository(source.settings)
         wanted = (files,)
-    url = source.settings.get("url", "")
+    _fetch(f"The weights of {source.name}", repo, wanted, source.settings.get("url", ""))
+
+
+def fetch_text_config(source: OpenClipModel) -> None:
+    """Puts the configuration of a text tower of the package transformers into the Hugging Face cache.
+
+    Raises:
+        BackboneError: see `fetch`.
+    """
+    assert source.config is not None
+    repo = text_model_of(source.config)
+    _fetch(f"The configuration of the text tower of {source.name}", repo, ((TEXT_CONFIG,),))
+
+
+def _fetch(what: str, repo: str, wanted: tuple[tuple[str, ...], ...], url: str = "") -> None:
+    """Fetches from the hub, or else from a plain address, what is wanted: of each group of files the first there is."""
+    from huggingface_hub import constants
+
     by_hand = _by_hand(repo, tuple(group[0] for group in wanted), url)
     if constants.HF_HUB_OFFLINE:
         raise BackboneError(
-            f"The weights of {source.name} could not be fetched: HF_HUB_OFFLINE is set; unset it to use the network. "
-            f"{by_hand}"
+            f"{what} could not be fetched: HF_HUB_OFFLINE is set; unset it to use the network. {by_hand}"
         )
     faults = []
     try:
-        if repo and not _fault(_hub_address(repo, files[0]), faults):
+        if repo and not _fault(_hub_address(repo, wanted[-1][0]), faults):
             with _quiet_library():
                 for group in wanted:
                     _from_hub(repo, group)
@@ -58,7 +73,7 @@ def fetch(source: OpenClipModel) -> None:
         raise
     except Exception as error:  # whatever the network or the disk does midway
         faults.append(str(error).strip().partition("\n")[0] or type(error).__name__)
-    raise BackboneError(f"The weights of {source.name} could not be fetched: {'; '.join(faults)}. {by_hand}")
+    raise BackboneError(f"{what} could not be fetched: {'; '.join(faults)}. {by_hand}")
 
 
 def _fault(address: str, faults: list[str]) -> bool:
@@ -113,8 +128,9 @@ def _from_hub(repo: str, files: tuple[str, ...]) -> None:
         except Exception as error:
             if type(error).__name__ not in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
                 raise
+    layout = "open_clip's" if files != (TEXT_CONFIG,) else "transformers'"
     raise BackboneError(
-        f"The repository {repo} of the Hugging Face hub has no {' or '.join(files)}: it is no model in open_clip's "
+        f"The repository {repo} of the Hugging Face hub has no {' or '.join(files)}: it is no model in {layout} "
         "layout. `coopt backbones` lists published models."
     )
 

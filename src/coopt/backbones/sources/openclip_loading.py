@@ -6,6 +6,10 @@ A model whose text tower cannot carry prompts is refused from its configuration,
 from __future__ import annotations
 
 import copy
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +19,15 @@ from coopt.backbones.clip_model import ClipBackbone
 from coopt.backbones.clip_towers import fitting_model
 from coopt.backbones.preprocessing import preprocessing_from
 from coopt.backbones.sources.assumptions import settings_of_file, warn_of_missing_settings, warn_of_resizing
-from coopt.backbones.sources.openclip_download import fetch
+from coopt.backbones.sources.openclip_download import fetch, fetch_text_config
 from coopt.backbones.sources.openclip_names import OpenClipModel, find_openclip
+from coopt.backbones.sources.openclip_text_config import TEXT_CONFIG, read_text_config, text_model_of
 from coopt.backbones.tokenizers import tokenizer_for
 from coopt.backbones.weights import NOT_WEIGHTS, first_lines, read_weights
 from coopt.backbones.zoo import import_open_clip
 from coopt.errors import BackboneError
+
+_COMPUTED = (".embeddings.position_ids", ".embeddings.token_type_ids", ".embed_positions.weights")
 
 
 def load_openclip(
@@ -43,33 +50,52 @@ def load_openclip(
     source = find_openclip(spec, download, name)
     if source.weights is None:
         fetch(source)
+        source = find_openclip(spec, download, name)
+    if source.lacks_text_config:
+        fetch_text_config(source)
         source = find_openclip(spec, name=name)
     return _load(source, device, download)
 
 
-def build_model(config: dict, quick_gelu: bool = False) -> Any:
-    """An open_clip CLIP or CustomTextCLIP of a configuration, with random weights, in float32.
+def build_model(config: dict, quick_gelu: bool = False, text_config: Mapping[str, Any] | None = None) -> Any:
+    """An open_clip CLIP, CustomTextCLIP or CoCa of a configuration, with random weights, in float32.
 
     Args:
         config: embed_dim, vision_cfg, text_cfg and more, as in open_clip's configuration files.
         quick_gelu: use QuickGELU even where the configuration does not say so (weight tags do say so).
+        text_config: of a text tower of the package transformers (see `read_text_config`).
 
     Raises:
         BackboneError: open_clip cannot build it.
     """
+    assert text_config is not None or not text_model_of(config)
     open_clip = import_open_clip()
     config = copy.deepcopy(config)
     custom = config.pop("custom_text", False)
     config["quick_gelu"] = bool(config.get("quick_gelu")) or quick_gelu
     if config["vision_cfg"].get("timm_model_name"):
         config["vision_cfg"]["timm_model_pretrained"] = False  # the weights come afterwards, and from here
+    text = config["text_cfg"]
+    if text_config is not None:
+        custom = True
+        text["hf_model_pretrained"] = False
+    with_decoder = custom and "multimodal_cfg" in config
+    kind = open_clip.CoCa if with_decoder else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     try:
-        return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+        # open_clip reads the text tower's configuration from a folder or from the network, and from nothing else.
+        with tempfile.TemporaryDirectory(prefix="coopt-") as folder:
+            if text_config is not None:
+                (Path(folder) / TEXT_CONFIG).write_text(json.dumps(dict(text_config)), encoding="utf-8")
+                text["hf_model_name"] = folder
+            model = kind(**config)
     except Exception as error:  # wrong types and names surface as whatever the layers raise
         raise BackboneError(
             f"open_clip {open_clip.__version__} cannot build this configuration: {type(error).__name__}: "
             f"{first_lines(error)}"
         ) from error
+    if text_config is not None:  # what texts are cut at, and not what the tower has positions for
+        model.text.context_length = int(text.get("context_length", 77))
+    return model
 
 
 def load_weights(model: Any, state: dict[str, Tensor], source: str) -> None:
@@ -88,6 +114,7 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str) -> None:
         if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
             state = convert_to_custom_text_state_dict(state)
         state = {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
+        state = _without_computed(state, model)
         _fit_scalars(model, state)
         resize_pos_embed(state, model)
         resize_text_pos_embed(state, model)
@@ -96,6 +123,12 @@ def load_weights(model: Any, state: dict[str, Tensor], source: str) -> None:
         raise BackboneError(
             f"The weights {source} do not fit this model's architecture. {first_lines(error)}"
         ) from error
+
+
+def _without_computed(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Older versions of transformers saved tables that follow from the configuration, and newer ones do not."""
+    known = model.state_dict()
+    return {key: value for key, value in state.items() if key in known or not key.endswith(_COMPUTED)}
 
 
 def _fit_scalars(model: Any, state: dict[str, Tensor]) -> None:
@@ -123,7 +156,8 @@ def _load(source: OpenClipModel, device: torch.device | str, download: bool) -> 
     quick_gelu = bool(settings.get("quick_gelu")) or weights.of_openai
     model: Any = fitting_model(config, weights.state, quick_gelu)
     if model is None:
-        model = build_model(config, quick_gelu)
+        text_config = read_text_config(source.text_config, source.name) if source.text_config else None
+        model = build_model(config, quick_gelu, text_config)
         if not source.tag:
             warn_of_resizing(model, weights.state, source.name)
         load_weights(model, weights.state, str(source.weights))

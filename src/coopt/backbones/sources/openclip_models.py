@@ -27,6 +27,12 @@ _UNUSUAL_BLOCKS = (
 )
 """Settings of a text tower for which open_clip takes another kind of block."""
 
+_POOLERS = (None, "mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
+"""What text towers of the package transformers may pool with; None: what is usual for the encoder. open_clip's "max_pooler" is
+not among them: it fails when it is called."""
+
+TextPath = Literal["fast", "packed", "reference"]
+
 
 def list_models() -> list[BackboneInfo]:
     """Every model of the installed open_clip, in the order of their names. Fast: reads configuration files only."""
@@ -42,6 +48,7 @@ def list_models() -> list[BackboneInfo]:
                 reason=reason or "",
                 context_length=int(config["text_cfg"].get("context_length", 77)),
                 text_path="" if reason else text_path_of(config),
+                why="" if reason else why_not_fast(config),
             )
         )
     return rows
@@ -50,21 +57,40 @@ def list_models() -> list[BackboneInfo]:
 def unsupported_reason(config: dict) -> str | None:
     """Why prompts cannot be trained for a model of this configuration, from its attributes; None when they can."""
     text = config.get("text_cfg", {})
+    if text.get("tokenizer_mode"):
+        return f"its tokenizer frames texts in a way of its own (tokenizer_mode {text['tokenizer_mode']!r})"
     if text.get("hf_model_name"):
-        return f"its text tower is the Hugging Face model {text['hf_model_name']!r}, not one of open_clip's own"
-    if "multimodal_cfg" in config or text.get("embed_cls"):
-        return "its text tower appends a class token after the text, as CoCa does"
-    if text.get("pool_type", "argmax") not in ("argmax", "eos", "last"):
+        pooler = text.get("hf_pooler_type")
+        return f"its text tower pools with {pooler!r}" if pooler not in _POOLERS else None
+    if not text.get("embed_cls") and text.get("pool_type", "argmax") not in ("argmax", "eos", "last"):
         return f"its text tower pools at {text['pool_type']!r}, neither at the end token nor at the last position"
     return None
 
 
-def text_path_of(config: dict) -> Literal["fast", "reference"]:
-    """Which text path serves a supported configuration: the fast one is exact for causal towers read at the end token
-    whose blocks hold nothing out of the ordinary."""
+def text_path_of(config: dict) -> TextPath:
+    """Which text path serves a supported configuration; `why_not_fast` has the reason.
+
+    "fast" is exact for causal towers read at the end token whose blocks hold nothing out of the ordinary; "packed", each
+    prompt at its own length, for towers whose attention does not see padding; all others take the "reference" path.
+    """
+    if config.get("text_cfg", {}).get("hf_model_name"):
+        return "packed"
+    return "reference" if why_not_fast(config) else "fast"
+
+
+def why_not_fast(config: dict) -> str:
+    """Why the fast path does not serve a supported configuration; empty where it does."""
     text = config.get("text_cfg", {})
-    bidirectional = text.get("no_causal_mask") or text.get("pool_type", "argmax") == "last"
-    return "reference" if bidirectional or any(text.get(key) for key in _UNUSUAL_BLOCKS) else "fast"
+    if text.get("hf_model_name"):
+        return "not causal; padding is masked"
+    if text.get("embed_cls"):
+        return "a class token stands behind the padding, and sees some of it"
+    if text.get("no_causal_mask"):
+        return "not causal, and padding is seen"
+    if text.get("pool_type", "argmax") == "last":
+        return "read at the last position, and padding is seen"
+    unusual = [key for key in _UNUSUAL_BLOCKS if text.get(key)]
+    return f"blocks with {', '.join(unusual)}" if unusual else ""
 
 
 @functools.cache

@@ -11,7 +11,7 @@ Behind "openclip:" stands
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, find_tag, hub_cache, in_hub_cache
@@ -26,6 +26,8 @@ from coopt.backbones.file_formats import (
 from coopt.backbones.source import close_to, did_you_mean, how_to_get, unsupported
 from coopt.backbones.sources.openclip_models import model_configs, unsupported_reason, weight_tags
 from coopt.backbones.sources.openclip_suggestions import published, split_model, with_tag
+from coopt.backbones.sources.openclip_text_config import find_text_config, read_text_config, text_model_of
+from coopt.backbones.zoo import require_transformers
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 
@@ -42,6 +44,7 @@ class OpenClipModel:
         tag: of the published weights.
         repo: on the Hugging Face hub, where the user gave one.
         folder: with the tokenizer's files.
+        text_config: the `config.json` of a text tower of the package transformers; None while it is not on this machine.
     """
 
     name: str
@@ -52,6 +55,12 @@ class OpenClipModel:
     tag: str = ""
     repo: str = ""
     folder: Path | None = None
+    text_config: Path | None = None
+
+    @property
+    def lacks_text_config(self) -> bool:
+        """Whether the text tower is one of the package transformers whose configuration is not on this machine."""
+        return self.config is not None and bool(text_model_of(self.config)) and self.text_config is None
 
 
 def find_openclip(spec: str, download: bool = False, name: str | None = None) -> OpenClipModel:
@@ -69,7 +78,7 @@ def find_openclip(spec: str, download: bool = False, name: str | None = None) ->
     """
     name = name or f"openclip:{spec}"
     if spec.startswith("local-dir:"):
-        return _folder(Path(spec.removeprefix("local-dir:")).expanduser(), name)
+        return _folder(Path(spec.removeprefix("local-dir:")).expanduser(), download, name)
     if spec.startswith("hf-hub:"):
         return _hub(spec.removeprefix("hf-hub:"), download, name)
     model, rest = split_model(spec)
@@ -80,7 +89,7 @@ def find_openclip(spec: str, download: bool = False, name: str | None = None) ->
     if rest and looks_like_path(rest):
         weights = Path(rest).expanduser()
         weights_format(weights)
-        return OpenClipModel(name, config, weights=weights, model=model)
+        return _with_text_config(OpenClipModel(name, config, weights=weights, model=model), download)
     tag = rest.lower().replace("-", "_")
     settings = weight_tags().get(model, {}).get(tag)
     if settings is None:
@@ -90,7 +99,7 @@ def find_openclip(spec: str, download: bool = False, name: str | None = None) ->
         raise _not_here(f"The weights of {name}", looked)
     if weights is not None:
         weights_format(weights)
-    return OpenClipModel(name, config, settings, weights, model, tag)
+    return _with_text_config(OpenClipModel(name, config, settings, weights, model, tag), download)
 
 
 def refuse_unsupported(config: dict, name: str) -> None:
@@ -102,6 +111,20 @@ def refuse_unsupported(config: dict, name: str) -> None:
     reason = unsupported_reason(config)
     if reason:
         raise unsupported(name, reason)
+
+
+def _with_text_config(model: OpenClipModel, download: bool, folder: Path | None = None) -> OpenClipModel:
+    """The model with the configuration of its text tower, where this is one of the package transformers."""
+    assert model.config is not None
+    if not text_model_of(model.config):
+        return model
+    require_transformers(f"The text tower of {model.name}")
+    path, looked = find_text_config(model.config, folder)
+    if path is not None:
+        read_text_config(path, model.name)
+    elif not download:
+        raise _not_here(f"The configuration of the text tower of {model.name}", looked)
+    return replace(model, text_config=path)
 
 
 def _hub(repo: str, download: bool, name: str) -> OpenClipModel:
@@ -123,10 +146,10 @@ def _hub(repo: str, download: bool, name: str) -> OpenClipModel:
     refuse_unsupported(config, name)
     if paths[1] is not None:
         weights_format(paths[1])
-    return OpenClipModel(name, config, settings, paths[1], repo=repo)
+    return _with_text_config(OpenClipModel(name, config, settings, paths[1], repo=repo), download, paths[0].parent)
 
 
-def _folder(folder: Path, name: str) -> OpenClipModel:
+def _folder(folder: Path, download: bool, name: str) -> OpenClipModel:
     if folder.is_file():
         raise BackboneError(f"{name} is a file and not a folder. {how_to_name(folder)}")
     if not folder.is_dir():
@@ -149,7 +172,7 @@ def _folder(folder: Path, name: str) -> OpenClipModel:
         raise WeightsNotFoundError(f"The folder {folder} has no weights: expected {' or '.join(HUB_WEIGHTS)}.")
     weights = weights or others[0]
     weights_format(weights)
-    return OpenClipModel(name, config, settings, weights, folder=folder)
+    return _with_text_config(OpenClipModel(name, config, settings, weights, folder=folder), download, folder)
 
 
 def read_config(path: Path) -> tuple[dict, dict]:
