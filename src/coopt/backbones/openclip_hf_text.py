@@ -108,7 +108,9 @@ class HuggingFaceText(TextTower):
     def _replaced(self, at_block: AtBlock) -> Iterator[None]:
         """Within this context the blocks' inputs are the given ones."""
         handles = [
-            self._blocks[i].register_forward_pre_hook(lambda _, inputs, put=tokens: _with_first(inputs, put))
+            self._blocks[i].register_forward_pre_hook(
+                lambda _, given, put=tokens: _with_first(given, put), prepend=True
+            )
             for i, tokens in at_block.items()
         ]
         try:
@@ -124,8 +126,8 @@ def is_hugging_face(model: Any) -> bool:
     return all(hasattr(tower, part) for part in ("transformer", "pooler", "proj", "config"))
 
 
-def _with_first(inputs: tuple[Any, ...], tokens: Tokens) -> tuple[Any, ...]:
-    return (tokens.put_into(inputs[0]), *inputs[1:])
+def _with_first(given: tuple[Any, ...], tokens: Tokens) -> tuple[Any, ...]:
+    return (tokens.put_into(given[0]), *given[1:])
 
 
 def _pooling(pooler: nn.Module, name: str) -> Pooling:

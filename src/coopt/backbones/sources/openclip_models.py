@@ -84,7 +84,7 @@ def why_not_fast(config: dict) -> str:
     if text.get("hf_model_name"):
         return "not causal; padding is masked"
     if text.get("embed_cls"):
-        return "a class token stands behind the padding, and sees some of it"
+        return "a class token behind the text, which sees a token of padding"
     if text.get("no_causal_mask"):
         return "not causal, and padding is seen"
     if text.get("pool_type", "argmax") == "last":
