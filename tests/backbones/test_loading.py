@@ -164,8 +164,11 @@ def test_rows_of_the_list() -> None:
     assert rows["PE-Core-L-14-336"].context_length == 32
     assert rows["ViT-B-16"].text_path == "fast"
     assert rows["ViT-B-16-SigLIP"].supported and rows["ViT-B-16-SigLIP"].text_path == "reference"
-    assert rows["coca_ViT-B-32"].reason == "its text tower appends a class token after the text, as CoCa does"
-    assert rows["coca_ViT-B-32"].text_path == ""
+    assert rows["ViT-B-16"].why == "" and rows["ViT-B-16-SigLIP"].why == "not causal, and padding is seen"
+    assert rows["coca_ViT-B-32"].text_path == "reference" and rows["coca_ViT-B-32"].context_length == 76
+    assert rows["coca_ViT-B-32"].why == "a class token behind the text, which sees a token of padding"
+    assert rows["roberta-ViT-B-32"].text_path == "packed" and rows["roberta-ViT-B-32"].context_length == 77
+    assert rows["roberta-ViT-B-32"].why == "not causal; padding is masked"
 
 
 def test_unknown_public_name() -> None:

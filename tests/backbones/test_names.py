@@ -67,7 +67,6 @@ def test_no_kind_or_a_misspelt_one(name: str, meant: str) -> None:
         ("openai:ViT-B/16", "ViT-B/16 does not exist. Did you mean 'openclip:ViT-B-16/openai'?"),
         ("org/mine", "For a model on the Hugging Face hub: 'openclip:hf-hub:org/mine'."),
         ("ViT-B-16-SigLIP", "Did you mean 'openclip:ViT-B-16-SigLIP/webli'?"),
-        ("coca_base", "its text tower appends a class token after the text, as CoCa does"),
         ("openclip:hf-hub:openai/clip-vit-base-patch32", "The same weights are 'openclip:ViT-B-32/openai'."),
         ("openclip:hf-hub:a/b/c", "'a/b/c' is not the name of a Hugging Face repository (ORG/NAME)."),
         ("/no/such.pt", "is neither a name nor a path that exists. Write 'bundled', 'openclip:MODEL/TAG'"),
@@ -150,9 +149,9 @@ def test_paths_are_said_to_be_what_they_are(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_hub_models_of_other_kinds_are_refused_from_their_configuration(cache: Path) -> None:
-    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "embed_cls": True}}
+    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "pool_type": "first"}}
     put_in_cache(cache, "org/mine", "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with pytest.raises(UnsupportedBackboneError, match="appends a class token"):
+    with pytest.raises(UnsupportedBackboneError, match="pools at 'first'"):
         check_backbone_name("openclip:hf-hub:org/mine", download=True)
 
 

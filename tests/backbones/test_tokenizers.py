@@ -92,9 +92,10 @@ def test_hub_tokenizer_with_another_frame(before: list[int], after: list[int]) -
 def test_hub_tokenizer_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple] = []
 
-    def from_pretrained(source: str, local_files_only: bool, **settings: object) -> FakeHub:
+    def from_pretrained(source: str, local_files_only: bool, trust_remote_code: bool, **settings: object) -> FakeHub:
+        assert not trust_remote_code
         asked.append((source, local_files_only, settings))
-        if source == "missing/one":
+        if source in ("missing/one", "/without/one"):
             raise OSError("not in the cache, and a long story")
         return FakeHub([0], [2])
 
@@ -105,9 +106,24 @@ def test_hub_tokenizer_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tokenizer_for(config, None, download=False).encode("A.") == [107]
     tokenizer_for(config, "/a/folder", download=True)
     assert asked == [("some/one", True, {}), ("/a/folder", False, {})]
+    # a folder without the files is no obstacle where they are in the cache
+    assert tokenizer_for(config, "/without/one", download=False).encode("A.") == [107]
+    assert asked[2:] == [("/without/one", True, {}), ("some/one", True, {})]
     assert config["tokenizer_kwargs"] == {"clean": "canonicalize"}  # open_clip's tables are not changed
     with pytest.raises(WeightsNotFoundError, match=r"tokenizer 'missing/one' were not found .* download=True"):
         tokenizer_for({"hf_tokenizer_name": "missing/one"}, None, download=False)
+    with pytest.raises(
+        WeightsNotFoundError, match=r"not found in /without/one and in the Hugging Face cache. To fetch"
+    ):
+        tokenizer_for({"hf_tokenizer_name": "missing/one"}, "/without/one", download=False)
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "mt5", "m2m_100"])
+def test_a_tokenizer_without_vocabulary_is_not_found(kind: str, tmp_path: Path) -> None:
+    """transformers makes one of special tokens alone, to which all words are unknown."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(WeightsNotFoundError, match=r"The files of the tokenizer 'some/one' were not found in"):
+        tokenizer_for({"hf_tokenizer_name": "some/one"}, str(tmp_path), download=False)
 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import coopt
-from coopt.backbones import list_backbones
+from coopt.backbones import BackboneInfo, list_backbones
 
 from .conftest import run, run_json
 
@@ -121,15 +121,26 @@ class TestBackbones:
         assert [one["name"] for one in found] == [row.name for row in rows if row.supported]
         shown = run("backbones").stdout
         assert "ViT-B-16 " in shown and "openai, " in shown
-        assert f"{len(found)} models; {len(rows) - len(found)} that cannot be used are left out" in shown
+        assert f"{len(found)} models." in shown
+        assert "Text path: fast; packed, each prompt at its own length; or reference, all prompts at the full" in shown
+        assert "packed     10: not causal; padding is masked" in shown
+        assert "reference  39: not causal, and padding is seen" in shown
+        assert "reference  39" not in run("backbones", "--filter", "RN50").stdout
 
     def test_all_and_filter(self) -> None:
         assert len(run_json("backbones", "--all")["backbones"]) == len(list_backbones())
-        assert "cannot be used: " in run("backbones", "--all", "--filter", "coca").stdout
         assert all("RN50" in one["name"] for one in run_json("backbones", "--filter", "rn50")["backbones"])
-        nothing = run("backbones", "--filter", "coca").stdout
-        assert "models has 'coca' in its name or tags." in nothing and "--all shows them." in nothing
+        nothing = run("backbones", "--filter", "zzz").stdout
+        assert "models has 'zzz' in its name or tags." in nothing
         assert nothing.startswith("None of the ")  # and no empty table
+
+    def test_those_that_cannot_be_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [BackboneInfo("good"), BackboneInfo("odd", supported=False, reason="it has no text tower")]
+        monkeypatch.setattr("coopt.cli.backbones.list_backbones", lambda: rows)
+        shown = run("backbones").stdout
+        assert "1 models; 1 that cannot be used are left out (--all shows them)" in shown and "Text path" not in shown
+        assert "cannot be used: it has no text tower" in run("backbones", "--all", "--filter", "odd").stdout
+        assert "--all shows them." in run("backbones", "--filter", "odd").stdout
 
     def test_on_this_machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import constants

@@ -10,6 +10,15 @@ from coopt.errors import BackboneError
 # The names under which open_clip publishes weights, safest first.
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 HUB_CONFIG = "open_clip_config.json"
+# The files that hold the vocabulary of one or the other kind of tokenizer.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 
 
 def hub_cache() -> Path:

@@ -107,7 +107,7 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
 
     clean = CLEANERS[settings.pop("clean", "whitespace")]
     strip_end = bool(settings.pop("strip_sep_token", False))
-    language = settings.pop("language", None)
+    settings.pop("language", None)
     for source in (folder, name) if folder else (name,):
         try:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -116,8 +116,6 @@ def tokenizer_for(text_cfg: dict, folder: str | None, download: bool) -> ClipTok
         except (OSError, ValueError, TypeError):  # TypeError: of a path that is None, where the vocabulary is missing
             continue
         if _knows_words(tokenizer):
-            if language is not None and hasattr(tokenizer, "set_src_lang_special_tokens"):
-                tokenizer.set_src_lang_special_tokens(language)
             return HubTokenizer(tokenizer, clean, name, strip_end)
     where = f"in {folder} and in the Hugging Face cache" if folder else "in the Hugging Face cache"
     raise WeightsNotFoundError(f"The files of the tokenizer {name!r} were not found {where}. {how_to_get()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import re
 import subprocess
@@ -211,7 +212,8 @@ def _check_text(backbone: Backbone) -> None:
     _expect(same, "the text tower must take the vectors where they are learned, and ids for masks and pooling only")
     encode_text = getattr(backbone.model, "encode_text", None)
     if callable(encode_text):
-        same = _near(features, encode_text(ids))  # type: ignore[arg-type]
+        plain = {"normalize": False} if "normalize" in inspect.signature(encode_text).parameters else {}
+        same = _near(features, encode_text(ids, **plain))  # type: ignore[arg-type]
         _expect(same, "the text tower must give the features of the model's own encode_text")
 
 

@@ -23,33 +23,22 @@ from .test_openai_archive import assert_same_model
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"),
+    ("text", "reason"),
     [
-        ("coca_ViT-B-32/laion2b_s13b_b90k", "its text tower appends a class token after the text, as CoCa does"),
-        ("roberta-ViT-B-32/laion2b_s12b_b32k", "its text tower is the Hugging Face model 'roberta-base'"),
+        ({"pool_type": "first"}, "its text tower pools at 'first', neither at the end token nor at the last position"),
+        ({"tokenizer_mode": "clips"}, r"its tokenizer frames texts in a way of its own \(tokenizer_mode 'clips'\)"),
+        ({"hf_model_name": "org/bert", "hf_pooler_type": "max_pooler"}, "its text tower pools with 'max_pooler'"),
     ],
+    ids=str,
 )
-def test_refused_at_once_by_name_and_reason(spec: str, reason: str) -> None:
-    with pytest.raises(
-        UnsupportedBackboneError, match=rf"^openclip:{spec}: {reason}.*`coopt backbones` lists the models"
-    ):
-        load_openclip(spec, download=True)
-
-
-def test_every_refused_model_is_refused() -> None:
-    for row in list_models():
-        if not row.supported:
-            with pytest.raises(UnsupportedBackboneError, match=f"^openclip:{row.name}/any: its text tower"):
-                load_openclip(f"{row.name}/any", download=True)
-
-
-def test_folder_with_a_class_token_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
-    config = configuration(text_cfg={"embed_cls": True})
+def test_folders_are_refused_from_their_configuration_before_weights_are_read(
+    tmp_path: Path, text: dict, reason: str
+) -> None:
+    config = configuration(text_cfg=text)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with pytest.raises(
-        UnsupportedBackboneError, match=r"appends a class token after the text, as CoCa does, so prompts"
-    ):
-        load_openclip(f"local-dir:{tmp_path}")
+    said = rf"^openclip:local-dir:{tmp_path}: {reason}, so prompts cannot be learned for it. `coopt backbones` lists"
+    with pytest.raises(UnsupportedBackboneError, match=said):
+        load_openclip(f"local-dir:{tmp_path}", download=True)
 
 
 def test_folder_of_siglips_kind(tmp_path: Path) -> None:
@@ -60,7 +49,7 @@ def test_folder_of_siglips_kind(tmp_path: Path) -> None:
     with torch.no_grad():
         model.logit_bias.fill_(-12.5)
     backbone = load_openclip(f"local-dir:{save_folder(model, tmp_path / 'model', config)}")
-    assert backbone.text.open is None and not backbone.text.causal
+    assert backbone.text.text_path == "reference" and not backbone.text.causal
     assert backbone.score_head == ScoreHead(backbone.logit_scale, -12.5, "sigmoid")
     ids = torch.zeros(1, 77, dtype=torch.long)
     ids[0, :3] = torch.tensor([49406, 320, 49407])

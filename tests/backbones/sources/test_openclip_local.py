@@ -46,7 +46,7 @@ def test_models_of_the_hub_without_a_tag(cache: Path) -> None:
     save_folder(small_model(), folder)
     (row,) = local_backbones()
     assert row.name == "openclip:hf-hub:org/mine" and row.imagenet is None and row.bytes > 1_000_000
-    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "embed_cls": True}}
+    config = {**CLIP, "text_cfg": {**CLIP["text_cfg"], "pool_type": "first"}}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     assert local_backbones() == ()
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zipfile
 from pathlib import Path
 
-from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, find_tag, hub_cache, hub_repository, in_hub_cache
+from coopt.backbones.caches import (
+    HUB_CONFIG,
+    HUB_WEIGHTS,
+    VOCABULARIES,
+    find_tag,
+    hub_cache,
+    hub_repository,
+    in_hub_cache,
+)
 from coopt.backbones.file_formats import weights_format
 from coopt.backbones.source import LocalBackbone
 from coopt.backbones.sources.openclip_models import model_configs, unsupported_reason, weight_tags
 from coopt.backbones.sources.openclip_names import read_config
+from coopt.backbones.sources.openclip_text_config import find_text_config, text_model_of
+from coopt.backbones.zoo import has_transformers
 from coopt.errors import BackboneError
 
 # Zero-shot accuracy on ImageNet in percent, as open_clip's docs/openclip_results.csv publishes it.
@@ -83,7 +92,7 @@ def local_models() -> tuple[LocalBackbone, ...]:
     models: dict[Path, tuple[float, LocalBackbone]] = {}
     for model, tags in weight_tags().items():
         config = model_configs().get(model)
-        if config is None or unsupported_reason(config) or not _has_tokenizer(config):
+        if config is None or not _is_usable(config):
             continue
         for tag, settings in tags.items():
             repo = hub_repository(settings)[0]
@@ -94,7 +103,7 @@ def local_models() -> tuple[LocalBackbone, ...]:
     for folder in sorted(cached):
         repo = folder.removeprefix("models--").replace("--", "/", 1)
         config_path, weights = in_hub_cache(repo, (HUB_CONFIG,)), in_hub_cache(repo, HUB_WEIGHTS)
-        if config_path and weights and _is_usable(config_path):
+        if config_path and weights and _is_usable_file(config_path):
             _add(models, f"openclip:hf-hub:{repo}", weights, _UNKNOWN, None)
     rows = sorted(models.values(), key=lambda row: (-row[0], -row[1].bytes, row[1].name))
     return tuple(row for _, row in rows)
@@ -122,19 +131,22 @@ def _quality(model: str, tag: str) -> tuple[float, float | None]:
     return known if known is not None else small[0] if small else _UNKNOWN, known
 
 
-def _is_usable(config_path: Path) -> bool:
+def _is_usable_file(config_path: Path) -> bool:
     try:
         config = read_config(config_path)[0]
     except BackboneError:
         return False
-    return not unsupported_reason(config) and _has_tokenizer(config)
+    return _is_usable(config, config_path.parent)
+
+
+def _is_usable(config: dict, folder: Path | None = None) -> bool:
+    """Whether a model of this configuration can be loaded once its weights are there: its other files lie here too."""
+    if unsupported_reason(config) or not _has_tokenizer(config):
+        return False
+    return not text_model_of(config) or (has_transformers() and find_text_config(config, folder)[0] is not None)
 
 
 def _has_tokenizer(config: dict) -> bool:
     """Whether the tokenizer is at hand: CLIP's own comes with open_clip, others lie in the Hugging Face cache."""
     name = config["text_cfg"].get("hf_tokenizer_name")
-    if not name:
-        return True
-    return importlib.util.find_spec("transformers") is not None and bool(
-        in_hub_cache(name, ("tokenizer.json", "tokenizer_config.json"))
-    )
+    return not name or (has_transformers() and in_hub_cache(name, VOCABULARIES) is not None)
