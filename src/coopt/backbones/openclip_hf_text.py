@@ -6,6 +6,7 @@ changes. Nothing here goes by a model's name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -108,9 +109,7 @@ class HuggingFaceText(TextTower):
     def _replaced(self, at_block: AtBlock) -> Iterator[None]:
         """Within this context the blocks' inputs are the given ones."""
         handles = [
-            self._blocks[i].register_forward_pre_hook(
-                lambda _, given, put=tokens: _with_first(given, put), prepend=True
-            )
+            self._blocks[i].register_forward_pre_hook(functools.partial(_with_first, tokens), prepend=True)
             for i, tokens in at_block.items()
         ]
         try:
@@ -126,7 +125,8 @@ def is_hugging_face(model: Any) -> bool:
     return all(hasattr(tower, part) for part in ("transformer", "pooler", "proj", "config"))
 
 
-def _with_first(given: tuple[Any, ...], tokens: Tokens) -> tuple[Any, ...]:
+def _with_first(tokens: Tokens, block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a block is given, with these tokens in its first argument."""
     return (tokens.put_into(given[0]), *given[1:])
 
 
