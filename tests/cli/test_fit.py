@@ -13,7 +13,7 @@ import coopt
 from coopt.app.fit_result import Measured
 from coopt.app.method_options import method_names
 from coopt.backbones import LocalBackbone, check_backbone_name
-from coopt.cli.fit_report import FETCHED
+from coopt.cli.fit_report import FETCHED, _better
 from coopt.evaluation import Evaluation
 from coopt.training.recipe import FAST
 
@@ -131,6 +131,28 @@ def test_the_bundled_model_is_said_to_be_a_toy(
     assert f"\n{toy} {found}\n  {typed} {better}\n" in result.stdout
     assert f"\n  - The backbone. {found}\n    {typed} --overwrite {better}\n" in result.stdout
     check_backbone_name(FETCHED, download=True)
+
+
+@pytest.mark.parametrize(
+    ("there", "where", "named"),
+    [
+        # the best of those that are known and of a handy size, whatever source they come from
+        ([("a", 1.7, 75.5), ("huge", 20.0, 82.0), ("b", 0.6, 76.2)], "A better one is on", "b"),
+        ([("huge", 20.0, 82.0), ("large", 4.0, 78.0)], "A better one is on", "large"),
+        # nothing is known of how good it is: a model of tissue, for instance
+        ([("mine", 0.8, None), ("b", 0.6, 63.3)], "A better one is on", "b"),
+        ([("mine", 0.8, None), ("caption", 1.0, 0.8)], "Another one is on", "mine"),
+        # worse than it should be: a model that was tuned to write captions
+        ([("caption", 1.0, 0.8)], "This fetches a better one", f"{FETCHED} --download"),
+    ],
+)
+def test_which_model_is_named_instead(
+    there: list, where: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(LocalBackbone(name, tmp_path, int(size * 1e9), known) for name, size, known in there)
+    monkeypatch.setattr("coopt.cli.fit_report.local_backbones", lambda: rows)
+    sentence, command = _better(["coopt", "fit", "photos"])
+    assert sentence.startswith(where) and command == f"coopt fit photos --backbone {named}"
 
 
 def test_the_bundled_model_is_no_toy_for_the_bundled_data(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ from coopt.wording import counted, setting, size_of
 FETCHED = "openclip:ViT-B-32/laion2b_s34b_b79k"
 """What to fetch where no published model is at hand: small, fast on a CPU, under a licence that allows all uses."""
 FETCHED_SIZE = "0.6 GB"
+GOOD = 50.0
+"""The least published accuracy on ImageNet, in percent, of a model that is called better than the bundled one."""
+HANDY_BYTES = 2 * 10**9
+"""A model of more bytes takes many seconds for an image on a CPU: of those that are known, a smaller one is named first."""
 
 # Options that say what is learned from, and with; neither how, nor where it goes.
 _OF_DATA = (
@@ -164,8 +168,16 @@ class FitReport:
 def _better(typed: Sequence[str]) -> tuple[str, str]:
     """A sentence about a better backbone, and what was typed with that backbone."""
     local = local_backbones()
-    more = ["--backbone", local[0].name] if local else ["--backbone", FETCHED, "--download"]
-    where = "A better one is on this machine" if local else f"This fetches a better one ({FETCHED_SIZE}, once)"
+    known = [one for one in local if (one.imagenet or 0.0) >= GOOD]
+    handy = [one for one in known if one.bytes <= HANDY_BYTES] or sorted(known, key=lambda one: one.bytes)[:1]
+    unknown = [one for one in local if one.imagenet is None]
+    if handy:
+        name, where = max(handy, key=lambda one: one.imagenet or 0.0).name, "A better one is on this machine"
+    elif unknown:
+        name, where = unknown[0].name, "Another one is on this machine"
+    else:
+        name, where = FETCHED, f"This fetches a better one ({FETCHED_SIZE}, once)"
+    more = ["--backbone", name, *(["--download"] if not handy and not unknown else [])]
     return f"{where}:", display_name(shlex.join([*typed, *more]))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import zipfile
 from pathlib import Path
 
@@ -22,65 +24,15 @@ from coopt.backbones.sources.openclip_text_config import find_text_config, text_
 from coopt.backbones.zoo import has_transformers
 from coopt.errors import BackboneError
 
-# Zero-shot accuracy on ImageNet in percent, as open_clip's docs/openclip_results.csv publishes it.
-_IMAGENET = {
-    "ViT-H-14-378": {"dfn5b": 84.4},
-    "ViT-H-14": {"dfn5b": 83.4, "metaclip_fullcc": 80.5, "laion2b_s32b_b79k": 78.0},
-    "EVA02-E-14-plus": {"laion2b_s9b_b144k": 82.0},
-    "EVA02-E-14": {"laion2b_s4b_b115k": 82.0},
-    "EVA02-L-14-336": {"merged2b_s6b_b61k": 80.4},
-    "EVA02-L-14": {"merged2b_s4b_b131k": 79.8},
-    "EVA02-B-16": {"merged2b_s8b_b131k": 74.7},
-    "EVA01-g-14-plus": {"merged2b_s11b_b114k": 79.3},
-    "EVA01-g-14": {"laion400m_s11b_b41k": 78.5},
-    "ViT-bigG-14": {"laion2b_s39b_b160k": 80.1},
-    "ViT-g-14": {"laion2b_s34b_b88k": 78.5, "laion2b_s12b_b42k": 76.6},
-    "ViT-L-14-336": {"openai": 76.6},
-    "ViT-L-14": {
-        "dfn2b": 81.4,
-        "datacomp_xl_s13b_b90k": 79.2,
-        "metaclip_fullcc": 79.2,
-        "commonpool_xl_clip_s13b_b90k": 76.4,
-        "metaclip_400m": 76.2,
-        "openai": 75.5,
-        "commonpool_xl_laion_s13b_b90k": 75.5,
-        "laion2b_s32b_b82k": 75.3,
-        "laion400m_e32": 72.8,
-        "laion400m_e31": 72.7,
-        "commonpool_xl_s13b_b90k": 72.3,
-    },
-    "ViT-B-16": {
-        "dfn2b": 76.2,
-        "datacomp_xl_s13b_b90k": 73.5,
-        "metaclip_fullcc": 72.1,
-        "metaclip_400m": 70.8,
-        "laion2b_s34b_b88k": 70.2,
-        "openai": 68.3,
-        "laion400m_e32": 67.1,
-        "laion400m_e31": 67.0,
-        "datacomp_l_s1b_b8k": 63.1,
-    },
-    "ViT-B-16-plus-240": {"laion400m_e32": 69.2, "laion400m_e31": 69.0},
-    "ViT-B-32-256": {"datacomp_s34b_b86k": 72.8},
-    "ViT-B-32": {
-        "datacomp_xl_s13b_b90k": 69.2,
-        "metaclip_fullcc": 67.7,
-        "laion2b_s34b_b79k": 66.6,
-        "laion2b_e16": 65.7,
-        "metaclip_400m": 65.6,
-        "openai": 63.3,
-        "laion400m_e32": 62.9,
-        "laion400m_e31": 62.9,
-    },
-    "RN50x64": {"openai": 73.9},
-    "RN50x16": {"openai": 70.7},
-    "RN50x4": {"openai": 66.3},
-    "RN101": {"openai": 62.3, "yfcc15m": 34.9},
-    "RN50": {"openai": 59.8, "cc12m": 36.5, "yfcc15m": 32.8},
-}
-# Tags of the data filtering benchmark, learned from small parts of its data: up to 30 and 58 percent.
-_SMALL_DATA = {"_s_": 5.0, "_m_": 25.0, "_l_": 55.0}
+IMAGENET = Path(__file__).with_name("openclip_imagenet.json")
+# Where a model stands in the list whose accuracy is not known here.
 _UNKNOWN = 65.0
+
+
+@functools.cache
+def imagenet() -> dict[str, dict[str, float]]:
+    """Model to tag to the zero-shot accuracy on ImageNet in percent that open_clip publishes."""
+    return json.loads(IMAGENET.read_text(encoding="utf-8"))["percent"]
 
 
 def local_models() -> tuple[LocalBackbone, ...]:
@@ -126,9 +78,9 @@ def _add(
 
 def _quality(model: str, tag: str) -> tuple[float, float | None]:
     """(a number to sort by, the published accuracy)."""
-    known = _IMAGENET.get(model.removesuffix("-quickgelu"), {}).get(tag)
-    small = [value for part, value in _SMALL_DATA.items() if part in tag and tag.startswith(("datacomp", "commonpool"))]
-    return known if known is not None else small[0] if small else _UNKNOWN, known
+    plain = model.removesuffix("-quickgelu")
+    known = imagenet().get(f"{plain}-quickgelu", {}).get(tag, imagenet().get(plain, {}).get(tag))
+    return _UNKNOWN if known is None else known, known
 
 
 def _is_usable_file(config_path: Path) -> bool:
