@@ -65,7 +65,7 @@ def test_the_promise_is_for_the_process(backbone: Backbone) -> None:
     prompts = context_prompts(backbone, many_names(9), 4)
     whole, halved = (TextEncoder(backbone, prompts, precision=one).estimate() for one in ("fp32", "bf16"))
     assert whole.total == math.ceil(whole.allocator * whole.tensors) and whole.weights == 0
-    copies = [*TextEncoder(backbone, prompts, precision="bf16")._pass.blocks]
+    copies = [*TextEncoder(backbone, prompts, precision="bf16")._fast.blocks]
     matrices = [
         one for block in copies for one in (block.qkv_weight, block.out_proj.weight, block.fc.weight, block.proj.weight)
     ]

@@ -19,7 +19,18 @@ from coopt.text.chunks import Chunk, Inputs, run_chunks
 from coopt.text.converted import blocks_in
 from coopt.text.fast import FastPass, Learned
 from coopt.text.layout import Prompts
-from coopt.text.memory import BlockRange, Costs, Memory, StepMemory, automatic_memory, bytes_of, text_of
+from coopt.text.memory import (
+    BlockRange,
+    Costs,
+    Memory,
+    StepMemory,
+    TextPathTaken,
+    automatic_memory,
+    bytes_of,
+    text_of,
+)
+from coopt.text.packed import PackedPlan, run_lengths
+from coopt.text.padded import PaddedPass, PaddedPlan, serves
 from coopt.text.plan import Patterns, make_plan
 from coopt.text.reference import encode_reference
 from coopt.text.sizes import ChunkSizes
@@ -35,7 +46,7 @@ class TextEncoder:
     Args:
         backbone: whose text tower is used.
         prompts: C prompts.
-        path: "fast" (causal towers), "reference" (any), "auto" (fast where it is exact).
+        path: "fast" (causal towers), "reference" (any tower, at full length), "auto" (the quickest that is exact).
         precision: "fp32", or "bf16" for the matrix products only (LayerNorm, softmax and the result stay in fp32); "auto":
             the faster.
         memory: bytes (or a text such as "4G") that a training step may hold above the model; "auto" bounds the
@@ -48,7 +59,11 @@ class TextEncoder:
             (Khattak et al., CVPR 2023); from 1 on, since the context itself is what enters block 0.
         per_class_from: the block from which on such vectors are class-specific; None: in none. Where the prompts' context
             is class-specific, all of them may be.
-        weights: names of the tower's weights that calls will give; the reference path only.
+        weights: names of the tower's weights that calls will give; such passes go through the tower's own forward.
+
+    Attributes:
+        path: which path runs: "fast", "packed" (each prompt at its own length, through the tower's forward), "padded" (full
+            length, of towers that see their padding) or "reference".
 
     Raises:
         ParameterError: an unknown path, precision, block or weight, "fast" for a tower or weights it is not exact for, or
@@ -81,22 +96,23 @@ class TextEncoder:
         self.weights = frozenset(weights)
         self._per_class_from = 0 if prompts.class_specific else per_class_from
         self._check_tower(backbone, path)
-        self.fast = path != "reference" and self.tower.text_path == "fast" and not self.weights
+        self.path = "reference" if path == "reference" else self._quickest()
         half = resolved(precision, backbone.device) == "bf16"
         self._full = self.tower.open.positions.dtype if self.tower.open else torch.float32
         self.dtype = torch.bfloat16 if half else self._full
         self.memory = bytes_of(memory)
         self.batch = batch
-        if self.fast:
-            self._pass = FastPass.of(self.tower, blocks_in(self.tower, self.dtype), self.dtype)
-            self._order = torch.argsort(prompts.lengths, stable=True)
-        else:
-            self._order = torch.arange(len(prompts))
+        if self.path == "fast":
+            self._fast = FastPass.of(self.tower, blocks_in(self.tower, self.dtype), self.dtype)
+        elif self.path == "padded":
+            self._padded = PaddedPass.of(self.tower, blocks_in(self.tower, self.dtype), self.dtype)
+        by_length = self.path in ("fast", "packed")
+        self._order = torch.argsort(prompts.lengths, stable=True) if by_length else torch.arange(len(prompts))
         self._inverse = torch.argsort(self._order).to(backbone.device)
-        costs = Costs.of(self.tower, backbone.embed_dim, self.dtype, self.fast, learning, bool(self.weights))
+        costs = Costs.of(self.tower, backbone.embed_dim, self.dtype, self.path, learning, bool(self.weights))
         self._stages = self._make_stages()
         self._sizes = ChunkSizes(
-            costs, self._stages, self._learned_bytes(), batch, self.memory, automatic_memory(backbone.device)
+            costs, self._stages, self._held_bytes(), batch, self.memory, automatic_memory(backbone.device)
         )
         self._chunks: dict[int, tuple[tuple[Chunk, ...], bool]] = {}  # by number of groups, the most recently used last
         self._refuse_too_little()
@@ -153,10 +169,13 @@ class TextEncoder:
         patterns: Patterns = {}
         bounds = self._sizes.cut(groups)
         parts = [self._order[start:stop] for start, stop in bounds]
-        if self.fast:
+        if self.path == "fast":
             chunks = tuple(self._fast_chunk(classes, groups, patterns) for classes in parts)
+        elif self.path == "padded":
+            chunks = tuple(self._padded_chunk(classes, groups) for classes in parts)
         else:
-            chunks = tuple(self._reference_chunk(classes, groups) for classes in parts)
+            lengths = [self._stages[0].tails[start:stop] for start, stop in bounds]
+            chunks = tuple(self._forward_chunk(*part, groups) for part in zip(parts, lengths, strict=True))
         return chunks, self._sizes.estimate(bounds, groups).keeps_last
 
     def _fast_chunk(self, classes: Tensor, groups: int, patterns: Patterns) -> Chunk:
@@ -165,11 +184,19 @@ class TextEncoder:
         plan = make_plan(
             self.prompts, classes, groups, self.tower, self.dtype, patterns, costs.multiple(not whole), regrouped_at
         )
-        constant = self._pass.constant(plan) if whole and costs.learning else None  # of chunks it would add up
-        return Chunk(plan.order, lambda inputs: self._pass(plan, _vectors(inputs), constant))
+        constant = self._fast.constant(plan) if whole and costs.learning else None  # of chunks it would add up
+        return Chunk(plan.order, lambda inputs: self._fast(plan, _vectors(inputs), constant))
 
-    def _reference_chunk(self, classes: Tensor, groups: int) -> Chunk:
+    def _padded_chunk(self, classes: Tensor, groups: int) -> Chunk:
+        plan = PaddedPlan.of(self.tower, self.prompts[classes], groups)
+        whole = len(classes) == len(self.prompts)
+        constant = self._padded.constant(plan) if whole and self._sizes.costs.learning else None
+        return Chunk(classes.to(self.tower.device), lambda inputs: self._padded(plan, _vectors(inputs), constant))
+
+    def _forward_chunk(self, classes: Tensor, lengths: Tensor, groups: int) -> Chunk:
+        """Through the tower's own forward: the packed path and the reference path."""
         prompts, device = self.prompts[classes], self.tower.device
+        plan = PackedPlan(prompts, lengths, groups) if self.path == "packed" else None
 
         def run(inputs: Inputs) -> Tensor:
             bf16 = self.dtype is torch.bfloat16
@@ -177,15 +204,20 @@ class TextEncoder:
             # On a CPU the fused attention in bfloat16 asks for instructions that are not everywhere.
             plain = sdpa_kernel(SDPBackend.MATH) if bf16 and device.type == "cpu" else nullcontext()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16), plain:
-                features = encode_reference(self.tower, prompts, _vectors(inputs), weights)
+                if plan is not None:
+                    features = plan.encode(self.tower, _vectors(inputs), weights)
+                else:
+                    features = encode_reference(self.tower, prompts, _vectors(inputs), weights)
             return features.to(self._full).view(groups, len(prompts), -1)
 
         return Chunk(classes.to(device), run)
 
     def _make_stages(self) -> list[BlockRange]:
         """How rows are grouped from block to block: anew where vectors of shared positions become class-specific."""
-        if not self.fast:
-            return [BlockRange(0, 0, torch.full((len(self.prompts),), self.tower.context_length))]
+        if self.path != "fast":
+            full = torch.full((len(self.prompts),), self.tower.context_length)
+            packed = run_lengths(self.prompts.lengths[self._order]) if self.path == "packed" else full
+            return [BlockRange(0, 0, packed)]
         lengths, shared = self.prompts.lengths[self._order], self.prompts.shared
         stages, start = [BlockRange(0, shared, lengths - shared)], self._per_class_from
         specific = [block for block in self.deep if start is not None and block >= start]
@@ -194,15 +226,18 @@ class TextEncoder:
             stages.append(BlockRange(specific[0], shorter, lengths - shorter))
         return stages
 
-    def _learned_bytes(self) -> int:
+    def _held_bytes(self) -> int:
         """Of class-specific vectors: themselves, their gradients on either side of the chunks, two moments; of weights:
-        themselves and these as well."""
+        themselves and these as well. And what the padded path and the packed path hold of each prompt."""
         start = self._per_class_from
         specific = sum(block >= start for block in self.deep) if start is not None else 0
         specific += self.prompts.class_specific
         slots = int(self.prompts.context_index.max()) + 1
         weights = sum(one.numel() for name, one in self.tower.named_parameters() if name in self.weights)
-        return 5 * 4 * (specific * len(self.prompts) * slots * self.tower.width + weights)
+        learned = 5 * 4 * (specific * len(self.prompts) * slots * self.tower.width + weights)
+        if self.path == "padded":
+            return learned + self._padded.constant_bytes(self.prompts)
+        return learned + (17 * self.prompts.token_ids.numel() if self.path == "packed" else 0)
 
     def estimate(self, groups: int = 1) -> StepMemory:
         """What a training step will hold above the model, known before it runs."""
@@ -227,7 +262,8 @@ class TextEncoder:
     @property
     def groups_at_once(self) -> int:
         """How many contexts with all their classes fit into the memory together; at least one."""
-        return self._sizes.at_once() if self.fast else 1  # a context's prompts at full length fill any matrix product
+        # One context's prompts at full length fill any matrix product.
+        return self._sizes.at_once() if self.path in ("fast", "packed") else 1
 
     @property
     def rows(self) -> int:
@@ -242,22 +278,32 @@ class TextEncoder:
         """Floating-point operations of the linear layers in one pass over one context, forward."""
         width, hidden, layers = self.tower.width, self.tower.hidden or 4 * self.tower.width, self.tower.depth or 12
         per_row = 2 * (4 * width * width + 2 * width * hidden)
-        if not self.fast:
+        if self.path in ("packed", "reference"):
             return layers * per_row * self.rows
-        ends = len(self.prompts)  # in the last block, keys and values of all rows and the rest of the end tokens alone
-        last_rows = self._rows_of(self._stages[-1])
-        last = 2 * (2 * width * width * (last_rows + ends) + 2 * width * hidden * ends)
+        read = len(self.prompts)
+        if self.path == "padded":  # nothing is projected in the first block, nor in the last but for the rows read out
+            return per_row * ((layers - 1) * self.rows + read) - 6 * width * width * self.rows
+        last_rows = self._rows_of(
+            self._stages[-1]
+        )  # in the last block, keys and values of all and the rest of the ends
+        last = 2 * (2 * width * width * (last_rows + read) + 2 * width * hidden * read)
         stops = [*(stage.block for stage in self._stages[1:]), layers - 1]
         before = sum(
             (stop - stage.block) * self._rows_of(stage) for stage, stop in zip(self._stages, stops, strict=True)
         )
         return per_row * before + last
 
+    def _quickest(self) -> TextPathTaken:
+        """The quickest path that is exact for the tower, and for weights that are exchanged."""
+        if self.weights:
+            return "packed" if self.tower.text_path == "packed" else "reference"
+        return "padded" if serves(self.tower) else self.tower.text_path
+
     def _check_tower(self, backbone: Backbone, path: TextPath) -> None:
         if path == "fast" and (self.tower.text_path != "fast" or self.weights):
             raise ParameterError(
                 f"The fast text path is not exact for {backbone.name}{' with other weights' if self.weights else ''}. Use "
-                f"{setting('text_path', 'auto')} or {setting('text_path', 'reference')}."
+                f"{setting('text_path', 'auto')} (here the {self._quickest()} path) or {setting('text_path', 'reference')}."
             )
         if self.deep and not self.tower.depth:
             raise UnsupportedBackboneError(

@@ -42,12 +42,12 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from coopt.backbones.text_tower import OpenBlock, OpenTower, TextTower
 from coopt.text.attention import attention, end_attention
-from coopt.text.feed_forward import Kernel, add_product, feed_forward, kernel_of
+from coopt.text.feed_forward import Kernel, behind_attention, kernel_of
 from coopt.text.pattern import AttentionPattern
 from coopt.text.plan import ChunkPlan, prefix_rows, tail_rows, with_vectors
 
@@ -144,13 +144,7 @@ class FastPass:
         return _linear(block.ln_1(x), block.qkv_weight, block.qkv_bias, self.dtype)
 
     def _rest(self, x: Tensor, attended: Tensor, block: OpenBlock) -> Tensor:
-        """What follows attention in a block: its projection and the feed-forward layers, both added to the stream."""
-        out = block.out_proj
-        if isinstance(block.scale_1, nn.Identity) and out.bias is not None:
-            x = add_product(x, attended, out.weight, out.bias)
-        else:
-            x = x + block.scale_1(out(attended))
-        return feed_forward(x, block.ln_2(x).to(self.dtype), block, self.kernel)
+        return behind_attention(x, attended, block, self.dtype, self.kernel)
 
     def _block(
         self, x: Float[Tensor, "rows width"], block: OpenBlock, pattern: AttentionPattern, known: Constant | None

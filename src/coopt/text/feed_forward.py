@@ -56,6 +56,22 @@ def feed_forward(
     return cast(Tensor, _Added.apply(residual, kernel(scaled), block.proj.weight, block.proj.bias, kernel.scale))
 
 
+def behind_attention(
+    x: Float[Tensor, "rows width"],
+    attended: Float[Tensor, "rows width"],
+    block: OpenBlock,
+    dtype: torch.dtype,
+    kernel: Kernel | None,
+) -> Float[Tensor, "rows width"]:
+    """What follows attention in a block: its projection and the feed-forward layers, both added to the stream `x`."""
+    out = block.out_proj
+    if isinstance(block.scale_1, nn.Identity) and out.bias is not None:
+        x = add_product(x, attended, out.weight, out.bias)
+    else:
+        x = x + block.scale_1(out(attended))
+    return feed_forward(x, block.ln_2(x).to(dtype), block, kernel)
+
+
 class _Scaled(torch.autograd.Function):
     """scale * (x weight' + bias), whose gradient leaves the scale out."""
 

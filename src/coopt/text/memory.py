@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -27,6 +27,9 @@ from coopt.wording import subject
 
 Memory = int | str
 """Bytes, a text such as "4G" (units of 1000), or "auto"."""
+
+TextPathTaken = Literal["fast", "packed", "padded", "reference"]
+"""What `encode.py` chooses from."""
 
 DEFAULT_MEMORY = 1_800_000_000
 """Bytes that a process may hold for the activations of one chunk when nothing else is said: enough for ImageNet's 1000
@@ -187,16 +190,15 @@ class Costs:
     """What a text pass costs in memory.
 
     Attributes:
-        fast: the fast path; else the reference path, whose figures are rougher.
+        path: which; the figures of the packed path and the reference path are rougher.
         learning: activations are kept for a gradient.
         width, hidden, heads, layers, dim: of the tower: W, F, H, its blocks, D.
         size: bytes of a number in the matrix products; `attention_size` in attention.
         hidden_kept: how many times the hidden units are kept for the gradient.
-        context_length: tokens of a prompt on the reference path.
         trained: some of the tower's weights are learned.
     """
 
-    fast: bool
+    path: TextPathTaken
     learning: bool
     width: int
     hidden: int
@@ -206,19 +208,24 @@ class Costs:
     size: int
     attention_size: int
     hidden_kept: int
-    context_length: int
     trained: bool = False
 
     @classmethod
     def of(
-        cls, tower: TextTower, dim: int, dtype: torch.dtype, fast: bool, learning: bool, trained: bool = False
+        cls,
+        tower: TextTower,
+        dim: int,
+        dtype: torch.dtype,
+        path: TextPathTaken,
+        learning: bool,
+        trained: bool = False,
     ) -> Costs:
         """The costs of a tower's text pass."""
         blocks = tower.open.blocks if tower.open else ()
         size = torch.finfo(dtype).bits // 8
         on_cpu = tower.device.type == "cpu"
         return cls(
-            fast=fast,
+            path=path,
             learning=learning,
             width=tower.width,
             hidden=tower.hidden or 4 * tower.width,
@@ -228,8 +235,7 @@ class Costs:
             size=size,
             attention_size=max(4, size) if on_cpu else size,
             # An activation that torch has no kernel for keeps what each of its operations needs.
-            hidden_kept=1 if blocks and _is_one_operation(blocks[0], fast) else 3,
-            context_length=tower.context_length,
+            hidden_kept=1 if blocks and _is_one_operation(blocks[0], path in ("fast", "padded")) else 3,
             trained=trained,
         )
 
@@ -253,8 +259,10 @@ class Costs:
             groups: contexts that run together.
             cut: it is one of several.
         """
-        if not self.fast:
-            return self._reference_chunk(groups * len(stages[0].tails))
+        if self.path == "padded":
+            return self._padded_chunk(stages[0], groups)
+        if self.path != "fast":
+            return self._forward_chunk(stages[0], groups)
         sizes = [self._stage(stage, groups, cut) for stage in stages]
         ends = [*(stage.block for stage in stages[1:]), self.layers - 1]
         blocks = sum(
@@ -293,9 +301,26 @@ class Costs:
         working = max(feed_forward, attention, 20 * w * rows)
         return _StageSize(rows, block, working, last, last_block, indices)
 
-    def _reference_chunk(self, prompts: int) -> ChunkSize:
-        rows = prompts * self.context_length
-        block = rows * (32 * self.width + 4 * self.hidden_kept * self.hidden + 8 * self.heads * self.context_length)
+    def _padded_chunk(self, stage: BlockRange, groups: int) -> ChunkSize:
+        prompts, length = groups * len(stage.tails), int(stage.tails[0])
+        rows, w, s, a, h = prompts * length, self.width, self.size, self.attention_size, self.hidden
+        # Both LayerNorms' inputs (float32) and statistics, queries, keys, values and what is attended, the activation's input.
+        block = rows * (8 * w + 16 + 4 * w * a + 4 * self.heads + s * self.hidden_kept * h)
+        pooled = prompts * (self.heads * (length * a + w * (a + s)) + 12 * w + s * self.hidden_kept * h + 4 * self.dim)
+        last = rows * (4 * w + 8 + w * a) + pooled
+        feed_forward = rows * (2 * h * s + 12 * w + 2 * w * s)
+        attention = rows * (12 * w + 5 * w * a + 3 * w * s * (s < a))
+        last_block = rows * (8 * w + 2 * w * a) + 2 * pooled
+        working, indices = max(feed_forward, attention), 8 * rows + 24 * prompts
+        if not self.learning:
+            return ChunkSize(0, max(block + working, last + last_block), indices)
+        kept = max(0, self.layers - 1) * block + last
+        return ChunkSize(kept, kept + max(last_block, working), indices)
+
+    def _forward_chunk(self, stage: BlockRange, groups: int) -> ChunkSize:
+        """Through the tower's own forward."""
+        rows, pairs = groups * int(stage.tails.sum()), groups * int(stage.tails.square().sum())
+        block = rows * (32 * self.width + 4 * self.hidden_kept * self.hidden) + 8 * self.heads * pairs
         if self.trained:  # what matrix products were given, for the gradient of their weights
             block += rows * (12 * self.width + 4 * self.hidden)
         working = rows * (20 * self.width + 8 * self.hidden)
@@ -321,7 +346,7 @@ class Costs:
 
         On a CPU about half as much again: what its library compiles for products in bfloat16, and keeps.
         """
-        if not self.fast or self.size >= 4:
+        if self.path not in ("fast", "padded") or self.size >= 4:
             return 0
         copies = self.layers * (4 * self.width**2 + 2 * self.width * self.hidden) * self.size
         return copies + copies // 2 if self.size < self.attention_size else copies
@@ -334,7 +359,7 @@ class Costs:
             stages: of all classes together.
             groups: contexts that run together.
         """
-        if not self.fast:
+        if self.path != "fast":
             return 0
         rows = int(stages[0].tails.sum())
         constant = groups * rows * self.width * (4 + 3 * self.size) if chunks == 1 and self.learning else 0
@@ -342,5 +367,5 @@ class Costs:
         return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in stages) + constant + continued
 
 
-def _is_one_operation(block: OpenBlock, fast: bool) -> bool:
-    return isinstance(block.activation, nn.GELU) or (fast and kernel_of(block) is not None)
+def _is_one_operation(block: OpenBlock, opened: bool) -> bool:
+    return isinstance(block.activation, nn.GELU) or (opened and kernel_of(block) is not None)

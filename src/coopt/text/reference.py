@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call
 
@@ -22,6 +22,7 @@ def encode_reference(
     prompts: Prompts,
     learned: Mapping[int, Learned],
     weights: Mapping[str, Tensor] | None = None,
+    length: int | None = None,
 ) -> Float[Tensor, "*groups classes dim"]:
     """Text features (not normalised) of C prompts.
 
@@ -30,6 +31,7 @@ def encode_reference(
         prompts: C prompts.
         learned: the vectors of context slots at the input of blocks; those of block 0 are the context.
         weights: what stands for some of the tower's weights, by name.
+        length: tokens of a prompt that go through the tower; None: its context length.
 
     Returns:
         (C, D); where there are vectors for each group (G, C, D).
@@ -41,10 +43,9 @@ def encode_reference(
             {**learned, **{block: Learned(one.vectors[g], False) for block, one in grouped.items()}}
             for g in range(groups)
         ]
-        return torch.stack([encode_reference(tower, prompts, one, weights) for one in of_group])
-    device, framing = tower.device, prompts.framing
-    ids = torch.full((len(prompts), tower.context_length), framing.pad, device=device)
-    ids[:, : prompts.token_ids.shape[1]] = prompts.token_ids.to(device)
+        return torch.stack([encode_reference(tower, prompts, one, weights, length) for one in of_group])
+    device = tower.device
+    ids = padded_ids(prompts, length or tower.context_length).to(device)
     embedded = tower.embed(ids)
     rows, columns = prompts.is_context.nonzero(as_tuple=True)
     index = prompts.context_index[rows, columns]
@@ -54,6 +55,14 @@ def encode_reference(
         at_block[block] = Tokens(rows.to(device), columns.to(device), chosen)
     if 0 in at_block:  # before positions are added, as a token's embedding would be
         embedded = at_block.pop(0).put_into(embedded)
-        ids[rows.to(device), columns.to(device)] = framing.placeholder
+        ids[rows.to(device), columns.to(device)] = prompts.framing.placeholder
     arguments = (embedded, ids, at_block) if at_block else (embedded, ids)
     return functional_call(tower, dict(weights), arguments) if weights else tower(*arguments)
+
+
+def padded_ids(prompts: Prompts, length: int) -> Int[Tensor, "classes length"]:
+    """Token ids of prompts at one length that none exceeds; padding where context vectors stand."""
+    ids = torch.full((len(prompts), length), prompts.framing.pad)
+    stored = min(length, prompts.token_ids.shape[1])
+    ids[:, :stored] = prompts.token_ids[:, :stored]
+    return ids
