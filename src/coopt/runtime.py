@@ -19,6 +19,7 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "fp32", "bf16")
 
 TextPath = Literal["auto", "fast", "reference"]
 TEXT_PATHS: tuple[TextPath, ...] = ("auto", "fast", "reference")
+TextPathTaken = Literal["fast", "packed", "padded", "reference"]
 
 DECISIVE = ("precision", "text_path")
 """Of a runtime, what is kept with a learned prompt: it moves results by more than rounding, or may."""

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError, UnsupportedBackboneError
-from coopt.runtime import PRECISIONS, TEXT_PATHS, Precision, TextPath
+from coopt.runtime import PRECISIONS, TEXT_PATHS, Precision, TextPath, TextPathTaken
 from coopt.text.chunks import Chunk, Inputs, run_chunks
 from coopt.text.converted import blocks_in
 from coopt.text.fast import FastPass, Learned
@@ -24,7 +24,6 @@ from coopt.text.memory import (
     Costs,
     Memory,
     StepMemory,
-    TextPathTaken,
     automatic_memory,
     bytes_of,
     text_of,

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -21,15 +21,13 @@ from torch import Tensor, nn
 
 from coopt.backbones.text_tower import OpenBlock, TextTower
 from coopt.errors import ParameterError
+from coopt.runtime import TextPathTaken
 from coopt.text.feed_forward import kernel_of
 from coopt.text.pattern import Bins
 from coopt.wording import subject
 
 Memory = int | str
 """Bytes, a text such as "4G" (units of 1000), or "auto"."""
-
-TextPathTaken = Literal["fast", "packed", "padded", "reference"]
-"""What `encode.py` chooses from."""
 
 DEFAULT_MEMORY = 1_800_000_000
 """Bytes that a process may hold for the activations of one chunk when nothing else is said: enough for ImageNet's 1000
