@@ -99,4 +99,4 @@ def test_folders_in_transformers_format(tmp_path: Path, files: tuple[str, ...]) 
     for name in (str(folder), f"openclip:local-dir:{folder}", f"openai:{folder}", f"openclip:{folder}"):
         message = message_of(name)
         assert "in the format of the package transformers (config.json, text_model.*, vision_model.*)" in message
-        assert "which coopt does not read yet: the same model is 'openclip:ViT-L-14/openai'" in message
+        assert f"write 'transformers:{folder}'." in message

@@ -65,9 +65,9 @@ def test_no_kind_or_a_misspelt_one(name: str, meant: str) -> None:
         ("openclip:ViT-B-16/laion2b", "Did you mean 'openclip:ViT-B-16/laion2b_s34b_b88k'?"),
         ("openclip:ViT-B/16", "openclip:ViT-B-16 does not say which weights. Did you mean 'openclip:ViT-B-16/openai'?"),
         ("openai:ViT-B/16", "ViT-B/16 does not exist. Did you mean 'openclip:ViT-B-16/openai'?"),
-        ("org/mine", "For a model on the Hugging Face hub: 'openclip:hf-hub:org/mine'."),
+        ("org/mine", "For a model on the Hugging Face hub: 'openclip:hf-hub:org/mine', or 'transformers:org/mine' in"),
         ("ViT-B-16-SigLIP", "Did you mean 'openclip:ViT-B-16-SigLIP/webli'?"),
-        ("openclip:hf-hub:openai/clip-vit-base-patch32", "The same weights are 'openclip:ViT-B-32/openai'."),
+        ("openclip:hf-hub:openai/clip-vit-base-patch32", "write 'transformers:openai/clip-vit-base-patch32'. The same"),
         ("openclip:hf-hub:a/b/c", "'a/b/c' is not the name of a Hugging Face repository (ORG/NAME)."),
         ("/no/such.pt", "is neither a name nor a path that exists. Write 'bundled', 'openclip:MODEL/TAG'"),
         ("zzz", "There is no backbone 'zzz'. Write 'bundled', 'openclip:MODEL/TAG'"),
@@ -130,6 +130,7 @@ def test_paths_are_said_to_be_what_they_are(tmp_path: Path, monkeypatch: pytest.
     (prompt / "prompt.json").write_text("{}")
     torch.save({"a": torch.zeros(1)}, tmp_path / "mine.pt")
     cached = put_in_cache(tmp_path, "org/mine", "config.json").parents[2]
+    (cached / "snapshots" / "abc" / "config.json").touch()
     expected = {
         "openclip": "is a folder. It is a model in open_clip's layout: write 'openclip:local-dir:openclip'.",
         "photos": "is a folder. It holds no model: expected a folder with open_clip_config.json and weights",
@@ -140,10 +141,12 @@ def test_paths_are_said_to_be_what_they_are(tmp_path: Path, monkeypatch: pytest.
         "openclip:local-dir:mine.pt": "is a file and not a folder. Write 'openclip:MODEL/./mine.pt'",
         "openclip:local-dir:photos": "has no open_clip_config.json; it is not a model in open_clip's layout. It holds no",
         "openai:openclip": "is a folder, not a file. It is a model in open_clip's layout",
-        cached.name: "It is a model of the Hugging Face cache: write 'openclip:hf-hub:org/mine'.",
+        cached.name: "It is a model of the Hugging Face cache: write 'transformers:org/mine'.",
     }
     for name, part in expected.items():
         assert part in message_of(name), name
+    (cached / "snapshots" / "abc" / "open_clip_config.json").touch()
+    assert "write 'openclip:hf-hub:org/mine'" in message_of(cached.name)
     (tmp_path / "photos" / "ViT-B-16.pt").write_bytes((tmp_path / "mine.pt").read_bytes())
     assert "It holds ViT-B-16.pt. Write 'openclip:MODEL/./photos/ViT-B-16.pt'" in message_of("photos")
 

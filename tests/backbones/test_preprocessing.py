@@ -124,6 +124,17 @@ def test_reference_of_september_2021() -> None:
     assert torch.equal(old.train_view(image, 5), views[5])
 
 
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_resized_to_more_than_is_cut_out(mode: str) -> None:
+    image, settings = noise(300, 260), Preprocessing(resize_mode=mode, resize_to=(256, 256))  # type: ignore[arg-type]
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    resize = Resize(256 if mode == "shortest" else (256, 256), InterpolationMode.BICUBIC)
+    steps = [resize, CenterCrop(224), ToTensor(), Normalize(settings.mean, settings.std)]
+    assert torch.equal(settings.test(image), Compose(steps)(image))
+    assert settings.variant(REFERENCE_2021_09).test(image).shape == (3, 224, 224)
+
+
 def test_unknown_variant() -> None:
     with pytest.raises(ParameterError, match=r"must be one of 'standard', 'reference-2021-09'. Got 'old' instead"):
         Preprocessing().variant("old")
@@ -139,6 +150,7 @@ def test_id_differs_with_every_setting() -> None:
         "fill_color": 1,
         "name": "reference-2021-09",
         "value_range": (0, 4095),
+        "resize_to": (256, 256),
     }
     assert set(changes) == {field.name for field in dataclasses.fields(Preprocessing)}
     plain = Preprocessing()

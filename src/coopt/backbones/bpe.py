@@ -70,6 +70,10 @@ class BytePairEncoding:
         self.vocab_size = len(symbols) + 2
         self._ids_of_word = lru_cache(maxsize=1 << 16)(self._encode_word)
 
+    def vocabulary(self, start: str, end: str) -> dict[str, int]:
+        """Every symbol and its id; the special tokens under these names."""
+        return {**self._id, start: self.start_id, end: self.end_id}
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a cleaned text."""
         return [token for word in _WORDS.findall(text) for token in self._ids_of_word(word)]

@@ -1,4 +1,4 @@
-"""An open_clip model behind coopt's protocol, wherever its weights came from."""
+"""A model of two towers behind coopt's protocol, wherever its weights came from."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from coopt.backbones.openclip_hf_text import HuggingFaceText, is_hugging_face
 from coopt.backbones.openclip_text import OpenClipText
 from coopt.backbones.preprocessing import Preprocessing
 from coopt.backbones.protocol import Backbone, ScoreHead, Tokenizer, fingerprint_of, frozen
+from coopt.backbones.text_tower import TextTower
 from coopt.errors import ParameterError
 
 
 class ClipBackbone(Backbone):
-    """A frozen open_clip CLIP, CustomTextCLIP or CoCa.
+    """A frozen open_clip CLIP, CustomTextCLIP or CoCa, or a model of coopt's own parts.
 
     Args:
-        model: open_clip's; frozen here: evaluation mode, float32, no gradients. The part of a CoCa that writes captions is
+        model: open_clip's, or one whose `visual` takes pixels, whose `text` is a TextTower with a `dim`, and that has a
+            `logit_scale`; frozen here: evaluation mode, float32, no gradients. The part of a CoCa that writes captions is
             left out: no feature depends on it.
         name: as the user writes it.
         tokenizer: the one its text tower was trained with.
@@ -54,8 +56,7 @@ class ClipBackbone(Backbone):
         model.visual.to(memory_format=self._memory_format)
         self.tokenizer = tokenizer
         self.preprocessing = preprocessing
-        kind = HuggingFaceText if is_hugging_face(model) else OpenClipText
-        self.text: HuggingFaceText | OpenClipText = kind(self.model, tokenizer, name)
+        self.text: Any = _text_tower(self.model, tokenizer, name)
         self.image = ImageTower(self.model.visual)
         self.score_head = _score_head(model)
         self.embed_dim = self.text.dim
@@ -96,6 +97,14 @@ def _with_parts(model: nn.Module, **parts: nn.Module | None) -> nn.Module:
     other = copy.copy(model)
     other._modules = {name: part for name, part in {**model._modules, **parts}.items() if part is not None}
     return other
+
+
+def _text_tower(model: Any, tokenizer: Tokenizer, name: str) -> TextTower:
+    """The model's own where it is one already."""
+    own: Any = getattr(model, "text", None)
+    if isinstance(own, TextTower):
+        return own
+    return HuggingFaceText(model, tokenizer, name) if is_hugging_face(model) else OpenClipText(model, tokenizer, name)
 
 
 def _score_head(model: Any) -> ScoreHead:

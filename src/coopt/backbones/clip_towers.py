@@ -11,7 +11,7 @@ Notation: n images or texts, L tokens, W width, D width of the shared embedding 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,13 +62,31 @@ def filled_model(config: Mapping[str, Any], state: Mapping[str, Tensor], quick_g
     """
     with torch.device("meta"):  # no memory, and no random numbers that would be thrown away
         model = Clip(config, bool(config.get("quick_gelu")) or quick_gelu)
-    # Copies: what lies in a mapped file stands at any address, and products depend on it in the last bits.
-    weights = {name: _copied(value) for name, value in state.items() if name not in NOT_WEIGHTS}
+    weights = {name: value for name, value in state.items() if name not in NOT_WEIGHTS}
     if "logit_scale" in weights and weights["logit_scale"].numel() == 1:
         weights["logit_scale"] = weights["logit_scale"].reshape(())
-    model.load_state_dict(weights, assign=True)
+    fill(model, weights)
     model.attn_mask = causal_mask(model.context_length)
     return model
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Gives a model that was built without memory its weights, in float32.
+
+    Raises:
+        RuntimeError: see `filled_model`.
+    """
+    # Copies: what lies in a mapped file stands at any address, and products depend on it in the last bits.
+    model.load_state_dict({name: _copied(value) for name, value in state.items()}, assign=True)
+
+
+def set_details(tower: nn.Module, activation: Callable[[], nn.Module], eps: float) -> None:
+    """Gives a tower's blocks another activation, and its layer norms another epsilon."""
+    for module in tower.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+        elif isinstance(module, Block):
+            module.mlp.gelu = activation()
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -86,10 +104,14 @@ class Clip(nn.Module):
     Args:
         config: see `is_plain`.
         quick_gelu: the activation of a ViT's and of the text tower's blocks.
+
+    Attributes:
+        text_pool_type: a text is read out at its highest id ("argmax"), or at the first `text_eos_id` ("eos").
     """
 
     attn_mask: Tensor
     text_pool_type = "argmax"
+    text_eos_id: int | None = None
     logit_bias = None
 
     def __init__(self, config: Mapping[str, Any], quick_gelu: bool) -> None:
@@ -122,10 +144,11 @@ class Clip(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def encode_text(self, ids: Int[Tensor, "n context"]) -> Float[Tensor, "n dim"]:
-        """Framed and padded token ids to features, not normalised: those of the end token, whose id is the highest."""
+        """Framed and padded token ids to features, not normalised: those of the end token."""
         x = self.token_embedding(ids) + self.positional_embedding
         x = self.ln_final(self.transformer(x, self.attn_mask))
-        return x[torch.arange(len(x), device=x.device), ids.argmax(dim=-1)] @ self.text_projection
+        end = ids if self.text_pool_type == "argmax" else (ids == self.text_eos_id).int()
+        return x[torch.arange(len(x), device=x.device), end.argmax(dim=-1)] @ self.text_projection
 
 
 class QuickGELU(nn.Module):

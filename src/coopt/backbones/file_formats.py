@@ -36,8 +36,12 @@ _FOREIGN = (
 _TEXT = re.compile(rb"\s*[{\[]")
 
 
-def weights_format(path: Path) -> Literal["safetensors", "torch"]:
+def weights_format(path: Path, of_transformers: bool = False) -> Literal["safetensors", "torch"]:
     """Which reader a weights file needs, by its content and not by its name.
+
+    Args:
+        path: the file.
+        of_transformers: weights under the names of the package transformers are wanted, and not refused.
 
     Raises:
         WeightsNotFoundError: no such file, or a folder: says what is in it.
@@ -57,7 +61,7 @@ def weights_format(path: Path) -> Literal["safetensors", "torch"]:
         raise BackboneError(f"The weights file {path} cannot be read: {error.strerror or error}.") from error
     # A number of eight bytes, the length of the JSON that follows: its first byte may be any.
     if not what and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        if is_transformers(_safetensors_keys(path)):
+        if not of_transformers and is_transformers(_safetensors_keys(path)):
             raise BackboneError(transformers_message(path))
         return "safetensors"
     if what or _TEXT.match(start):
@@ -84,18 +88,12 @@ def is_transformers(keys: list[str]) -> bool:
 
 
 def transformers_message(path: Path) -> str:
-    """What to say about a model in transformers' format."""
+    """What to say about a model in transformers' format that was named as one of another."""
     folder = path if path.is_dir() else path.parent
-    same = next((name for part in (folder.name, *folder.absolute().parts[::-1]) if (name := _on_hub(part))), None)
-    use = f"the same model is {same!r}" if same else "use the model's weights in open_clip's or OpenAI's format"
     return (
-        f"{path} is a model in the format of the package transformers (config.json, text_model.*, vision_model.*), "
-        f"which coopt does not read yet: {use}. `coopt backbones` lists published models."
+        f"{path} is a model in the format of the package transformers (config.json, text_model.*, vision_model.*): "
+        f"write 'transformers:{folder}'."
     )
-
-
-def _on_hub(part: str) -> str | None:
-    return OPENAI_ON_HUB.get(part.rpartition("--")[2].lower())
 
 
 def in_folder(folder: Path) -> str:
@@ -106,7 +104,9 @@ def in_folder(folder: Path) -> str:
         return transformers_message(folder)
     hub = re.fullmatch(r"models--(.+?)--(.+)", folder.name)
     if hub:
-        return f"It is a model of the Hugging Face cache: write 'openclip:hf-hub:{hub[1]}/{hub[2]}'."
+        layouts = [file for file in (HUB_CONFIG, "config.json") if any(folder.glob(f"snapshots/*/{file}"))]
+        scheme = "transformers:" if layouts == ["config.json"] else "openclip:hf-hub:"
+        return f"It is a model of the Hugging Face cache: write '{scheme}{hub[1]}/{hub[2]}'."
     if (folder / "prompt.json").is_file():
         return "It is a learned prompt, not a backbone: its prompt.json names the backbone it was learned with."
     files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())

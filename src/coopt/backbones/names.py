@@ -33,6 +33,7 @@ _BUILTIN = {
     "bundled": "coopt.backbones.sources.bundled:BundledSource",
     "openclip": "coopt.backbones.sources.openclip:OpenClip",
     "openai": "coopt.backbones.sources.openai:OpenAI",
+    "transformers": "coopt.backbones.sources.transformers:Transformers",
 }
 
 SOURCES = Registry("coopt.backbones", _BUILTIN, what="source of backbones")
@@ -99,7 +100,10 @@ def unknown_name(name: str) -> BackboneError:
                 f"There is no backbone {name!r}, and as to {title}'s model: {row.reason}. {_how_to_write()}"
             )
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.endswith(WEIGHT_SUFFIXES):
-        return BackboneError(f"There is no backbone {name!r}. For a model on the Hugging Face hub: {on_hub(name)!r}.")
+        return BackboneError(
+            f"There is no backbone {name!r}. For a model on the Hugging Face hub: {on_hub(name)!r}, or "
+            f"'transformers:{name}' in the format of that package."
+        )
     if looks_like_path(name) and "://" not in name:
         return WeightsNotFoundError(
             f"The backbone {name!r} is neither a name nor a path that exists. {_how_to_write()}"
@@ -132,7 +136,7 @@ def _how_to_write() -> str:
     also = f" Installed packages serve {', '.join(f'{one}:...' for one in others)} too." if others else ""
     return (
         "Write 'bundled', 'openclip:MODEL/TAG' (`coopt backbones` lists them), 'openclip:local-dir:/path', "
-        f"'openclip:hf-hub:ORG/NAME' or 'openai:/path/ViT-B-16.pt'.{also}"
+        f"'openclip:hf-hub:ORG/NAME', 'transformers:ORG/NAME', 'transformers:/path' or 'openai:/path/ViT-B-16.pt'.{also}"
     )
 
 

@@ -53,6 +53,7 @@ class Preprocessing:
         interpolation: of the test transform; training views are always bicubic, as in the paper.
         resize_mode: "shortest" (resize the shorter edge, crop the centre), "squash" (ignore the aspect ratio) or
             "longest" (fit the whole image, pad with `fill_color`).
+        resize_to: (height, width) that an image is resized to before its centre of `size` is cut out; None: `size`.
         name: "standard", or "reference-2021-09" for the transforms that CoOp's code used before October 2021,
             with which its released checkpoints reproduce.
         value_range: which values are black and white in images with more than 8 bits per value; None: see `to_rgb`.
@@ -66,6 +67,7 @@ class Preprocessing:
     fill_color: int = 0
     name: str = STANDARD
     value_range: ValueRange | None = None
+    resize_to: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.value_range is not None and not _is_range(self.value_range):
@@ -77,7 +79,9 @@ class Preprocessing:
     @property
     def id(self) -> str:
         """A short string that differs whenever any setting does: the part of a cache key that stands for the pixels."""
-        set_now = [field.name for field in fields(self) if field.name != "value_range" or self.value_range is not None]
+        # Those that came later count where they are set only, so that older keys stay as they are.
+        later = ("value_range", "resize_to")
+        set_now = [field.name for field in fields(self) if field.name not in later or getattr(self, field.name)]
         settings = ";".join(f"{name}={getattr(self, name)!r}" for name in set_now)
         digest = hashlib.sha256(f"v{_PIPELINE_VERSION};{settings}".encode()).hexdigest()
         return f"{self.name}-{self.size[0]}x{self.size[1]}-{digest[:12]}"
@@ -96,17 +100,18 @@ class Preprocessing:
     def test(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         """The image as the tower sees it at test time: nothing random."""
         image = to_rgb(image, self.value_range)
-        height, width = self.size
         how = _FILTERS[self.interpolation]
+        height, width = self.resize_to or self.size
         if self.name == REFERENCE_2021_09:
-            image = _centre_crop(_resize_shorter_edge(image, (_enlarged(height), _enlarged(width)), how), self.size)
+            height, width = self.size
+            image = _resize_shorter_edge(image, (_enlarged(height), _enlarged(width)), how)
         elif self.resize_mode == "squash":
             image = image.resize((width, height), how)
         elif self.resize_mode == "longest":
-            image = _centre_crop(_fit(image, self.size, how), self.size, self.fill_color)
+            image = _fit(image, (height, width), how)
         else:
-            image = _centre_crop(_resize_shorter_edge(image, self.size, how), self.size)
-        return self._normalise(image)
+            image = _resize_shorter_edge(image, (height, width), how)
+        return self._normalise(_centre_crop(image, self.size, self.fill_color))
 
     def train_view(self, image: Image.Image, seed: int) -> Float[Tensor, "3 h w"]:
         """An augmented view, drawn from `seed` alone: the same seed gives the same view in any process or order."""

@@ -31,6 +31,10 @@ class ClipTokenizer:
         # Worker processes take the one of their own process: the table of merges is large and the same everywhere.
         return clip_tokenizer, (self.clean,)
 
+    def vocabulary(self, start: str, end: str) -> dict[str, int]:
+        """Every symbol and its id; the start and end tokens under these names."""
+        return self._bpe.vocabulary(start, end)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of the cleaned text. No id is a start or end token, whatever the text says."""
         return self._bpe.encode(CLEANERS[self.clean](text))
@@ -68,12 +72,16 @@ class HubTokenizer:
                 "the text and exactly one after it."
             )
         end = 0 if strip_end and framed[-1] == tokenizer.sep_token_id else framed[-1]
+        if tokenizer.pad_token_id is None:
+            raise BackboneError(f"The tokenizer {name!r} has no padding token, which prompts need.")
         self.framing = Framing(framed[0] if before else None, end, int(tokenizer.pad_token_id))
         self.vocab_size: int = len(tokenizer)
+        self._frame = {*framed[:before], framed[-1], end, self.framing.pad}
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the cleaned text, without special tokens."""
-        return list(self._tokenizer(self._clean(text), add_special_tokens=False).input_ids)
+        """Token ids of the cleaned text. No id is of a token that frames or pads, whatever the text says."""
+        ids = self._tokenizer(self._clean(text), add_special_tokens=False).input_ids
+        return [number for number in ids if number not in self._frame]
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids."""

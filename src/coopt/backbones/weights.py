@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,19 +71,40 @@ def read_weights(path: Path) -> Weights:
         BackboneError: the file is damaged, holds no weights, several models, or weights of another kind.
         UnsafePickleError: its pickle asks for something that could only be an attack; nothing of it was run.
     """
-    content = _read_safetensors(path) if weights_format(path) == "safetensors" else _read_torch(path)
+    content = _read(path)
     run = ""
     if isinstance(content, dict) and {"epoch", "name", "state_dict"} <= set(content):
         run = str(content["name"])
     state = _one_model(_state_dict(content, path), path)
     if is_transformers(list(state)):
         raise BackboneError(transformers_message(path))
+    _refuse_quantized(state, path)
+    return Weights(state, run)
+
+
+def read_parts(files: Sequence[Path]) -> dict[str, Tensor]:
+    """One model's weights under the names of the package transformers, from files that each hold a part of them.
+
+    Raises: as `read_weights` does.
+    """
+    state: dict[str, Tensor] = {}
+    for path in files:
+        state |= _state_dict(_read(path, of_transformers=True), path)
+    state = _one_model(state, files[0])
+    _refuse_quantized(state, files[0])
+    return state
+
+
+def _read(path: Path, of_transformers: bool = False) -> Any:
+    return _read_safetensors(path) if weights_format(path, of_transformers) == "safetensors" else _read_torch(path)
+
+
+def _refuse_quantized(state: dict[str, Tensor], path: Path) -> None:
     for name, tensor in state.items():
         if name.endswith((".weight", "proj")) and not tensor.is_floating_point():
             raise BackboneError(
                 f"{path} holds quantized weights ({name!r} is {tensor.dtype}). Use the model's weights in 16 or 32 bits."
             )
-    return Weights(state, run)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

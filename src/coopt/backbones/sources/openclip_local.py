@@ -83,6 +83,11 @@ def _quality(model: str, tag: str) -> tuple[float, float | None]:
     return _UNKNOWN if known is None else known, known
 
 
+def published_accuracy(model: str, tag: str) -> float | None:
+    """Zero-shot accuracy on ImageNet in percent of one of open_clip's models; None where it is not known here."""
+    return _quality(model, tag)[1]
+
+
 def _is_usable_file(config_path: Path) -> bool:
     try:
         config = read_config(config_path)[0]

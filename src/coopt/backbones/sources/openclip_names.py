@@ -131,10 +131,11 @@ def _hub(repo: str, download: bool, name: str) -> OpenClipModel:
     paths = []
     for files in ((HUB_CONFIG,), HUB_WEIGHTS):
         path = in_hub_cache(repo, files)
-        if path is None and (same := of_openai(repo)):
+        same = of_openai(repo)
+        if path is None and (same or in_hub_cache(repo, ("config.json",))):
+            also = f" The same weights are {same!r}." if same else ""
             raise BackboneError(
-                f"The model hf-hub:{repo} is in the format of the package transformers, which coopt does not read "
-                f"yet. The same weights are {same!r}."
+                f"The model hf-hub:{repo} is in the format of the package transformers: write 'transformers:{repo}'.{also}"
             )
         if path is None and not download:
             looked = f"{' or '.join(files)} in the Hugging Face cache {hub_cache()}"
