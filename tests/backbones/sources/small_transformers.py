@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,8 @@ def _scrambled(model: Any) -> Any:
     scramble(model)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            last = name.rsplit(".", 2)[-2:]
-            if "norm" in last[0].lower() and last[-1] == "weight" or last[0] == "pre_LN" and last[-1] == "weight":
+            module, _, end = name.rpartition(".")
+            if end == "weight" and re.search(r"norm\w*$|pre_LN$", module, re.IGNORECASE):
                 weight.add_(1.0)
             elif weight.ndim == 4:  # EfficientNet's gates are small otherwise
                 weight.mul_(2.0)
@@ -118,7 +119,7 @@ def image_processor(kind: str) -> dict[str, Any]:
             "image_processor_type": "EfficientNetImageProcessor",
             "do_resize": True, "do_center_crop": True, "do_rescale": True, "do_normalize": False, "image_mean": half,
             "image_std": half, "include_top": False, "resample": 2, "rescale_factor": 1 / 127.5, "rescale_offset": True,
-            "size": {"height": 40, "width": 40}, "crop_size": {"height": 33, "width": 33},
+            "size": {"height": 42, "width": 42}, "crop_size": {"height": 33, "width": 33},
         }  # fmt: skip
     return {
         "feature_extractor_type": "CLIPFeatureExtractor",

@@ -90,9 +90,10 @@ def find_transformers(spec: str, download: bool = False) -> TransformersModel:
 
 def _in_folder(folder: Path, name: str, repo: str = "") -> TransformersModel:
     if not (folder / CONFIG).is_file():
+        other = (folder / HUB_CONFIG).is_file() or not list(folder.glob("*.safetensors"))
         raise WeightsNotFoundError(
             f"The folder {folder} has no {CONFIG}; it is not a model in the format of the package transformers. "
-            f"{in_folder(folder)}"
+            f"{in_folder(folder) if other else 'Fetch all that belongs to the weights from where they are from.'}"
         )
     config = read_config(folder / CONFIG)
     images = image_settings(*find_settings(folder), config)
