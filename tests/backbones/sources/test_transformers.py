@@ -217,7 +217,7 @@ def test_coop_learns_is_saved_and_loaded(small: Any, kind: str, tmp_path: Path) 
     labels = np.repeat(["red cat", "dog", "old tree"], 4)
     method = CoOp(f"transformers:{folder}", n_ctx=2, recipe={"lr": 0.02, "epochs": 25, "views": 2})
     method.fit(features, labels)
-    assert method.losses_[-1] < 0.8 * method.losses_[0] and method.score(features, labels) > 0.8
+    assert method.losses_[-1] < 0.9 * method.losses_[0] and method.score(features, labels) > 0.8
     method.save(tmp_path / "prompt")
     loaded = coopt.load(tmp_path / "prompt")
     assert np.array_equal(loaded.predict_proba(features), method.predict_proba(features))
