@@ -30,7 +30,7 @@ def load_backbone(
 
     Args:
         name: "bundled"; "openclip:MODEL/TAG", "openclip:MODEL/./weights.pt", "openclip:hf-hub:ORG/NAME",
-            "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; "SCHEME:..." of another package's source; or a backbone, which
+            "openclip:local-dir:/path"; "openai:/path/ViT-B-16.pt"; "transformers:/path", "transformers:ORG/NAME"; "SCHEME:..." of another package's source; or a backbone, which
             is returned as it is.
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
         download: whether the network may be used for weights that are not on this machine.

@@ -28,7 +28,9 @@ def backbones(output: Output, part: str | None, everything: bool, local: bool) -
       openai:/path/ViT-B-16.pt         one of OpenAI's original files
       openclip:MODEL/./weights.pt      a file with weights for MODEL
       openclip:local-dir:/path         a folder in open_clip's layout
-      openclip:hf-hub:ORG/NAME         a model on the Hugging Face hub
+      openclip:hf-hub:ORG/NAME         the same on the Hugging Face hub
+      transformers:/path               a folder in transformers' format
+      transformers:ORG/NAME            the same on the Hugging Face hub
 
     Other packages may bring models of their own (docs/backbones.md).
     """
