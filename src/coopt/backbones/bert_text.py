@@ -36,6 +36,7 @@ class BertText(TextTower):
 
     Attributes:
         dim: D, of the features.
+        facts: what neither the weights nor the modules' attributes tell, for a fingerprint.
     """
 
     pooling = "first"
@@ -57,6 +58,7 @@ class BertText(TextTower):
         self.width, self.dim, self.context_length = blocks[0].attn.width, dim, context_length
         self.heads, self.hidden, self.depth = blocks[0].attn.num_heads, blocks[0].hidden, len(blocks)
         self.pad, self.counted = pad, counted
+        self.facts = f"\npad={pad} counted={counted}"
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary, self.width), False)
         self.segment_embedding = nn.Parameter(torch.empty(self.width))
         self.positional_embedding = nn.Parameter(torch.empty(positions, self.width))

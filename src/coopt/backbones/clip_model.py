@@ -64,7 +64,7 @@ class ClipBackbone(Backbone):
     @functools.cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
         """SHA-256 of architecture and weights, computed when first asked for (a second or two for a large model)."""
-        facts = self.text.facts if isinstance(self.text, HuggingFaceText) else ""
+        facts = getattr(self.text, "facts", "")
         return fingerprint_of(self.model, architecture_of(self.model, self.text.pooling, self.text.causal) + facts)
 
     @torch.no_grad()

@@ -230,7 +230,7 @@ def test_it_is_fetched_when_asked_for(
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", from_hub)
-    monkeypatch.setattr(openclip_download, "_fault", lambda address, faults: False)
+    monkeypatch.setattr(openclip_download, "cannot_reach", lambda address, faults: False)
     with pytest.raises(
         BackboneError, match=r"^The configuration of the text tower of .* HF_HUB_OFFLINE is set.*By hand"
     ):
