@@ -47,6 +47,7 @@ NOT_RUN = {
     "coopt fit photos --backbone mine:tiny": "tests/backbones/test_source.py runs it, with the package",
     "coopt compare photos --method deep_words": "tests/methods/test_own_method.py runs it, with the package",
     "coopt suite run ./deep.py": "likewise",
+    "coopt fit scans --backbone openclip:hf-hub:": "needs a network; test_openclip_text_config.py loads such a model",
     "coopt fit photos --backbone openai:/path/to/ViT-B-16.pt": "needs weights of 600 MB",
 }
 """Beginnings of command lines that are parsed and not run, and why."""

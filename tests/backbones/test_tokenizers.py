@@ -128,5 +128,5 @@ def test_a_tokenizer_without_vocabulary_is_not_found(kind: str, tmp_path: Path) 
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(BackboneError, match=r"'google/mt5-base' needs the package transformers.*coopt\[hub\]"):
+    with pytest.raises(BackboneError, match=r"'google/mt5-base' needs the package transformers.*coopt\[transformers\]"):
         tokenizer_for({"hf_tokenizer_name": "google/mt5-base"}, None, download=False)

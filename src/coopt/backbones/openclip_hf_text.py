@@ -85,7 +85,7 @@ class HuggingFaceText(TextTower):
     def facts(self) -> str:
         """What the weights' names and shapes do not tell, beside what modules tell: for the fingerprint."""
         config = self.transformer.config
-        return "\n".join(f"text.{key}={getattr(config, key, None)}" for key in _FACTS)
+        return "".join(f"\ntext.{key}={getattr(config, key, None)}" for key in _FACTS)
 
     def embed(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
         """Rows of the embedding table, in the size that they enter the encoder in (M2M100 scales them)."""

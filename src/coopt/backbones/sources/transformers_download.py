@@ -16,7 +16,8 @@ from coopt.backbones.sources.network import (
 )
 from coopt.backbones.sources.transformers_config import CONFIG, read_config
 from coopt.backbones.sources.transformers_images import FILES as IMAGE_FILES
-from coopt.backbones.sources.transformers_names import INDEX, VOCABULARIES, WEIGHTS, shard_names
+from coopt.backbones.caches import VOCABULARIES
+from coopt.backbones.sources.transformers_names import INDEX, WEIGHTS, shard_names
 from coopt.errors import BackboneError
 
 _TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *VOCABULARIES)

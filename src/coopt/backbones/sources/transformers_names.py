@@ -8,25 +8,21 @@ Behind "transformers:" stands
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coopt.backbones.caches import HUB_CONFIG, hub_cache, in_hub_cache
+from coopt.backbones.caches import HUB_CONFIG, VOCABULARIES, hub_cache, in_hub_cache
 from coopt.backbones.file_formats import in_folder, weights_format
 from coopt.backbones.source import how_to_get
 from coopt.backbones.sources.transformers_config import CONFIG, Config, read_config, read_object
 from coopt.backbones.sources.transformers_images import find_settings, image_settings
+from coopt.backbones.zoo import require_transformers
 from coopt.errors import BackboneError, WeightsNotFoundError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEX = ".index.json"
-# One of these is the table of tokens; the others say more about it.
-VOCABULARIES = (
-    "tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,16 +159,4 @@ def _check_tokenizer(folder: Path, config: Config) -> None:
             "and what belongs to it (tokenizer_config.json)."
         )
     if config.kind != "clip":
-        check_installed(f"A {config.family.model}")
-
-
-def check_installed(what: str) -> None:
-    """Raises a BackboneError where the package transformers is not installed.
-
-    Args:
-        what: needs it.
-    """
-    if importlib.util.find_spec("transformers") is None:
-        raise BackboneError(
-            f"{what} needs the package transformers, which is not installed: pip install 'coopt[transformers]'."
-        )
+        require_transformers(f"A {config.family.model}")

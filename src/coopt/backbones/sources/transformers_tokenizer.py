@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from coopt.backbones.sources.transformers_config import Config, read_object
-from coopt.backbones.sources.transformers_names import VOCABULARIES, check_installed
+from coopt.backbones.caches import VOCABULARIES
+from coopt.backbones.zoo import require_transformers
 from coopt.backbones.tokenizers import ClipTokenizer, HubTokenizer, clip_tokenizer
 from coopt.backbones.weights import first_lines
 from coopt.errors import BackboneError
@@ -22,7 +23,7 @@ def read_tokenizer(folder: Path, config: Config) -> ClipTokenizer | HubTokenizer
     """
     if config.kind == "clip" and _is_clips(folder, config):
         return clip_tokenizer()
-    check_installed(f"The tokenizer in {folder}")
+    require_transformers(f"The tokenizer in {folder}")
     import transformers  # pyright: ignore[reportMissingImports]
 
     try:
