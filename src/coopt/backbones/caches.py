@@ -13,8 +13,8 @@ HUB_CONFIG = "open_clip_config.json"
 # The files that hold the vocabulary of one or the other kind of tokenizer.
 VOCABULARIES = (
     "tokenizer.json",
-    "vocab.txt",
     "vocab.json",
+    "vocab.txt",
     "spiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",

@@ -41,7 +41,9 @@ def require_transformers(what: str) -> None:
         BackboneError: it is not installed.
     """
     if not has_transformers():
-        raise BackboneError(f"{what} needs the package transformers, which is not installed: pip install 'coopt[transformers]'.")
+        raise BackboneError(
+            f"{what} needs the package transformers, which is not installed: pip install 'coopt[transformers]'."
+        )
 
 
 def has_transformers() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coopt.backbones.caches import VOCABULARIES
 from coopt.backbones.sources.network import (
     OFFLINE,
     cannot_reach,
@@ -16,7 +17,6 @@ from coopt.backbones.sources.network import (
 )
 from coopt.backbones.sources.transformers_config import CONFIG, read_config
 from coopt.backbones.sources.transformers_images import FILES as IMAGE_FILES
-from coopt.backbones.caches import VOCABULARIES
 from coopt.backbones.sources.transformers_names import INDEX, WEIGHTS, shard_names
 from coopt.errors import BackboneError
 

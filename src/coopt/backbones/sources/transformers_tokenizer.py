@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coopt.backbones.sources.transformers_config import Config, read_object
 from coopt.backbones.caches import VOCABULARIES
-from coopt.backbones.zoo import require_transformers
+from coopt.backbones.sources.transformers_config import Config, read_object
 from coopt.backbones.tokenizers import ClipTokenizer, HubTokenizer, clip_tokenizer
 from coopt.backbones.weights import first_lines
+from coopt.backbones.zoo import require_transformers
 from coopt.errors import BackboneError
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
