@@ -43,6 +43,7 @@ SECTIONS = (
     Section("Parity with the reference implementation", "parity", sections.parity),
     Section("One training step", "speed", sections.coop_step),
     Section("One CoCoOp step", "speed-cocoop", sections.cocoop_step),
+    Section("Families of backbones", "backbones", sections.backbones),
     Section("Classes and memory", "scale*", sections.scale),
     Section("The memory promise", "memory*", sections.memory),
     Section("A whole run", "whole*", sections.whole),

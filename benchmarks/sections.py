@@ -165,6 +165,29 @@ def _price_of_chunks(result: Result) -> str:
     )
 
 
+def backbones(result: Result) -> Paragraphs:
+    """Families of backbones."""
+    rows = []
+    for name, row in result["families"].items():
+        errors = f"{row['feature_error']:.0e}", f"{row['gradient_error']:.0e}"
+        times = f"{1e3 * row['reference_s']:,.0f}", f"{1e3 * row['ours_s']:,.0f}", f"{row['ratio']:.1f}"
+        rows.append([name, row["package"], row["path"], str(row["length"]), f"{row['tokens']:.1f}", *errors, *times])
+    header = ["", "made by", "text path", "full length", "tokens of a prompt", "error of features", "of the gradient"]
+    header += ["reference way, ms", "ours, ms", "times as fast"]
+    about = (
+        f"One small random model for each family (text width {result['width']}, {result['layers']} layers), "
+        f"{result['classes']:,} of ImageNet's names, M={result['n_ctx']}, fp32, on cached image features. The reference way sends "
+        "every prompt through the tower's own forward at its full length. Features are held against the model's own "
+        "`encode_text` or `get_text_features`, the context's gradient against the reference way."
+    )
+    ratios: dict[str, list[float]] = {}
+    for row in result["families"].values():
+        ratios.setdefault(row["path"], []).append(row["ratio"])
+    spans = [f"{path} {min(of_path):.1f} to {max(of_path):.1f} times" for path, of_path in ratios.items()]
+    worst = max(row["feature_error"] for row in result["families"].values())
+    return [about, Table(header, rows), f"By text path: {listed(spans)}. The worst error of features is {worst:.0e}."]
+
+
 def memory(result: Result) -> Paragraphs:
     """Promises and what was held."""
     rows = []
