@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import measuring, memory, page, passes, report, scale, sections, speed
+from benchmarks import backbones, measuring, memory, page, passes, report, scale, sections, speed
 from benchmarks.recipe import Row, rows_of_runs, summary
 from benchmarks.report import aligned, command
 from coopt.text.encode import TextEncoder
@@ -197,3 +197,21 @@ def test_features_of_some_classes_and_their_gradient() -> None:
     assert torch.allclose(some, all_classes, atol=1e-5)
     ours, expected = (torch.autograd.grad(one.square().sum(), context)[0] for one in (some, all_classes))
     assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_families_are_held_to_themselves(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each text path, small; seconds are compared with nothing."""
+    arguments = ["--classes=6", "--width=32", "--layers=2", "--repeats=1", "--only=CLIP,CLIPA,CoCa,BiomedCLIP (BERT)"]
+    monkeypatch.setattr("sys.argv", ["benchmarks/backbones.py", *arguments])
+    assert backbones.main() == 0
+    said = capsys.readouterr()
+    assert [line.split(" s, ")[1].split()[0] for line in said.err.splitlines()] == [
+        "fast",
+        "padded",
+        "reference",
+        "packed",
+    ]
+    assert "By text path: fast" in said.out
+    off = {"feature_error": 1e-4, "gradient_error": 0.0}
+    assert backbones.inexact({"one": off, "two": {**off, "feature_error": 0.0}}) == ["one"]
+    assert backbones.inexact({"one": {"feature_error": 0.0, "gradient_error": float("nan")}}) == ["one"]
