@@ -105,11 +105,29 @@ def _encoded(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]:
     return tuple(encode(text))
 
 
-def _name_ids(backbone: Backbone, name: str) -> tuple[int, ...]:
-    """Token ids of "name.": the period belongs to the text, because some names swallow it ("crane (bird).")."""
-    ids = _encoded(backbone.tokenizer.encode, f"{clean_name(name)}.")
+def _continued(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]:
+    """What a text is encoded to behind other words: some tokenizers (RoBERTa's, SigLIP 2's) tell a word that begins a text
+    from one behind a blank."""
+    word = _encoded(encode, "a")
+    both = _encoded(encode, f"a {text}")
+    return both[len(word) :] if both[: len(word)] == word else _encoded(encode, text)
+
+
+def _name_ids(backbone: Backbone, name: str, begins: bool) -> tuple[tuple[int, ...], int]:
+    """Token ids of "name.", and how many of them stand before what follows the name.
+
+    The period belongs to the text, because some names swallow it ("crane (bird)."); their last token stays with the name,
+    since the length of the bare name decides.
+
+    Args:
+        backbone: whose tokenizer is used.
+        name: of the class.
+        begins: nothing stands before it.
+    """
+    encode, name_of = backbone.tokenizer.encode, _encoded if begins else _continued
+    ids = name_of(encode, f"{clean_name(name)}.")
     _refuse_special_tokens(backbone, name, ids)
-    return ids
+    return ids, len(name_of(encode, clean_name(name)))
 
 
 def _refuse_special_tokens(backbone: Backbone, text: str, ids: Sequence[int]) -> None:
@@ -168,12 +186,11 @@ def context_prompts(
     framing = backbone.tokenizer.framing
     context = [(framing.pad, index) for index in range(n_ctx)]
     start, end = _start(backbone), (framing.end, -1)
+    before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     rows = []
     for name in class_names:
-        ids = [(token, -1) for token in _name_ids(backbone, name)]
-        # Where a name swallows the period, its last token stays with the name: the length of the bare name decides.
-        split = len(_encoded(backbone.tokenizer.encode, clean_name(name)))
-        before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+        tokens, split = _name_ids(backbone, name, begins=before == 0)
+        ids = [(token, -1) for token in tokens]
         if position == "end":
             row = [*start, *context, *ids, end]
         else:
