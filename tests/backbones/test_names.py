@@ -133,7 +133,7 @@ def test_paths_are_said_to_be_what_they_are(tmp_path: Path, monkeypatch: pytest.
     (cached / "snapshots" / "abc" / "config.json").touch()
     expected = {
         "openclip": "is a folder. It is a model in open_clip's layout: write 'openclip:local-dir:openclip'.",
-        "photos": "is a folder. It holds no model: expected a folder with open_clip_config.json and weights",
+        "photos": "is a folder. It holds no model: expected a folder with weights and open_clip_config.json or config.json",
         "prompt": "It is a learned prompt, not a backbone",
         "mine.pt": "is a file. Write 'openclip:MODEL/./mine.pt' with the weights' architecture",
         "openclip:openclip": "write 'openclip:local-dir:openclip'",
