@@ -48,6 +48,7 @@ SECTIONS = (
     Section("The memory promise", "memory*", sections.memory),
     Section("A whole run", "whole*", sections.whole),
     Section("Image features", "features-*", sections.features),
+    Section("Engines for the image tower", "engines-*", sections.engines),
     Section("From a command's start to its answer", "startup", sections.startup),
     Section("Beside another busy process", "beside*", sections.beside),
     Section("Recipes on the test parts", "recipe-test", sections.recipe),

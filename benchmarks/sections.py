@@ -265,6 +265,50 @@ def features(result: Result) -> Paragraphs:
     ]
 
 
+def engines(result: Result) -> Paragraphs:
+    """Ways to run an image tower."""
+    rows = [
+        [
+            row["way"],
+            *(f"{row['images_per_s'][name]:,.2f}" for name in ("median", "fastest")),
+            f"{row['share_of_peak']:.2f}",
+            f"{row['least_cosine']:.6f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = [
+        "",
+        "images / processor s, median",
+        "fastest",
+        "share of the product peak",
+        "least cosine to coopt in fp32",
+    ]
+    usual = {row["way"]: row["images_per_s"]["median"] for row in result["rows"]}
+    full = {name: rate for name, rate in usual.items() if "bf16" not in name and "int8" not in name}
+    best = max(full, key=lambda name: full[name])
+    about = (
+        f"{result['what']}, random weights, pixels to features. One image takes {result['operations'] / 1e9:.1f}e9 floating-point "
+        f"operations, a large matrix product in fp32 runs at {result['peak'] / 1e9:,.0f}e9 a second of one core here. What is faster "
+        "than that computes in another precision."
+    )
+    ratio = full["coopt fp32"] / full[best]
+    parts: Paragraphs = [
+        about,
+        Table(header, rows),
+        f"In fp32 {best} is the fastest; coopt runs at {ratio:.2f} of its rate, and at "
+        f"{full['coopt fp32'] / full['open_clip fp32']:.2f} times open_clip's own.",
+    ]
+    if "answers" in result:
+        head = ["features", "zero-shot, %", "CoOp at 16 shots, %"]
+        table = [[row["way"], f"{row['zero_shot']:.2f}", f"{row['coop']:.2f}"] for row in result["answers"]]
+        of = result["answers"][0]["data_sets"]
+        parts += [
+            f"Answers of the bundled model, mean over the test parts of {of} bundled data sets:",
+            Table(head, table),
+        ]
+    return parts
+
+
 def _rates(rate: Mapping[str, float]) -> list[str]:
     return [f"{rate[name]:,.1f}" for name in ("slowest", "median", "fastest")]
 

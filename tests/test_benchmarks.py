@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import backbones, measuring, memory, page, passes, report, scale, sections, speed
+from benchmarks import backbones, engines, measuring, memory, page, passes, report, scale, sections, speed
 from benchmarks.recipe import Row, rows_of_runs, summary
 from benchmarks.report import aligned, command
 from coopt.text.encode import TextEncoder
@@ -215,3 +216,25 @@ def test_families_are_held_to_themselves(capsys: pytest.CaptureFixture[str], mon
     off = {"feature_error": 1e-4, "gradient_error": 0.0}
     assert backbones.inexact({"one": off, "two": {**off, "feature_error": 0.0}}) == ["one"]
     assert backbones.inexact({"one": {"feature_error": 0.0, "gradient_error": float("nan")}}) == ["one"]
+
+
+def test_operations_of_an_image_tower_are_those_of_its_products() -> None:
+    """VISION of tests/models.py: 4 patches of 16 x 16 x 3 and a class token, one block of width 64, projected to 32."""
+    tokens, width, dim = 5, 64, 32
+    patches = 4 * 16 * 16 * 3 * width
+    block = tokens * 12 * width**2 + 2 * tokens**2 * width
+    backbone = small_open_clip()
+    counted = engines.operations_of(backbone, torch.randn(3, 3, 32, 32))
+    assert counted == 2 * (patches + block + width * dim)
+
+
+def test_ways_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for package in ("onnxruntime", "onnxscript", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(engines, "_compiled", lambda *given: {"torch.compile": lambda pixels: backbone.image(pixels)})
+    backbone, batch = small_open_clip(), torch.randn(2, 3, 32, 32)
+    ways, left_out = engines.ways_of(backbone, batch, 1, tmp_path)
+    assert {"onnxruntime (onnxruntime is not installed)", "openvino (openvino is not installed)"} <= set(left_out)
+    features = {name: run(batch) for name, run in ways.items() if "bf16" not in name}
+    assert set(features) == {"coopt fp32", "open_clip fp32", "channels last", "torch.compile"}
+    assert all(torch.allclose(one, features["coopt fp32"], atol=1e-5) for one in features.values())

@@ -112,7 +112,9 @@ def in_folder(folder: Path) -> str:
     files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file())
     if files:
         return f"It holds {', '.join(path.name for path in files[:5])}. {how_to_name(files[0])}"
-    return "It holds no model: expected a folder with weights and open_clip_config.json or config.json, or a weights file."
+    return (
+        "It holds no model: expected a folder with weights and open_clip_config.json or config.json, or a weights file."
+    )
 
 
 def how_to_name(path: Path) -> str:

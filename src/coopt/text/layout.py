@@ -110,7 +110,8 @@ def _continued(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]
     from one behind a blank."""
     word = _encoded(encode, "a")
     both = _encoded(encode, f"a {text}")
-    return both[len(word) :] if both[: len(word)] == word else _encoded(encode, text)
+    rest = both[len(word) :] if both[: len(word)] == word else ()
+    return rest or _encoded(encode, text)
 
 
 def _name_ids(backbone: Backbone, name: str, begins: bool) -> tuple[tuple[int, ...], int]:
