@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from coopt.backbones import Backbone
 from coopt.backbones.protocol import ScoreHead
-from coopt.inference.heads import CacheHead, ConditionalHead, CosineHead, LinearHead
+from coopt.inference.heads import CacheHead, ConditionalHead, CosineHead, KernelHead, LinearHead, UnitLinearHead
 from coopt.text.encode import TextEncoder
 from coopt.text.layout import context_prompts
 from coopt.text.plain import PlainText
@@ -58,6 +58,22 @@ def test_linear() -> None:
     torch.testing.assert_close(LinearHead(weight, bias)(features), torch.nn.functional.linear(features, weight, bias))
 
 
+def test_linear_on_normalised_features() -> None:
+    features, weight, bias = drawn(4, DIM), drawn(CLASSES, DIM, seed=1), drawn(CLASSES, seed=2)
+    expected = torch.stack([feature / feature.norm() @ weight.T + bias for feature in features])
+    torch.testing.assert_close(UnitLinearHead(weight, bias)(features), expected)
+    torch.testing.assert_close(UnitLinearHead(weight, bias)(3 * features), expected)
+
+
+def test_kernel() -> None:
+    features, values = drawn(4, DIM), drawn(9, CLASSES, seed=3)
+    expected = CosineHead(TEXT, HEAD)(features)
+    for image in range(4):
+        for key, value in zip(KEYS, values, strict=True):
+            expected[image] += torch.exp(-3.0 * (1 - cosine_similarity(features[image], key, dim=0))) * value
+    torch.testing.assert_close(KernelHead(TEXT, KEYS, values, 3.0, HEAD)(features), expected)
+
+
 def test_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     features = drawn(4, DIM)
     head = CacheHead(TEXT, KEYS, LABELS, alpha=0.7, beta=3.0, score_head=HEAD)
@@ -95,6 +111,8 @@ def exported(head: nn.Module, features: Tensor) -> Tensor:
     [
         CosineHead(TEXT, HEAD),
         LinearHead(drawn(CLASSES, DIM), drawn(CLASSES)),
+        UnitLinearHead(drawn(CLASSES, DIM), drawn(CLASSES)),
+        KernelHead(TEXT, KEYS, drawn(9, CLASSES), 3.0, HEAD),
         CacheHead(TEXT, KEYS, LABELS, 0.7, 3.0, HEAD),
     ],
     ids=lambda head: type(head).__name__,

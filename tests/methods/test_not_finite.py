@@ -22,6 +22,7 @@ from coopt.data.cache import FeatureKey
 from coopt.errors import BackboneError, CooptError, DataError, SavedFileError, TrainingError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.registry import METHODS
+from coopt.methods.schema import builtin_methods
 from coopt.runtime import Runtime
 from tests.methods.conftest import NAMES
 
@@ -40,7 +41,8 @@ def broken(backbone: Backbone, weight: str, value: float, where: int = 0) -> Bac
 
 
 def make(method: str, backbone: Backbone, **options: Any) -> Any:
-    recipe = {} if method in ("zero_shot", "linear_probe") else {"recipe": QUICK}
+    learns_by_steps = any(one.name == "recipe" for one in builtin_methods()[method].parameters)
+    recipe = {"recipe": QUICK} if learns_by_steps else {}
     return METHODS.get(method)(backbone, runtime=Runtime(cache=False), **recipe, **options)
 
 

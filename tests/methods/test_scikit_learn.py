@@ -102,6 +102,21 @@ class ImageEncoderTuning(OnTables, coopt.ImageEncoderTuning): ...
 class TipAdapter(OnTables, coopt.TipAdapter): ...
 
 
+class GDA(OnTables, coopt.GDA): ...
+
+
+class ProKeR(OnTables, coopt.ProKeR): ...
+
+
+class LPPlusPlus(OnTables, coopt.LPPlusPlus): ...
+
+
+class CLAP(OnTables, coopt.CLAP): ...
+
+
+class TaskRes(OnTables, coopt.TaskRes): ...
+
+
 class LinearProbe(OnTables, coopt.LinearProbe): ...
 
 
@@ -116,6 +131,11 @@ ESTIMATORS = [
     TextTransformation(BACKBONE, recipe=SHORT),
     ImageEncoderTuning(BACKBONE, recipe=SHORT),
     TipAdapter(BACKBONE),
+    GDA(BACKBONE),
+    ProKeR(BACKBONE),
+    LPPlusPlus(BACKBONE, steps=10),
+    CLAP(BACKBONE, recipe=SHORT),
+    TaskRes(BACKBONE, recipe=SHORT),
     LinearProbe(BACKBONE, C=1.0),
     ZeroShot(BACKBONE),
 ]

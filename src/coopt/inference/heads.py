@@ -59,7 +59,56 @@ class LinearHead(nn.Module):
         return features @ self.get_buffer("weight").T + self.get_buffer("bias")
 
 
-class CacheHead(nn.Module):
+class UnitLinearHead(LinearHead):
+    """A linear layer on the normalised features."""
+
+    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        return super().forward(normalize(features, dim=-1))
+
+
+class KernelHead(nn.Module):
+    """Scores of hand-made prompts, and what each training image adds to images near it (ProKeR, Bendou et al., CVPR 2025).
+
+    Args:
+        text_features: of the classes, normalised.
+        keys: the training images' features, normalised.
+        values: what each key adds to the score of each class where it is met.
+        beta: how fast that falls with distance: exp(-beta (1 - cosine)).
+        score_head: the backbone's.
+        alpha: weight of what is added.
+    """
+
+    def __init__(
+        self,
+        text_features: Float[Tensor, "classes dim"],
+        keys: Float[Tensor, "keys dim"],
+        values: Float[Tensor, "keys classes"],
+        beta: float,
+        score_head: ScoreHead,
+        alpha: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("text_features", text_features.detach())
+        self.register_buffer("keys", keys.detach())
+        self.register_buffer("values", values.detach())
+        self.alpha, self.beta = alpha, beta
+        self.score_head = score_head
+
+    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        images = normalize(features, dim=-1)
+        if torch.compiler.is_compiling():  # an exported graph has no loop over as many parts as there may be
+            return self._scores(images)
+        return torch.cat([self._scores(part) for part in images.split(ROWS_TOGETHER)])
+
+    def _scores(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
+        cosines = images @ self.get_buffer("keys").T
+        votes = key_votes(cosines, self.beta, self.get_buffer("values"))
+        return self.score_head(images, self.get_buffer("text_features")) + self.alpha * votes
+
+
+class CacheHead(KernelHead):
     """Scores of hand-made prompts, and votes of training images for their classes (Tip-Adapter, Zhang et al., ECCV 2022).
 
     Args:
@@ -80,35 +129,19 @@ class CacheHead(nn.Module):
         beta: float,
         score_head: ScoreHead,
     ) -> None:
-        super().__init__()
-        self.register_buffer("text_features", text_features.detach())
-        self.register_buffer("keys", keys.detach())
-        self.register_buffer("votes_of", one_hot(labels, len(text_features)).float())
-        self.alpha, self.beta = alpha, beta
-        self.score_head = score_head
-
-    def forward(self, features: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        """Scores of image features."""
-        images = normalize(features, dim=-1)
-        if torch.compiler.is_compiling():  # an exported graph has no loop over as many parts as there may be
-            return self._scores(images)
-        return torch.cat([self._scores(part) for part in images.split(ROWS_TOGETHER)])
-
-    def _scores(self, images: Float[Tensor, "n dim"]) -> Float[Tensor, "n classes"]:
-        cosines = images @ self.get_buffer("keys").T
-        votes = key_votes(cosines, self.beta, self.get_buffer("votes_of"))
-        return self.score_head(images, self.get_buffer("text_features")) + self.alpha * votes
+        votes_of = one_hot(labels, len(text_features)).float()
+        super().__init__(text_features, keys, votes_of, beta, score_head, alpha)
 
 
 def key_votes(
     cosines: Float[Tensor, "n keys"], beta: float, votes_of: Float[Tensor, "keys classes"]
 ) -> Float[Tensor, "n classes"]:
-    """What the keys of a cache say of images, given how near they are: exp(-beta (1 - cosine)) for the class of each.
+    """What the keys of a cache say of images, given how near they are: exp(-beta (1 - cosine)) times what each has to say.
 
     Args:
         cosines: of images with keys.
         beta: how fast a vote falls with distance.
-        votes_of: the class of each key, one-hot.
+        votes_of: what each key has to say of the classes; in Tip-Adapter its class, one-hot.
     """
     return torch.exp(-beta * (1 - cosines)) @ votes_of
 
