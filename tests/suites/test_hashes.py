@@ -17,7 +17,8 @@ from coopt.suites.datasets import datasets_of
 from coopt.suites.grid import Grid, grid_of
 from coopt.suites.known import MINIATURES, PAPERS, find_suite
 
-COMMITTED = MINIATURES
+COMMITTED = tuple(name for name in MINIATURES if name != "mini-features")
+"""Its methods are new and it is not run yet."""
 RESULTS = Path(__file__).parents[2] / "results"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "run_hashes.json").read_text())
 """By suite and method: a digest of "NAME HASH" of all runs, recorded before jobs were jobs.

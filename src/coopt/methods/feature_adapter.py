@@ -118,7 +118,7 @@ class SearchingAdapter(FeatureAdapter):
             encoded, _ = encode_labels(labels, self.class_names_, len(given))
             wanted = torch.from_numpy(encoded[list(extracted.kept)]).to(x.device)
             others = directions(extracted.features[0])
-            return Trial(*_counted(scores(x, targets, others), wanted), f"{counted(len(wanted), 'validation image')}")
+            return Trial(*_counted(scores(x, targets, others), wanted), counted(len(wanted), "validation image"))
         parts = held_out(x, targets, self.seed)
         if not parts:
             return None

@@ -258,9 +258,16 @@ def relative_spread(
         added: others of the same images.
         targets: the classes of these.
     """
-    n, n_classes = reference.shape
-    kept = torch.ones_like(reference, dtype=torch.bool)
-    if n_classes > 2:
-        kept[torch.arange(n, device=targets.device), targets] = False
-    above, below = (s[kept].view(n, -1).std(dim=1, unbiased=False).mean() for s in (reference, added))
-    return float(above / below) if float(below) > 0 else 0.0
+    above, below = (_deviation(scores, targets) for scores in (reference, added))
+    return above / below if below > 0 else 0.0
+
+
+def _deviation(scores: Float[Tensor, "n classes"], targets: Int[Tensor, " n"]) -> float:
+    """The standard deviation of an image's scores, on the mean over the images."""
+    n_classes = scores.shape[1]
+    centred = scores - scores.mean(dim=1, keepdim=True)
+    own = centred.gather(1, targets[:, None])[:, 0] if n_classes > 2 else torch.zeros_like(centred[:, 0])
+    rest = n_classes - (n_classes > 2)
+    # The sums over the other classes are those over all, of which the first is 0, without the own one.
+    variance = (centred.square().sum(dim=1) - own**2) / rest - (own / rest) ** 2
+    return float(variance.clamp_min(0).sqrt().mean())

@@ -27,6 +27,7 @@ MINIATURES = (
     "mini-base-to-new",
     "mini-transfer",
     "mini-fine-tuning",
+    "mini-features",
     "mini-recipes",
     "mini-context",
     "mini-words",
