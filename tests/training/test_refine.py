@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -308,6 +309,26 @@ def test_every_class_is_halved_as_evenly_as_can_be(seed: int) -> None:
         assert ((2 * ours - counts).abs() <= 1).all() and abs(2 * int(mask.sum()) - len(targets)) <= 1
     assert torch.equal(drawn[0], halves(targets, seed, 0))
     assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], halves(targets, seed + 1, 0))
+
+
+def test_one_evaluation_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref] = []
+    refused = []
+
+    class Watched(Linear):
+        def __call__(self, parts: Sequence[Tensor] | None = None) -> Evaluated:
+            assert not any(one() is not None for one in alive)
+            evaluated = super().__call__(parts)
+            alive.append(weakref.ref(evaluated))
+            return evaluated
+
+    def rarely_enough(*given: float) -> bool:
+        refused.append(1)
+        return len(refused) % 3 == 0
+
+    monkeypatch.setattr(module, "enough", rarely_enough)
+    run(Watched())
+    assert len(refused) > 6
 
 
 def test_both_halves_together_are_all_images_once() -> None:

@@ -242,6 +242,7 @@ class _Work:
             if enough(length, slope, before, there.loss, self.slack):
                 break
             length = shorter(length, slope, before, there.loss)
+            del there  # with its activations, before there are others
         else:
             self._move(begun, torch.zeros_like(way), 0.0)
             state.stopped = NOTHING_LOWER
