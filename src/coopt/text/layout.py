@@ -109,6 +109,8 @@ def _continued(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]
     """What a text is encoded to behind other words: some tokenizers (RoBERTa's, SigLIP 2's) tell a word that begins a text
     from one behind a blank."""
     word = _encoded(encode, "a")
+    if _encoded(encode, "a cat") == word + _encoded(encode, "cat"):  # CLIP's does not
+        return _encoded(encode, text)
     both = _encoded(encode, f"a {text}")
     rest = both[len(word) :] if both[: len(word)] == word else ()
     return rest or _encoded(encode, text)

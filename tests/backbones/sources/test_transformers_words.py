@@ -15,7 +15,7 @@ from coopt.prompts.context import word_context
 from coopt.prompts.words import nearest_words
 from coopt.runtime import Runtime
 from coopt.text.encode import TextEncoder
-from coopt.text.layout import _continued, _encoded, context_prompts, template_prompts
+from coopt.text.layout import context_prompts, template_prompts
 from tests.backbones.sources.small_transformers import KINDS, made
 
 NAMES = ["cat", "red car", "old_oak", "dog (b)", "x"]
@@ -83,6 +83,6 @@ def test_zero_shot_and_what_is_not_yet_learned_agree(backbone: Backbone) -> None
 def test_behind_other_words_clips_tokens_are_the_same() -> None:
     encode = clip_tokenizer().encode
     names = (Path(__file__).parents[3] / "benchmarks" / "names.py").read_text(encoding="utf-8").split('"')
-    for text in [*names[:2000], "crane (bird).", "'s", "-x", "2", "..", "ﬁsh", "&amp;", "中", "café", "e\u0301"]:
+    for text in [*names[:800], "crane (bird).", "'s", "-x", "2", "..", "ﬁsh", "&amp;", "中", "café", "e\u0301"]:
         if text.strip():
-            assert _continued(encode, text) == _encoded(encode, text)
+            assert encode(f"a {text}") == [*encode("a"), *encode(text)]
