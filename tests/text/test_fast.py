@@ -13,6 +13,7 @@ from coopt.errors import ParameterError
 from coopt.text.encode import TextEncoder
 from coopt.text.layout import POSITIONS, Prompts, context_prompts, template_prompts
 from tests.models import small_open_clip
+from tests.text.names import class_names
 
 NAMES = [
     "forest_road",
@@ -140,14 +141,7 @@ def test_chunks_of_the_reference_path_change_nothing(backbone: Backbone, csc: bo
 
 @settings(max_examples=25, deadline=None)
 @given(
-    names=st.lists(
-        st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=12).filter(
-            lambda name: "<" not in name and name.replace("_", " ").strip()
-        ),
-        min_size=2,
-        max_size=6,
-        unique=True,
-    ),
+    names=class_names(longest=12),
     n_ctx=st.integers(1, 8),
     position=st.sampled_from(POSITIONS),
     csc=st.booleans(),

@@ -18,6 +18,7 @@ from coopt.text.layout import POSITIONS, Prompts, context_prompts, template_prom
 from coopt.text.packed import CALL_ROWS, run_lengths
 from coopt.text.plain import PlainText
 from tests.text.live import LiveBytes
+from tests.text.names import class_names
 from tests.text.test_fast import NAMES, features_and_gradient, one_by_one, relative
 from tests.text.test_memory import many_names, peak
 from tests.text.towers import SEEING, masked_backbone, seeing_backbone
@@ -100,14 +101,7 @@ def test_templates(any_backbone: Backbone, template: str) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(
-    names=st.lists(
-        st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=6).filter(
-            lambda name: "<" not in name and name.replace("_", " ").strip()
-        ),
-        min_size=2,
-        max_size=6,
-        unique=True,
-    ),
+    names=class_names(longest=6),
     n_ctx=st.integers(1, 8),
     position=st.sampled_from(POSITIONS),
     csc=st.booleans(),

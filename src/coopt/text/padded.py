@@ -30,6 +30,7 @@ from coopt.backbones.text_tower import OpenBlock, OpenTower, TextTower, pooled_a
 from coopt.text.fast import Learned
 from coopt.text.feed_forward import Kernel, behind_attention, kernel_of
 from coopt.text.layout import Prompts
+from coopt.text.plan import attention_dtype
 from coopt.text.reference import padded_ids
 
 
@@ -147,9 +148,8 @@ class PaddedPass:
 
     @property
     def attention_dtype(self) -> torch.dtype:
-        """As in the fast path: in bfloat16 a CPU is slow at small products."""
-        on_cpu = self.tower.device.type == "cpu"
-        return torch.float32 if on_cpu and self.dtype is torch.bfloat16 else self.dtype
+        """What attention computes in."""
+        return attention_dtype(self.dtype, self.tower.device)
 
     def constant(self, plan: PaddedPlan) -> ConstantRows:
         """What need not be computed again at every step."""

@@ -65,6 +65,12 @@ class Regrouped:
     rows: Int[Tensor, " rows"]
 
 
+def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What attention computes in where other products are in `dtype`: small ones in bfloat16 are slow on a CPU, so attention
+    (1% of the work) stays in float32 there."""
+    return torch.float32 if device.type == "cpu" and dtype is torch.bfloat16 else dtype
+
+
 def make_plan(
     prompts: Prompts,
     classes: Int[Tensor, " classes"],
@@ -116,8 +122,7 @@ def _plan(
     end_rows = (groups * shared + torch.arange(groups)[:, None] * len(row) + ends).flatten()
     key = (shared, *lengths.tolist())
     if key not in patterns:
-        # Small products in bfloat16 are slow on a CPU, so attention (1% of the work) stays in float32 there.
-        attention = torch.float32 if device.type == "cpu" and dtype is torch.bfloat16 else dtype
+        attention = attention_dtype(dtype, device)
         patterns[key] = AttentionPattern.of(lengths - shared, shared, groups, tower.heads, device, attention, multiple)
     return ChunkPlan(
         prefix_ids=prompts.token_ids[0, :shared].to(device),

@@ -17,7 +17,7 @@ from coopt import CoOp, load
 from coopt.backbones import check_backbone_name, load_backbone, local_backbones
 from coopt.backbones.openclip_hf_text import HuggingFaceText
 from coopt.backbones.protocol import Backbone
-from coopt.backbones.sources import openclip_download
+from coopt.backbones.sources import network
 from coopt.backbones.sources.openclip import OpenClip
 from coopt.backbones.sources.openclip_loading import build_model, load_openclip
 from coopt.backbones.sources.openclip_text_config import KINDS, find_text_config, read_text_config
@@ -230,7 +230,7 @@ def test_it_is_fetched_when_asked_for(
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", from_hub)
-    monkeypatch.setattr(openclip_download, "cannot_reach", lambda address, faults: False)
+    monkeypatch.setattr(network, "cannot_reach", lambda address, faults: False)
     with pytest.raises(
         BackboneError, match=r"^The configuration of the text tower of .* HF_HUB_OFFLINE is set.*By hand"
     ):

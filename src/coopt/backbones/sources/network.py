@@ -9,14 +9,43 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from coopt.backbones.caches import hub_cache
+from coopt.errors import BackboneError
 
 # Seconds that the one question may take whether an address can be reached.
 _PATIENCE = 6.0
+
+
+def fetch_by_any(what: str, ways: Sequence[tuple[str, Callable[[], None]]], by_hand: str) -> None:
+    """Fetches in the first way whose address can be reached.
+
+    Args:
+        what: is fetched, as the subject of a sentence.
+        ways: an address to be asked for, and what fetches.
+        by_hand: how to do it without, a sentence.
+
+    Raises:
+        BackboneError: it could not be fetched: says why, and how to do it by hand; or what a way says itself.
+    """
+    faults: list[str] = []
+    if is_offline():
+        faults.append("HF_HUB_OFFLINE is set; unset it to use the network")
+    else:
+        try:
+            for address, fetch in ways:
+                if not cannot_reach(address, faults):
+                    with quiet_library():
+                        fetch()
+                    return
+        except BackboneError:
+            raise
+        except Exception as error:  # whatever the network or the disk does midway
+            faults.append(first_line(error))
+    raise BackboneError(f"{what} could not be fetched: {'; '.join(faults)}. {by_hand}")
 
 
 def cannot_reach(address: str, faults: list[str]) -> bool:
@@ -107,9 +136,6 @@ def snapshot_of(repo: str) -> Path:
     folder = hub_cache() / f"models--{repo.replace('/', '--')}"
     revision = folder / "refs" / "main"
     return folder / "snapshots" / (revision.read_text().strip() if revision.is_file() else "main")
-
-
-OFFLINE = "HF_HUB_OFFLINE is set; unset it to use the network"
 
 
 def first_line(error: Exception) -> str:

@@ -6,16 +6,7 @@ import os
 import tempfile
 
 from coopt.backbones.caches import HUB_CONFIG, HUB_WEIGHTS, hub_repository, kept_by_clip
-from coopt.backbones.sources.network import (
-    OFFLINE,
-    cannot_reach,
-    first_line,
-    from_hub,
-    hub_address,
-    is_offline,
-    quiet_library,
-    snapshot_of,
-)
+from coopt.backbones.sources.network import fetch_by_any, from_hub, hub_address, snapshot_of
 from coopt.backbones.sources.openclip_names import OpenClipModel
 from coopt.backbones.sources.openclip_text_config import TEXT_CONFIG, text_model_of
 from coopt.backbones.zoo import import_open_clip
@@ -50,24 +41,14 @@ def fetch_text_config(source: OpenClipModel) -> None:
 
 def _fetch(what: str, repo: str, wanted: tuple[tuple[str, ...], ...], url: str = "") -> None:
     """Fetches from the hub, or else from a plain address, what is wanted: of each group of files the first there is."""
-    by_hand = _by_hand(repo, tuple(group[0] for group in wanted), url)
-    if is_offline():
-        raise BackboneError(f"{what} could not be fetched: {OFFLINE}. {by_hand}")
-    faults = []
-    try:
-        if repo and not cannot_reach(hub_address(repo, wanted[-1][0]), faults):
-            with quiet_library():
-                for group in wanted:
-                    _from_hub(repo, group)
-            return
-        if url and not cannot_reach(url, faults):
-            _from_address(url)
-            return
-    except BackboneError:
-        raise
-    except Exception as error:  # whatever the network or the disk does midway
-        faults.append(first_line(error))
-    raise BackboneError(f"{what} could not be fetched: {'; '.join(faults)}. {by_hand}")
+
+    def groups() -> None:
+        for group in wanted:
+            _from_hub(repo, group)
+
+    ways = [(hub_address(repo, wanted[-1][0]), groups)] if repo else []
+    ways += [(url, lambda: _from_address(url))] if url else []
+    fetch_by_any(what, ways, _by_hand(repo, tuple(group[0] for group in wanted), url))
 
 
 def _from_hub(repo: str, files: tuple[str, ...]) -> None:

@@ -5,16 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coopt.backbones.caches import VOCABULARIES
-from coopt.backbones.sources.network import (
-    OFFLINE,
-    cannot_reach,
-    first_line,
-    from_hub,
-    hub_address,
-    is_offline,
-    quiet_library,
-    snapshot_of,
-)
+from coopt.backbones.sources.network import fetch_by_any, from_hub, hub_address, snapshot_of
 from coopt.backbones.sources.transformers_config import CONFIG, read_config
 from coopt.backbones.sources.transformers_images import FILES as IMAGE_FILES
 from coopt.backbones.sources.transformers_names import INDEX, WEIGHTS, shard_names
@@ -39,19 +30,7 @@ def fetch(name: str, repo: str) -> None:
         f"By hand: fetch {' and '.join(hub_address(repo, file) for file in files)}, and the tokenizer's files beside "
         f"them, into the folder {snapshot_of(repo)}."
     )
-    if is_offline():
-        raise BackboneError(f"The model {name} could not be fetched: {OFFLINE}. {by_hand}")
-    faults: list[str] = []
-    try:
-        if not cannot_reach(hub_address(repo, CONFIG), faults):
-            with quiet_library():
-                _from_hub(repo)
-            return
-    except BackboneError:
-        raise
-    except Exception as error:  # whatever the network or the disk does midway
-        faults.append(first_line(error))
-    raise BackboneError(f"The model {name} could not be fetched: {'; '.join(faults)}. {by_hand}")
+    fetch_by_any(f"The model {name}", [(hub_address(repo, CONFIG), lambda: _from_hub(repo))], by_hand)
 
 
 def _from_hub(repo: str) -> None:
