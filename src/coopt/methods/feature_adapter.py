@@ -5,24 +5,19 @@ Notation: N images, C classes, D dimension of the shared embedding space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from coopt.backbones import Backbone
-from coopt.backbones.precision import UsedPrecision
 from coopt.backbones.protocol import Link
-from coopt.data import encode_labels
-from coopt.methods.base import ClipClassifier
-from coopt.methods.inputs import as_images
-from coopt.methods.shared_parameters import SEED, TEMPLATES
+from coopt.methods.shared_parameters import SEED
+from coopt.methods.templated import WithTemplates
+from coopt.methods.validation import ValidatedMethod
 from coopt.parameters import fitted
-from coopt.prompts.templates import template_features, template_list
 from coopt.training.batches import generator_for
 from coopt.wording import counted
 
@@ -30,28 +25,17 @@ FOLDS = 4
 """Parts into which the images of a class are dealt, of which one after the other is held out."""
 
 
-class FeatureAdapter(ClipClassifier):
+class FeatureAdapter(WithTemplates):
     """Base of the methods that learn beside the text features of hand-made prompts, from all image features at once.
 
     Attributes:
         template_features_: normalised text features of the hand-made prompts, (C, D).
     """
 
-    templates: str | Sequence[str] = TEMPLATES
-
-    template_features_: Tensor = fitted()
-
     @property
     def links(self) -> tuple[Link, ...]:
         """What is added to the backbone's scores takes the meaning from its bias."""
         return ("softmax",)
-
-    def _set_classes(
-        self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
-    ) -> None:
-        super()._set_classes(backbone, names, named, precision)
-        templates = template_list(self.templates)
-        self.template_features_ = template_features(backbone, names, templates, **self._text_options)
 
     def _text(self) -> Float[Tensor, "classes dim"]:
         """The text features, for arithmetic in float64."""
@@ -78,7 +62,7 @@ Scores = Callable[[Tensor, Tensor, Tensor], Iterable[Tensor]]
 these images under one setting after the other."""
 
 
-class SearchingAdapter(FeatureAdapter):
+class SearchingAdapter(ValidatedMethod, FeatureAdapter):
     """Base of those that choose numbers on images that they did not learn from.
 
     These are the validation images given to `fit`; or else training images are held out, a part of every class after the
@@ -93,31 +77,10 @@ class SearchingAdapter(FeatureAdapter):
 
     chosen_: str = fitted()
 
-    def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> SearchingAdapter:
-        """Learns from labelled images.
-
-        Args:
-            images: see the class.
-            labels: one per image: class names, or integers (then `class_names` says what they mean).
-            val_images: other images, on which settings are compared; None: training images are held out for it.
-            val_labels: their labels.
-
-        Raises:
-            CooptError: see `coopt.CoOp.fit`.
-        """
-        self._validation = None if val_images is None else (as_images(val_images), val_labels)
-        super().fit(images, labels)
-        del self._validation
-        return self
-
     def _trial(self, x: Float[Tensor, "n dim"], targets: Int[Tensor, " n"], scores: Scores) -> Trial | None:
         """What came of each setting; None: there is nothing to hold out."""
-        if self._validation is not None:
-            given, labels = self._validation
-            extracted = self._features(given, ("test",))
-            encoded, _ = encode_labels(labels, self.class_names_, len(given))
-            wanted = torch.from_numpy(encoded[list(extracted.kept)]).to(x.device)
-            others = directions(extracted.features[0])
+        if (given := self._validation()) is not None:
+            others, wanted = directions(given.features), given.targets.to(x.device)
             return Trial(*_counted(scores(x, targets, others), wanted), counted(len(wanted), "validation image"))
         parts = held_out(x, targets, self.seed)
         if not parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coopt.backbones.protocol import Link
-from coopt.data import encode_labels
 from coopt.inference.heads import LinearHead
-from coopt.methods.base import ClipClassifier
 from coopt.methods.capabilities import Capabilities
-from coopt.methods.inputs import as_images
 from coopt.methods.shared_parameters import SEED
+from coopt.methods.validation import ValidatedMethod
 from coopt.parameters import fitted, parameter
 from coopt.threads import threads_for
 
@@ -33,7 +31,7 @@ SEARCH = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 BISECTIONS = 8
 
 
-class LinearProbe(ClipClassifier):
+class LinearProbe(ValidatedMethod):
     """Logistic regression on frozen image features.
 
     Attributes:
@@ -67,13 +65,6 @@ class LinearProbe(ClipClassifier):
     weight_: Tensor = fitted()
     bias_: Tensor = fitted()
 
-    def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> LinearProbe:
-        """Learns from labelled images; `val_images` and `val_labels`, where given, choose C."""
-        self._validation = None if val_images is None else (as_images(val_images), val_labels)
-        super().fit(images, labels)
-        del self._validation
-        return self
-
     def _fit(self, features: Float[Tensor, "n dim"], targets: Int[Tensor, " n"]) -> None:
         x, y = features.cpu().numpy(), targets.cpu().numpy()
         with threads_for(2 * x.size * len(self.class_names_)):
@@ -82,10 +73,8 @@ class LinearProbe(ClipClassifier):
     def _fit_arrays(self, x: Float[np.ndarray, "n dim"], y: Int[np.ndarray, " n"]) -> None:
         if self.C is not None:
             self.C_ = float(self.C)
-        elif self._validation is not None:
-            extracted = self._features(self._validation[0], ("test",))
-            val_y, _ = encode_labels(self._validation[1], self.class_names_, len(self._validation[0]))
-            self.C_ = search_c(x, y, extracted.features[0].cpu().numpy(), val_y[list(extracted.kept)])
+        elif (given := self._validation()) is not None:
+            self.C_ = search_c(x, y, *(one.cpu().numpy() for one in given))
         else:
             self.C_ = self._cross_validated(x, y)
         fitted = logistic_regression(self.C_, x, y)

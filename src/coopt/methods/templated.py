@@ -1,4 +1,4 @@
-"""What those learned methods share that begin from the text features of hand-made prompts.
+"""What those methods share that begin from the text features of hand-made prompts.
 
 Notation: n images, C classes, D dimension of the shared embedding space.
 """
@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from coopt.backbones import Backbone
 from coopt.backbones.precision import UsedPrecision
+from coopt.methods.base import ClipClassifier
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.shared_parameters import TEMPLATES
@@ -23,8 +24,8 @@ from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
 
 
-class TemplatedMethod(LearnedMethod):
-    """Base of the methods that leave the words alone and learn something beside them.
+class WithTemplates(ClipClassifier):
+    """Base of the methods that know the text features of hand-made prompts.
 
     Attributes:
         template_features_: normalised text features of the hand-made prompts, (C, D).
@@ -40,6 +41,14 @@ class TemplatedMethod(LearnedMethod):
         super()._set_classes(backbone, names, named, precision)
         templates = template_list(self.templates)
         self.template_features_ = template_features(backbone, names, templates, **self._text_options)
+
+
+class TemplatedMethod(WithTemplates, LearnedMethod):
+    """Base of the methods that leave the words alone and learn something beside them.
+
+    Attributes:
+        template_features_: normalised text features of the hand-made prompts, (C, D).
+    """
 
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """See `LearnedMethod.unchanged_text`: of the templates."""

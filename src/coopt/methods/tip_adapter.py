@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -19,13 +19,12 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from coopt.backbones.protocol import Link
-from coopt.data import encode_labels
 from coopt.errors import SavedFileError
 from coopt.inference.heads import CacheHead, key_votes
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.forward import Batch, Forward
-from coopt.methods.inputs import as_images
 from coopt.methods.templated import TemplatedMethod
+from coopt.methods.validation import ValidatedMethod
 from coopt.parameters import fitted, parameter
 from coopt.text.encode import TextEncoder
 from coopt.training.batches import Views
@@ -41,7 +40,7 @@ BETAS = tuple(0.5 * i for i in range(1, 25))
 _FAST = Recipe(lr=0.001, warmup_lr=0.001, weight_decay=0.01, batch_size=256, epochs=20, steps_per_epoch=None)
 
 
-class TipAdapter(TemplatedMethod):
+class TipAdapter(ValidatedMethod, TemplatedMethod):
     """Zero-shot logits plus votes of the training images: alpha * exp(-beta * (1 - cosine)) to the class of each.
 
     Nothing is trained, unless `finetune` asks for it; then the images' features (the *keys*) are. The recipe says how keys are
@@ -87,23 +86,6 @@ class TipAdapter(TemplatedMethod):
         """What tables of results call it: Tip-Adapter-F where the keys are learned."""
         return f"{self.title}-F" if self.finetune else self.title
 
-    def fit(self, images: Any, labels: Any, val_images: Any = None, val_labels: Any = None) -> TipAdapter:
-        """Keeps labelled images as keys; `val_images` and `val_labels`, where given, choose alpha and beta.
-
-        Args:
-            images: see the class.
-            labels: one per image: class names, or integers (then `class_names` says what they mean).
-            val_images: other images, on which pairs of alpha and beta are compared by accuracy.
-            val_labels: their labels.
-
-        Raises:
-            CooptError: see `coopt.CoOp.fit`.
-        """
-        self._validation = None if val_images is None else (as_images(val_images), val_labels)
-        super().fit(images, labels)
-        del self._validation
-        return self
-
     def _fit(self, features: Callable[[int], Views], targets: Int[Tensor, " n"]) -> None:
         views = 1 if self.recipe_.views == 1 else VIEWS_PER_KEY
         draw = features(views)
@@ -113,8 +95,8 @@ class TipAdapter(TemplatedMethod):
         if self.finetune:
             super()._fit(features, targets)
         vars(self).pop("_cached_views", None)  # the keys hold what there is to know of them
-        if self._validation is not None:
-            self.alpha_, self.beta_ = self._searched(*self._validation)
+        if (given := self._validation()) is not None:
+            self.alpha_, self.beta_ = self._searched(*given)
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`: the keys as they are before they are fine-tuned."""
@@ -135,12 +117,9 @@ class TipAdapter(TemplatedMethod):
         score_head = self.backbone_.score_head
         return CacheHead(self.template_features_, self.keys_, self.labels_, self.alpha_, self.beta_, score_head)
 
-    def _searched(self, images: Any, labels: Any) -> tuple[float, float]:
+    def _searched(self, features: Float[Tensor, "n dim"], targets: Int[Tensor, " n"]) -> tuple[float, float]:
         """The alpha and beta with the highest accuracy on these images; of equals the first, which is what was given."""
-        extracted = self._features(images, ("test",))
-        encoded, _ = encode_labels(labels, self.class_names_, len(images))
-        targets = torch.from_numpy(encoded[list(extracted.kept)]).to(self.backbone_.device)
-        features = normalize(extracted.features[0], dim=-1)
+        features = normalize(features, dim=-1)
         zero_shot = self.backbone_.score_head(features, self.template_features_)
         cosines = features @ self.keys_.T
         best, chosen = -1, (self.alpha_, self.beta_)
