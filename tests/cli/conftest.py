@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from coopt.backbones import Backbone
-from coopt.cli import main
 
 Run = Callable[..., Result]
 
@@ -26,10 +26,19 @@ SHORT = "n-ctx: 2\nrecipe: {name: fast, epochs: 8, views: 2, lr: 0.02}\n"
 
 def run(*arguments: Any) -> Result:
     """`coopt ARGUMENTS`; an exception that gets out is a failure of the test."""
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    import coopt.cli
+
+    result = CliRunner().invoke(coopt.cli.main, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def install(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package is found from now on; the command line begins anew, as it reads once what there is."""
+    monkeypatch.syspath_prepend(site)
+    for name in [one for one in sys.modules if one == "coopt.cli" or one.startswith("coopt.cli.")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 def run_json(*arguments: Any) -> dict[str, Any]:

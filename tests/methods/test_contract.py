@@ -72,13 +72,15 @@ def test_every_method_is_under_contract() -> None:
     assert {name.split("-")[0] for name in METHOD_PARAMETERS} == set(METHODS)
 
 
-IN_TWO_PROCESSES = ("coop", "cocoop", "image_tuning", "tip_adapter", "proker", "linear_probe")
-"""One of each kind: processes take seconds, and what travels between them is the same for all of a kind."""
+ONE_OF_EACH_KIND = ("coop", "cocoop", "image_tuning", "tip_adapter", "proker", "linear_probe")
+"""For what methods of a kind have from one place: what travels between processes, files, and what is made of images."""
+
+one_of_each_kind = pytest.mark.parametrize("estimator", ONE_OF_EACH_KIND, indirect=True)
 
 
 @pytest.mark.parametrize("name", METHOD_PARAMETERS)
 def test_the_public_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name not in IN_TWO_PROCESSES:
+    if name not in ONE_OF_EACH_KIND:
         monkeypatch.setattr(contract, "CHECKS", [one for one in contract.CHECKS if one is not contract._two_processes])
     parameters = {key: value for key, value in METHOD_PARAMETERS[name].items() if key != "recipe"}
     check_method(METHODS.get(name.split("-")[0]), **parameters)
@@ -163,6 +165,7 @@ def test_permuted_classes_give_permuted_answers(estimator: ClipClassifier, image
     assert np.allclose(a[:, [2, 0, 3, 1]], b, atol=2e-2, rtol=1e-3)
 
 
+@one_of_each_kind
 def test_images_of_every_kind(estimator: ClipClassifier, backbone: Backbone, pictures: Any) -> None:
     from PIL import Image
 
@@ -182,6 +185,7 @@ def test_images_of_every_kind(estimator: ClipClassifier, backbone: Backbone, pic
         assert (estimator.fit(paths, labels).predict(paths) == labels).all()
 
 
+@one_of_each_kind
 def test_cross_validation(estimator: ClipClassifier, images: Any, labels: Any) -> None:
     scores = cross_val_score(estimator, images, labels, cv=3, error_score="raise")
     assert scores.shape == (3,) and (not learns_images(estimator) or scores.mean() > 0.9)
@@ -206,6 +210,7 @@ def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, fea
         estimator.predict(Features(torch.from_numpy(features)[None], tuple(range(24))))
 
 
+@one_of_each_kind
 def test_another_backbone_is_refused_on_loading(estimator: Any, images: Any, labels: Any, tmp_path: Path) -> None:
     estimator.fit(images, labels).save(tmp_path / "prompt")
     with pytest.raises(
@@ -214,6 +219,7 @@ def test_another_backbone_is_refused_on_loading(estimator: Any, images: Any, lab
         coopt.load(tmp_path / "prompt", backbone=small_open_clip())
 
 
+@one_of_each_kind
 def test_damaged_files_are_refused(estimator: Any, images: Any, labels: Any, backbone: Any, tmp_path: Path) -> None:
     folder = estimator.fit(images, labels).save(tmp_path / "prompt")
     tensors = folder / "prompt.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cli.conftest import install, run
 from tests.test_docs import Block, blocks, commands
 
 PAGE = "docs/methods.md"
@@ -51,19 +53,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outside(folder: Path, *arguments: Any, site: bool = True) -> subprocess.CompletedProcess[str]:
-    """Python in a process of its own, in the folder; it finds the package by its path alone."""
-    paths = [str(folder / "site")] * site + sys.path
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COOPT_CACHE": str(folder / "cache")}
-    typed = [sys.executable, *map(str, arguments)]
+@pytest.fixture(autouse=True)
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is found by its path alone, and the folder is the current one."""
+    install(folder / "site", monkeypatch)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COOPT_CACHE", str(folder / "cache"))
+
+
+def outside(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, in the folder."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    typed = [sys.executable, "-c", program]
     return subprocess.run(typed, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
 
 
 def coopt(folder: Path, line: str, *more: Any) -> str:
     """What a command line of the page prints; wildcards are the shell's, and are expanded."""
-    words = [name for word in shlex.split(line, comments=True)[1:] for name in _expanded(folder, word)]
-    done = outside(folder, "-m", "coopt.cli", *words, *more)
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
+    done = run(*(name for word in shlex.split(line, comments=True)[1:] for name in _expanded(folder, word)), *more)
+    assert done.exit_code == 0, f"{line}\n{done.stderr}"
     return done.stdout
 
 
@@ -80,7 +88,7 @@ def test_it_has_at_most_forty_lines() -> None:
     assert len(_files()["my_methods.py"].splitlines()) <= 40
 
 
-def test_the_command_line_lists_it_learns_with_it_and_predicts(folder: Path) -> None:
+def test_the_command_line_lists_it_learns_with_it_and_predicts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "deep_words" in coopt(folder, line("coopt fit --help"))
     document = json.loads(coopt(folder, line("coopt fit photos"), "--set", "recipe.epochs=3", "--json"))
     assert document["method"] == "deep_words" and document["settings"]["pull"] == 0.5
@@ -88,12 +96,12 @@ def test_the_command_line_lists_it_learns_with_it_and_predicts(folder: Path) -> 
     assert saved["method"] == "deep_words" and (saved["parameters"]["n_ctx"], saved["parameters"]["pull"]) == (2, 0.5)
     rows = [json.loads(row) for row in coopt(folder, line("coopt predict"), "--jsonl").splitlines()]
     assert len(rows) == 12 and all("cat" in str(row) for row in rows)
-    refused = outside(folder, "-m", "coopt.cli", "fit", "photos", "--method", "deep_words", "--set", "pull=-1")
-    assert refused.returncode == 1 and "--set pull must be a number >= 0. Got -1 instead." in refused.stderr
+    refused = run("fit", "photos", "--method", "deep_words", "--set", "pull=-1")
+    assert refused.exit_code == 1 and "--set pull must be a number >= 0. Got -1 instead." in refused.stderr
     # Where the package is not installed, this is what is said.
-    missing = outside(folder, "-m", "coopt.cli", "predict", "my-prompt", "new", site=False)
-    assert missing.returncode == 1 and "the method 'deep_words'" in missing.stderr
-    assert "Traceback" not in missing.stderr
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one != str(folder / "site")])
+    missing = run("predict", "my-prompt", "new")
+    assert missing.exit_code == 1 and "the method 'deep_words'" in missing.stderr
 
 
 def test_it_is_compared(folder: Path) -> None:
@@ -104,12 +112,12 @@ def test_it_is_compared(folder: Path) -> None:
 def test_another_process_loads_it_with_the_same_answers(folder: Path) -> None:
     prepared = "import glob\nimages = sorted(glob.glob('photos/*/*.jpg'))\nlabels = [i.split('/')[1] for i in images]\n"
     shown = "print(model.logits(images).tolist())\n"
-    learned = outside(folder, "-c", prepared + _files()["use.py"] + "print(model.losses_)\n" + shown)
+    learned = outside(folder, prepared + _files()["use.py"] + "print(model.losses_)\n" + shown)
     assert learned.returncode == 0, learned.stderr
     losses, scores = map(json.loads, learned.stdout.splitlines())
     assert losses[-1] < losses[0] and np.shape(scores) == (12, 2)
     load = "import coopt\nmodel = coopt.load('deep-prompt')\nassert type(model).__name__ == 'DeepWords'\n"
-    loaded = outside(folder, "-c", prepared + load + shown)
+    loaded = outside(folder, prepared + load + shown)
     assert loaded.returncode == 0, loaded.stderr
     assert json.loads(loaded.stdout) == scores
 
@@ -125,5 +133,6 @@ def test_it_runs_in_a_suite(folder: Path) -> None:
 
 
 def test_it_passes_the_pages_own_test(folder: Path) -> None:
-    done = outside(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_methods.py")
-    assert done.returncode == 0, done.stdout + done.stderr
+    tests = runpy.run_path(str(folder / "test_my_methods.py"))
+    (test,) = (made for name, made in tests.items() if name.startswith("test_"))
+    test()
