@@ -81,7 +81,8 @@ class BertText(TextTower):
         x = self.ln_embedding(vectors + self.segment_embedding + self._positions(visible))
         at_block = at_block or {}
         for i, block in enumerate(self.blocks):
-            x = block(at_block[i].put_into(x) if i in at_block else x, visible)
+            x = at_block[i].put_into(x) if i in at_block else x
+            x = block(x, visible, rows=1 if i == len(self.blocks) - 1 else None)  # the head reads the first row alone
         return self.head(x[:, 0])
 
     def _positions(self, visible: Bool[Tensor, "classes length"]) -> Float[Tensor, "*classes length width"]:
@@ -111,10 +112,13 @@ class PostNormBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width, eps=eps)
 
     def forward(
-        self, x: Float[Tensor, "classes length width"], visible: Bool[Tensor, "classes length"]
-    ) -> Float[Tensor, "classes length width"]:
-        """One block; tokens that are not visible are seen by none."""
-        x = self.ln_1(x + self.attn(x, visible))
+        self,
+        x: Float[Tensor, "classes length width"],
+        visible: Bool[Tensor, "classes length"],
+        rows: int | None = None,
+    ) -> Float[Tensor, "classes rows width"]:
+        """One block; tokens that are not visible are seen by none. Only the first `rows` are computed, or all."""
+        x = self.ln_1(x[:, :rows] + self.attn(x, visible, rows))
         return self.ln_2(x + self.mlp(x))
 
 
@@ -133,11 +137,18 @@ class MaskedAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "classes length width"], visible: Bool[Tensor, "classes length"]
-    ) -> Float[Tensor, "classes length width"]:
-        """Every token's sum over the visible ones, projected."""
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.in_proj(x).chunk(3, dim=-1)
-        )
+        self,
+        x: Float[Tensor, "classes length width"],
+        visible: Bool[Tensor, "classes length"],
+        rows: int | None = None,
+    ) -> Float[Tensor, "classes rows width"]:
+        """The sums of the first `rows` tokens (None: of all) over the visible ones, projected."""
+        if rows is None:
+            parts = self.in_proj(x).chunk(3, dim=-1)
+        else:
+            weight, bias = self.in_proj.weight, self.in_proj.bias
+            query = F.linear(x[:, :rows], weight[: self.width], bias[: self.width])
+            parts = (query, *F.linear(x, weight[self.width :], bias[self.width :]).chunk(2, dim=-1))
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None])
         return self.out_proj(seen.transpose(1, 2).flatten(2))
