@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--fresh", action="store_true", help="forget the checkpoint of an earlier run")
     towers = parser.add_argument_group("towers")
     towers.add_argument("--width", type=int, choices=tuple(text_towers.TOWERS), default=256, help="of the text tower")
+    towers.add_argument("--loss", choices=("softmax", "sigmoid"), default="softmax")
     towers.add_argument("--tower-steps", type=int, help="length of the run (default: the width's)")
     towers.add_argument("--scenes", type=int, default=text_towers.SCENES, help="image features that are kept")
     towers.add_argument("--towers", type=Path, default=WORK / "towers", help="folder for these models")
@@ -111,10 +112,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _towers(options: argparse.Namespace) -> None:
-    settings = dataclasses.replace(text_towers.TOWERS[options.width], seed=options.seed)
+    settings = dataclasses.replace(text_towers.TOWERS[options.width], seed=options.seed, loss=options.loss)
     if options.tower_steps:
         settings = dataclasses.replace(settings, steps=options.tower_steps)
-    folder = options.towers / f"w{options.width}"
+    folder = options.towers / f"w{options.width}{'' if options.loss == 'softmax' else '-' + options.loss}"
     if options.fresh:
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     bundled = text_towers.Bundled(PACKAGE / "model", PACKAGE / "data")

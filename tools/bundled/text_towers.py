@@ -4,6 +4,9 @@ What a recipe reaches may hang on the width of the text tower it was chosen with
 embeddings happen to be. These are trained towers in the same world to hold it to. The image tower is the bundled one,
 frozen (Zhai et al.: "LiT: Zero-Shot Transfer with Locked-image text Tuning", CVPR 2022, arXiv:2111.07991): the features
 of many scenes are computed once, so a step costs no more than its captions, and each is told apart from many scenes.
+
+A tower trained with the sigmoid loss (Zhai et al.: "Sigmoid Loss for Language Image Pre-Training", ICCV 2023,
+arXiv:2303.15343) is the twin of the one of the same width: same scenes, captions, steps and seed.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +48,8 @@ class Settings(training.Settings):
     table_size: float = 0.15  # of the embeddings as they begin
     table_times: float = 5.0  # the embeddings' learning rate, against that of all else
     others: int = 960  # scenes of a step that captions are held against beside those they were written for
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    first_bias: float = -10.0  # of the sigmoid's scores, as in the paper
 
 
 TOWERS = {
@@ -116,6 +121,8 @@ class TextRun(training.Loop):
         self.bundled, self.pool, self.folder, self.writer = bundled, pool, folder, Writer()
         self.config = copy.deepcopy(clip.CONFIG)
         self.config["text_cfg"] |= {"width": settings.width, "heads": settings.heads}
+        if settings.loss == "sigmoid":
+            self.config["init_logit_bias"] = settings.first_bias
         model: Any = clip.create(settings.seed, settings.first_scale, self.config)
         model.visual.load_state_dict(bundled.model.visual.state_dict())
         model.visual.requires_grad_(False)
@@ -140,11 +147,18 @@ class TextRun(training.Loop):
         scale = self.net.model.logit_scale.exp()
         logits = scale * features @ F.normalize(texts.float(), dim=-1).T
         matches = captions.truth(true).float()
-        told = matches.any(1)  # a scene of which no caption is true says nothing
-        loss = (training.soft_loss(logits[told], matches[told]) + training.soft_loss(logits.T, matches.T)) / 2
+        if self.settings.loss == "sigmoid":
+            # Of each pair by itself; the sum is divided by the captions, as the paper's by the images of a batch.
+            logits = logits + self.net.model.logit_bias
+            loss = F.binary_cross_entropy_with_logits(logits, matches, reduction="sum") / logits.shape[1]
+        else:
+            told = matches.any(1)  # a scene of which no caption is true says nothing
+            loss = (training.soft_loss(logits[told], matches[told]) + training.soft_loss(logits.T, matches.T)) / 2
         self.descend(loss)
         matched = matches.gather(0, logits.argmax(0, keepdim=True)).mean()
         seen = {"loss": loss.item(), "text_to_image": matched.item(), "scale": scale.item()}
+        if self.settings.loss == "sigmoid":
+            seen["bias"] = self.net.model.logit_bias.item()
         if (self.step + 1) % 250 == 0:
             seen |= self.check()
         return seen

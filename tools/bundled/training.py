@@ -232,8 +232,9 @@ class Run(Loop):
 
 def optimiser(net: clip.TrainableText, settings: Settings, table_times: float = 1.0) -> torch.optim.Optimizer:
     """AdamW for all that is not frozen; `table_times` is of the embeddings' learning rate."""
-    scale, embeddings = net.model.logit_scale, [net.model.token_embedding.weight, net.model.positional_embedding]
-    apart = {id(p) for p in (scale, *embeddings)}
+    embeddings = [net.model.token_embedding.weight, net.model.positional_embedding]
+    of_scores = [net.model.logit_scale, *([] if net.model.logit_bias is None else [net.model.logit_bias])]
+    apart = {id(p) for p in (*of_scores, *embeddings)}
     others = [p for p in net.parameters() if p.requires_grad and id(p) not in apart]
     matrices = [p for p in others if p.ndim >= 2]
     vectors = [p for p in others if p.ndim < 2]
@@ -242,7 +243,7 @@ def optimiser(net: clip.TrainableText, settings: Settings, table_times: float = 
         {"params": matrices, "weight_decay": settings.weight_decay, "times": 1.0},
         {"params": vectors, "weight_decay": 0.0, "times": 1.0},
         # CoOp's small learning rates need a large logit scale; left alone it grows too slowly in a short run.
-        {"params": [scale], "weight_decay": 0.0, "times": 3.0},
+        {"params": of_scores, "weight_decay": 0.0, "times": 3.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
 
