@@ -187,3 +187,43 @@ def test_a_wrong_state_is_found_by_its_shapes(backbone: Backbone) -> None:
         model._check_state({**state, "more": torch.zeros(1)})
     with pytest.raises(KeyError, match="deep"):
         model._check_state({"context": state["context"]})
+
+
+class Mapped(LearnedMethod):
+    """Image tokens and class-specific vectors, both computed from what is learned, for whatever classes there are."""
+
+    method: ClassVar[str] = "mapped"
+    capabilities: ClassVar[Capabilities] = Capabilities(features_only=False, image_tower=True)
+
+    def sites(self) -> Sequence[Site]:
+        return TextTokens(), TextBlocks(1, "deep", per_class=True), ImageBlocks(0, "added")
+
+    def initial(self) -> dict[str, Tensor]:
+        backbone, generator = self.backbone_, generator_for(self.seed, 7)
+        shapes = {
+            "context": (2, backbone.text.width),
+            "net": (backbone.embed_dim, backbone.text.width),
+            "map": (backbone.text.width, backbone.image.width),  # type: ignore[union-attr]
+        }
+        return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    def put_in(self, learned: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        deep = (self.unchanged_text() @ learned["net"])[:, None].expand(-1, 2, -1)
+        return {"context": learned["context"], "deep": deep, "added": learned["context"] @ learned["map"]}
+
+
+def test_what_stands_at_the_sites_may_be_computed_from_what_is_learned(
+    backbone: Backbone, pixels: Any, labels: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS, "_registered", {"mapped": Mapped})
+    model = Mapped(backbone, recipe=FEW, runtime=Runtime(cache=False)).fit(pixels, labels)
+    assert set(model.learned_) == {"context", "net", "map"}
+    assert all((model.learned_[name] - one).abs().max() > 1e-4 for name, one in model.initial().items())
+    slow = Mapped(backbone, recipe=FEW, runtime=Runtime(cache=False, text_path="reference")).fit(pixels, labels)
+    np.testing.assert_allclose(model.losses_, slow.losses_, rtol=1e-4)
+    loaded = coopt.load(model.save(tmp_path / "prompt"), backbone)
+    assert (loaded.logits(pixels) == model.logits(pixels)).all()
+    other = model.with_classes(["cat", "axolotl"])
+    np.testing.assert_allclose(
+        other.logits(pixels)[:, 0], model.logits(pixels)[:, model.class_names_.index("cat")], atol=1e-3
+    )

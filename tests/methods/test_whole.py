@@ -203,7 +203,7 @@ def test_in_double_precision_it_is_exact(
         return batch.cross_entropy(scores) + forward.parameters["context"].square().sum()
 
     encode = Toy(backbone.embed_dim)
-    shared = Sites(backbone, (TextTokens(),), lambda tower, parameters: {}, encode, lambda: torch.empty(0), False)
+    shared = Sites(backbone, (TextTokens(),), dict, lambda tower, parameters: {}, encode, lambda: torch.empty(0), False)
     batch = Batch(pictures, TARGETS, weights)
     expected = loss_of(Forward(shared, learned, batch), batch)
     gradients = torch.autograd.grad(expected, list(learned.values()))

@@ -24,6 +24,9 @@ from coopt.text.layout import context_prompts, template_prompts
 Weights = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Given a tower ("text" or "image") and what was learned: the weights that stand for the tower's own."""
 
+PutIn = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Given what was learned: what stands at the sites, by the names that they have for it."""
+
 
 class Batch(NamedTuple):
     """The images of a step: features of the frozen tower, or pixels where a site is in the image tower; and their classes.
@@ -58,6 +61,7 @@ class Sites:
     Attributes:
         backbone: the frozen model.
         sites: where what is learned is put in.
+        put_in: see `PutIn`.
         weights: see `Weights`.
         encode: the text pass; None where no site is in the text.
         unchanged_text: normalised text features of the classes under hand-made prompts.
@@ -66,6 +70,7 @@ class Sites:
 
     backbone: Backbone
     sites: Sequence[Site]
+    put_in: PutIn
     weights: Weights
     encode: TextEncoder | None
     unchanged_text: Callable[[], Float[Tensor, "classes dim"]]
@@ -132,16 +137,16 @@ class Forward:
 def run_text(shared: Sites, parameters: Mapping[str, Tensor], contexts: Tensor | None = None) -> Tensor:
     """Text features under what was learned, not normalised."""
     assert shared.encode is not None
-    tokens = text_tokens(shared.sites)
-    context = parameters[tokens.tensor] if contexts is None and tokens is not None else contexts
-    deep = {one.block: parameters[one.tensor] for one in shared.sites if isinstance(one, TextBlocks)}
+    tokens, placed = text_tokens(shared.sites), shared.put_in(parameters)
+    context = placed[tokens.tensor] if contexts is None and tokens is not None else contexts
+    deep = {one.block: placed[one.tensor] for one in shared.sites if isinstance(one, TextBlocks)}
     weights = dict(shared.weights("text", parameters)) if weights_in(shared.sites, "text") else {}
     return shared.encode(context, deep, weights)
 
 
 def run_images(shared: Sites, parameters: Mapping[str, Tensor], pixels: Tensor) -> Float[Tensor, "n dim"]:
     """Features of pixels under what was learned, not normalised."""
-    weights, tokens = image_changes(shared.sites, shared.weights, parameters)
+    weights, tokens = image_changes(shared.sites, shared.put_in, shared.weights, parameters)
     return functional_call(frozen_images(shared.backbone), weights, (pixels,), {"at_block": tokens} if tokens else {})
 
 
@@ -155,10 +160,11 @@ def frozen_images(backbone: Backbone) -> nn.Module:
 
 
 def image_changes(
-    sites: Sequence[Site], weights: Weights, parameters: Mapping[str, Tensor]
+    sites: Sequence[Site], put_in: PutIn, weights: Weights, parameters: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
     """The weights of the image tower that others stand for, and the tokens that are added at its blocks."""
-    tokens = {one.block: parameters[one.tensor] for one in sites if isinstance(one, ImageBlocks)}
+    placed = put_in(parameters)
+    tokens = {one.block: placed[one.tensor] for one in sites if isinstance(one, ImageBlocks)}
     return (dict(weights("image", parameters)) if weights_in(sites, "image") else {}), tokens
 
 

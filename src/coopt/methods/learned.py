@@ -5,13 +5,10 @@ Notation: N images, D dimension of the shared embedding space, V cached views.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,36 +16,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from coopt.backbones import Backbone
 from coopt.backbones.tensors import fault_of
-from coopt.data import FeatureCache
 from coopt.data.sources import as_sources
 from coopt.errors import ParameterError
 from coopt.inference.heads import CosineHead
 from coopt.locks import writing_file
-from coopt.methods.base import ClipClassifier
-from coopt.methods.forward import (
-    Batch,
-    ChangedImages,
-    Forward,
-    Sites,
-    frozen_images,
-    image_changes,
-    run_text,
-    text_encoder,
-)
+from coopt.methods.forward import Batch, Forward
 from coopt.methods.inputs import is_features, is_pixels
 from coopt.methods.learning import BF16_SLACK, AllImages, Objective, all_images, class_weights, learn
 from coopt.methods.pixels import TrainingPixels
 from coopt.methods.shared_parameters import RECIPE, SEED
-from coopt.methods.sites import Site, TextBlocks, TextTokens, changes_images, changes_text, text_tokens, weights_in
+from coopt.methods.sited import SitedMethod
+from coopt.methods.sites import TextBlocks, TextTokens, changes_images, class_specific, text_tokens
 from coopt.methods.views import fresh_views
 from coopt.methods.whole import WholeLoss
 from coopt.parameters import fitted
 from coopt.prompts.context import embedding_rms
-from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
-from coopt.text.directions import text_directions
-from coopt.text.encode import TextEncoder
 from coopt.threads import threads_for
 from coopt.training.batches import Views, batches_of, cached_views
 from coopt.training.loop import Observer
@@ -59,7 +42,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class LearnedMethod(ClipClassifier):
+class LearnedMethod(SitedMethod):
     """Base of the methods that learn by a recipe. A subclass says where what it learns is put into the frozen model
     (`sites`), where training starts (`initial`), what it minimises (`loss`) and what predicts (`head`).
 
@@ -77,7 +60,6 @@ class LearnedMethod(ClipClassifier):
     recipe: str | dict[str, Any] | Recipe = RECIPE
     seed: int = SEED
 
-    recipe_: Recipe = fitted()
     losses_: list[float] = fitted()
     text_passes_: float = fitted()
     stopped_: str = fitted()
@@ -88,17 +70,8 @@ class LearnedMethod(ClipClassifier):
         """See `ClipClassifier.runtime_used`."""
         return (*super().runtime_used(), "checkpoint")
 
-    learned_: dict[str, Tensor] = fitted()
     text_features_: Tensor = fitted()
     _class_weights: Float[Tensor, " classes"] | None = None
-
-    def sites(self) -> Sequence[Site]:
-        """Where in the frozen model what is learned is put; none: beside it."""
-        return ()
-
-    @abstractmethod
-    def initial(self) -> dict[str, Tensor]:
-        """The tensors to train, by name, as they begin; `backbone_` and the classes are set."""
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """What is minimised: unless a method says otherwise, the cross-entropy of the classes."""
@@ -108,10 +81,6 @@ class LearnedMethod(ClipClassifier):
         """See `ClipClassifier.head`: unless a method says otherwise, cosines with the text features."""
         return CosineHead(self.text_features_, self.backbone_.score_head)
 
-    def weights(self, tower: str, parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What stands for weights of a tower, by name: unless a method says otherwise, the learned tensors of these names."""
-        return {name: parameters[name] for name in weights_in(self.sites(), tower)}
-
     def units(self) -> dict[str, float]:
         """How large the numbers of the learned tensors are, by name, beside those that learning rates are meant for: 1
         unless they are vectors among word embeddings, which are larger in one text tower than in another."""
@@ -120,19 +89,6 @@ class LearnedMethod(ClipClassifier):
 
     def _embedding_unit(self) -> float:
         return 1.0 if (meant := self.recipe_.embedding_rms) is None else embedding_rms(self.backbone_) / meant
-
-    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
-        """Normalised text features of hand-made prompts, "a photo of a NAME."; the classes' own where no site is in the text."""
-        return template_features(self.backbone_, self.class_names_, (DEFAULT_TEMPLATE,), **self._text_options)
-
-    def operations(self, learned: Mapping[str, Tensor], encode: TextEncoder | None) -> int:
-        """Floating-point operations of one step, roughly; more than a threshold run on several threads."""
-        batch, sites = self.recipe_.batch_size, self.sites()
-        tokens = text_tokens(sites)
-        text = 0 if encode is None else encode.operations * (batch if tokens is not None and tokens.per_image else 1)
-        if changes_images(sites):  # at least: most weights meet many positions
-            return text + 6 * batch * sum(one.numel() for one in frozen_images(self.backbone_).parameters())
-        return text or 6 * batch * sum(one.numel() for one in learned.values())
 
     def _objective(self, learned: dict[str, Tensor]) -> Objective:
         """What is minimised over `learned`, the tensors of `initial` as leaves that ask for gradients."""
@@ -152,42 +108,6 @@ class LearnedMethod(ClipClassifier):
         tokens = text_tokens(self.sites())
         each_its_own = changes_images(self.sites()) or (tokens is not None and tokens.per_image)
         return Objective(loss_of, self.operations(learned, encode), shrink, None if each_its_own else whole)
-
-    def _shared(self, learned: Mapping[str, Tensor], batch: int) -> Sites:
-        sites = self.sites()
-        encode = self._encoder(self._n_ctx(learned), batch) if changes_text(sites) else None
-        return Sites(self.backbone_, sites, self.weights, encode, cache(self.unchanged_text), changes_images(sites))
-
-    def _n_ctx(self, learned: Mapping[str, Tensor]) -> int:
-        return 0 if (tokens := text_tokens(self.sites())) is None else learned[tokens.tensor].shape[-2]
-
-    def _encoder(self, n_ctx: int, batch: int) -> TextEncoder:
-        """For steps of so many images; for none, only features are asked for."""
-        return text_encoder(self.backbone_, self.class_names_, self.sites(), n_ctx, batch, self._text_options)
-
-    def _groups(self, encode: TextEncoder) -> int:
-        """How many contexts go through the text tower together."""
-        tokens = text_tokens(self.sites())
-        return min(self.recipe_.batch_size, encode.groups_at_once) if tokens is not None and tokens.per_image else 1
-
-    def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
-        """Bytes that a training step's text pass will hold above the model, at most; 0 for a method without one.
-
-        Raises:
-            CooptError: see `fit`.
-        """
-        other = self._before_fit(backbone, class_names)
-        if not changes_text(other.sites()):
-            return 0
-        encode = other._encoder(other._n_ctx(other.initial()), other.recipe_.batch_size)
-        return encode.estimate(other._groups(encode)).total
-
-    def _before_fit(self, backbone: Backbone, class_names: Sequence[str]) -> LearnedMethod:
-        """A copy that knows its classes; this one is unchanged."""
-        other = copy.copy(self)
-        other.check_parameters()
-        other._set_classes(backbone, class_names, named=True)
-        return other
 
     def check_parameters(self) -> None:
         """See `Declared.check_parameters`."""
@@ -224,16 +144,6 @@ class LearnedMethod(ClipClassifier):
         sources = as_sources(images)
         readable = sources if isinstance(sources, Tensor) else [sources[i] for i in kept]
         return TrainingPixels(readable, self.backbone_.preprocessing, self.recipe_, self.seed), kept
-
-    def _image_encoder(self) -> tuple[Backbone, FeatureCache | None]:
-        backbone, kept = super()._image_encoder()
-        if not self.capabilities.image_tower:
-            return backbone, kept
-        if "learned_" not in vars(self):
-            return backbone, None  # nothing was learned yet; still nothing of this method is kept
-        learned = {name: tensor.to(backbone.device) for name, tensor in self.learned_.items()}
-        weights, tokens = image_changes(self.sites(), self.weights, learned)
-        return backbone.with_image_tower(ChangedImages(frozen_images(backbone), weights, tokens)), None
 
     def _training_views(self, images: Any) -> tuple[Callable[[int], Views], Sequence[int]]:
         fixed = is_features(images) or is_pixels(images)  # these cannot be augmented
@@ -335,18 +245,9 @@ class LearnedMethod(ClipClassifier):
         if (tokens := text_tokens(self.sites())) is None or not tokens.per_image:
             self.text_features_ = self._text_features(learned)
 
-    def _text_features(self, learned: Mapping[str, Tensor]) -> Float[Tensor, "classes dim"]:
-        """Normalised text features under what was learned."""
-        shared = self._shared(learned, 0)
-        if shared.encode is None:
-            return self.unchanged_text()
-        with torch.no_grad():
-            text = run_text(shared, learned)
-        return text_directions(text, self.backbone_, self.class_names_, self.precision_)
-
     def with_classes(self, class_names: Sequence[str]) -> Self:
         """See `ClipClassifier.with_classes`."""
-        if any(getattr(one, "class_specific", getattr(one, "per_class", False)) for one in self.sites()):
+        if class_specific(self.sites()) & self._state().keys():  # what is computed from others can be computed anew
             raise ParameterError(
                 "A class-specific context belongs to its classes. Fit one for the new classes, or one for all classes "
                 f"({'`coopt fit` without --csc' if on_command_line() else 'csc=False'})."

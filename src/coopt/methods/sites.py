@@ -85,6 +85,15 @@ def changes_images(sites: Sequence[Site]) -> bool:
     return any(isinstance(one, ImageBlocks) or _is_weight(one, "image") for one in sites)
 
 
+def class_specific(sites: Sequence[Site]) -> set[str]:
+    """Names of the tensors that hold something for each class."""
+    return {
+        one.tensor
+        for one in sites
+        if (isinstance(one, TextTokens) and one.class_specific) or (isinstance(one, TextBlocks) and one.per_class)
+    }
+
+
 def weights_in(sites: Sequence[Site], tower: str) -> tuple[str, ...]:
     """Names of the weights of a tower that others stand for."""
     return tuple(name for one in sites if isinstance(one, WeightDelta) and one.tower == tower for name in one.names)
