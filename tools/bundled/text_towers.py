@@ -147,12 +147,8 @@ class TextRun(training.Loop):
         scale = self.net.model.logit_scale.exp()
         logits = scale * features @ F.normalize(texts.float(), dim=-1).T
         matches = captions.truth(true).float()
-<<<<<<< HEAD
         if self.settings.loss == "sigmoid":
             # Of each pair by itself; the sum is divided by the captions, as the paper's by the images of a batch.
-=======
-        if self.settings.loss == "sigmoid":  # of each pair by itself; the sum counts by captions, as the paper's by images
->>>>>>> ddb51e96 (A text tower for the bundled images can be trained with the sigmoid loss, beside its twin with the softmax)
             logits = logits + self.net.model.logit_bias
             loss = F.binary_cross_entropy_with_logits(logits, matches, reduction="sum") / logits.shape[1]
         else:
