@@ -17,6 +17,7 @@ from .methods.kgcoop import KgCoOp as KgCoOp
 from .methods.linear_probe import LinearProbe as LinearProbe
 from .methods.loading import load as load
 from .methods.lp_plus_plus import LPPlusPlus as LPPlusPlus
+from .methods.maple import MaPLe as MaPLe
 from .methods.proker import ProKeR as ProKeR
 from .methods.saving import describe as describe
 from .methods.taskres import TaskRes as TaskRes

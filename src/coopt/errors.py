@@ -13,6 +13,10 @@ class ParameterError(CooptError, ValueError):
     """A parameter is out of its range: "The 'n_ctx' parameter of CoOp must be an int >= 1. Got 0 instead."."""
 
 
+class TooLittleMemoryError(ParameterError):
+    """A training step takes more memory than it may, in however small pieces."""
+
+
 class DataError(CooptError, ValueError):
     """Images, labels or a data set are not usable as given."""
 

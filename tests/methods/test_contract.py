@@ -28,6 +28,7 @@ from tests.models import small_open_clip
 
 FEW = {"lr": 0.02, "epochs": 25, "views": 2}
 FEW_IMAGES = {"optimizer": "sgd", "lr": 0.001, "epochs": 12, "batch_size": 8, "views": 1}
+FEW_STEPS = {"optimizer": "adam", "lr": 0.003, "epochs": 20, "batch_size": 8, "views": 1}
 METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
     "coop": dict(n_ctx=2, recipe=FEW),
     "coop-csc": dict(n_ctx=2, csc=True, recipe=FEW),
@@ -38,6 +39,7 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
     "text_bias-csc": dict(csc=True, recipe=FEW),
     "text_transformation": dict(recipe=FEW),
     "image_tuning": dict(recipe=FEW_IMAGES),
+    "maple": dict(recipe=FEW_STEPS),
     "tip_adapter": dict(alpha=20.0),
     "tip_adapter-finetune": dict(finetune=True, recipe={"lr": 0.05}),
     "gda": {},

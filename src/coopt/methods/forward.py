@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
+from coopt.methods.image_pass import ImagePass, changed_features
 from coopt.methods.sites import ImageBlocks, Site, TextBlocks, text_tokens, weights_in
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import TextEncoder
@@ -65,7 +65,7 @@ class Sites:
         weights: see `Weights`.
         encode: the text pass; None where no site is in the text.
         unchanged_text: normalised text features of the classes under hand-made prompts.
-        images_change: whether a site is in the image tower.
+        images: the image pass; None where no site is in the image tower.
     """
 
     backbone: Backbone
@@ -74,7 +74,7 @@ class Sites:
     weights: Weights
     encode: TextEncoder | None
     unchanged_text: Callable[[], Float[Tensor, "classes dim"]]
-    images_change: bool
+    images: ImagePass | None
 
 
 class Forward:
@@ -92,13 +92,14 @@ class Forward:
     ) -> None:
         self._shared, self.parameters, self._batch = shared, parameters, batch
         self._images: Tensor | None = None
+        self._unchanged: Tensor | None = None
         self._text = text
 
     def images(self) -> Float[Tensor, "n dim"]:
         """Normalised features of the batch's images: those of the frozen tower, unless a site is in it."""
         if self._images is None:
             features = self._batch.images
-            if self._shared.images_change:
+            if self._shared.images is not None:
                 features = run_images(self._shared, self.parameters, features)
             self._images = normalize(features, dim=-1)
         return self._images
@@ -114,6 +115,15 @@ class Forward:
         if self._text is None and self._shared.encode is not None:
             self._text = normalize(run_text(self._shared, self.parameters), dim=-1)
         return self._shared.unchanged_text() if self._text is None else self._text
+
+    def unchanged_images(self) -> Float[Tensor, "n dim"]:
+        """Normalised features of the batch's images by the frozen tower, for which no gradient is asked."""
+        if self._shared.images is None:
+            return self.images()
+        if self._unchanged is None:
+            with torch.no_grad():
+                self._unchanged = normalize(self._shared.images.tower(self._batch.images), dim=-1)
+        return self._unchanged
 
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """Normalised features of the classes under the method's hand-made prompts, which are computed once."""
@@ -146,8 +156,8 @@ def run_text(shared: Sites, parameters: Mapping[str, Tensor], contexts: Tensor |
 
 def run_images(shared: Sites, parameters: Mapping[str, Tensor], pixels: Tensor) -> Float[Tensor, "n dim"]:
     """Features of pixels under what was learned, not normalised."""
-    weights, tokens = image_changes(shared.sites, shared.put_in, shared.weights, parameters)
-    return functional_call(frozen_images(shared.backbone), weights, (pixels,), {"at_block": tokens} if tokens else {})
+    assert shared.images is not None
+    return shared.images(pixels, *image_changes(shared.sites, shared.put_in, shared.weights, parameters))
 
 
 def frozen_images(backbone: Backbone) -> nn.Module:
@@ -175,6 +185,7 @@ def text_encoder(
     n_ctx: int,
     batch: int,
     options: dict[str, Any],
+    beside: int = 0,
 ) -> TextEncoder:
     """The text pass for given sites.
 
@@ -185,6 +196,7 @@ def text_encoder(
         n_ctx: M; of no meaning without context vectors, where prompts are "a photo of a NAME.".
         batch: images of a step; for none, only features are asked for.
         options: path, precision and memory, as `TextEncoder` takes them.
+        beside: bytes that a step holds for other things, within its memory.
     """
     tokens = text_tokens(sites)
     if tokens is None:
@@ -201,6 +213,7 @@ def text_encoder(
         deep=[one.block for one in deep],
         per_class_from=min((one.block for one in deep if one.per_class), default=None),
         weights=weights_in(sites, "text"),
+        beside=beside,
     )
 
 
@@ -235,4 +248,4 @@ class _Changed(nn.Module):
         weights = {name: self.get_buffer(f"weight_{i}") for i, name in enumerate(self.names)}
         tokens = {block: self.get_buffer(f"tokens_{block}") for block in self.blocks}
         with torch.no_grad():
-            return functional_call(self.tower, weights, (pixels,), {"at_block": tokens} if tokens else {})
+            return changed_features(self.tower, pixels, weights, tokens)

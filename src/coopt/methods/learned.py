@@ -100,6 +100,8 @@ class LearnedMethod(SitedMethod):
             return self.loss(Forward(shared, learned, batch), batch)
 
         def shrink() -> bool:
+            if shared.images is not None and shared.images.shrink():  # of both, they take more
+                return True
             return encode is not None and encode.shrink(self._groups(encode))
 
         def whole(images: Tensor, targets: Tensor) -> WholeLoss:

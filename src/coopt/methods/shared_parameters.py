@@ -18,6 +18,12 @@ N_CTX = parameter(
     doc="M, the number of context vectors, which begin at random, N(0, 0.02).",
 )
 
+N_CTX_OF_TWO = parameter(
+    default=2,
+    low=1,
+    help='M, the number of vectors in each block; in the first they begin as the first words of "a photo of a".',
+)
+
 INIT = parameter(
     default=None,
     check=lambda words: bool(clean_name(words).strip()),

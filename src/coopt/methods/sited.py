@@ -17,14 +17,18 @@ from torch import Tensor
 
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache
+from coopt.errors import TooLittleMemoryError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.forward import ChangedImages, Sites, frozen_images, image_changes, run_text, text_encoder
+from coopt.methods.image_pass import ImagePass, image_pass
 from coopt.methods.sites import Site, changes_images, changes_text, text_tokens, weights_in
 from coopt.parameters import fitted
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
 from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
+from coopt.text.memory import automatic_memory, bytes_of, text_of
 from coopt.training.recipe import Recipe
+from coopt.wording import called, subject
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,10 +78,26 @@ class SitedMethod(ClipClassifier):
         return text or 6 * batch * sum(one.numel() for one in learned.values())
 
     def _shared(self, learned: Mapping[str, Tensor], batch: int) -> Sites:
+        """For steps of so many images; for none, only features of classes are asked for."""
         sites = self.sites()
-        encode = self._encoder(self._n_ctx(learned), batch) if changes_text(sites) else None
-        unchanged = cache(self.unchanged_text)
-        return Sites(self.backbone_, sites, self.put_in, self.weights, encode, unchanged, changes_images(sites))
+        images = self._image_pass(learned, batch) if batch and changes_images(sites) else None
+        encode = self._encoder(self._n_ctx(learned), batch, images) if changes_text(sites) else None
+        return Sites(self.backbone_, sites, self.put_in, self.weights, encode, cache(self.unchanged_text), images)
+
+    def _image_pass(self, learned: Mapping[str, Tensor], batch: int) -> ImagePass:
+        def changes() -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+            return image_changes(self.sites(), self.put_in, self.weights, learned)
+
+        images = image_pass(frozen_images(self.backbone_), self.backbone_.preprocessing.size, batch, changes, learned)
+        memory = bytes_of(self.machine.memory)
+        images.fit_into(automatic_memory(self.backbone_.device) if memory is None else memory - images.fixed)
+        if memory is not None and not changes_text(self.sites()) and images.total() > memory:
+            raise TooLittleMemoryError(
+                f"{subject('memory', 'the method')} must be at least {text_of(images.total(1))} here: what a step takes "
+                f"with one image at a time. Got {text_of(memory)} instead; give more, or take a smaller batch "
+                f"({called('recipe.batch_size')})."
+            )
+        return images
 
     def _n_ctx(self, learned: Mapping[str, Tensor]) -> int:
         if (tokens := text_tokens(self.sites())) is None:
@@ -85,9 +105,23 @@ class SitedMethod(ClipClassifier):
         with torch.no_grad():
             return self.put_in(learned)[tokens.tensor].shape[-2]
 
-    def _encoder(self, n_ctx: int, batch: int) -> TextEncoder:
-        """For steps of so many images; for none, only features are asked for."""
-        return text_encoder(self.backbone_, self.class_names_, self.sites(), n_ctx, batch, self._text_options)
+    def _encoder(self, n_ctx: int, batch: int, images: ImagePass | None = None) -> TextEncoder:
+        """For steps of so many images; for none, only features are asked for.
+
+        Args:
+            n_ctx: context vectors.
+            batch: images of a step.
+            images: their pass, which holds memory of the same step; fewer run at once until there is room for the text.
+        """
+        while True:
+            beside = 0 if images is None else images.total()
+            try:
+                return text_encoder(
+                    self.backbone_, self.class_names_, self.sites(), n_ctx, batch, self._text_options, beside
+                )
+            except TooLittleMemoryError:
+                if images is None or not images.shrink():
+                    raise
 
     def _groups(self, encode: TextEncoder) -> int:
         """How many contexts go through the text tower together."""
@@ -95,16 +129,19 @@ class SitedMethod(ClipClassifier):
         return min(self.recipe_.batch_size, encode.groups_at_once) if tokens is not None and tokens.per_image else 1
 
     def step_bytes(self, backbone: Backbone, class_names: Sequence[str]) -> int:
-        """Bytes that a training step's text pass will hold above the model, at most; 0 for a method without one.
+        """Bytes that a training step will hold above the model, at most; 0 for a method without text pass or image pass.
 
         Raises:
             CooptError: see `fit`.
         """
         other = self._before_fit(backbone, class_names)
-        if not changes_text(other.sites()):
+        if not changes_text(other.sites()) and not changes_images(other.sites()):
             return 0
-        encode = other._encoder(other._n_ctx(other.initial()), other.recipe_.batch_size)
-        return encode.estimate(other._groups(encode)).total
+        learned = {name: one.to(backbone.device).requires_grad_() for name, one in other.initial().items()}
+        shared = other._shared(learned, other.recipe_.batch_size)
+        if shared.encode is not None:
+            return shared.encode.estimate(other._groups(shared.encode)).total
+        return 0 if shared.images is None else shared.images.total()
 
     def _before_fit(self, backbone: Backbone, class_names: Sequence[str]) -> Self:
         """A copy that knows its classes; this one is unchanged."""

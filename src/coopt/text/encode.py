@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Backbone
-from coopt.errors import ParameterError, UnsupportedBackboneError
+from coopt.errors import ParameterError, TooLittleMemoryError, UnsupportedBackboneError
 from coopt.runtime import PRECISIONS, TEXT_PATHS, Precision, TextPath, TextPathTaken
 from coopt.text.chunks import Chunk, Inputs, run_chunks
 from coopt.text.converted import blocks_in
@@ -59,6 +59,7 @@ class TextEncoder:
         per_class_from: the block from which on such vectors are class-specific; None: in none. Where the prompts' context
             is class-specific, all of them may be.
         weights: names of the tower's weights that calls will give; such passes go through the tower's own forward.
+        beside: bytes that a step holds for other things than the text, which count in its memory.
 
     Attributes:
         path: which path runs: "fast", "packed" (each prompt at its own length, through the tower's forward), "padded" (full
@@ -66,7 +67,7 @@ class TextEncoder:
 
     Raises:
         ParameterError: an unknown path, precision, block or weight, "fast" for a tower or weights it is not exact for, or
-            less memory than one class at a time takes.
+            less memory than one class at a time takes (`TooLittleMemoryError`).
         UnsupportedBackboneError: blocks of a tower that does not let anybody in between them.
     """
 
@@ -83,6 +84,7 @@ class TextEncoder:
         deep: Collection[int] = (),
         per_class_from: int | None = None,
         weights: Collection[str] = (),
+        beside: int = 0,
     ) -> None:
         for name, value, allowed in (("path", path, TEXT_PATHS), ("precision", precision, PRECISIONS)):
             if value not in allowed:
@@ -100,7 +102,7 @@ class TextEncoder:
         self._full = self.tower.open.positions.dtype if self.tower.open else torch.float32
         self.dtype = torch.bfloat16 if half else self._full
         self.memory = bytes_of(memory)
-        self.batch = batch
+        self.batch, self.beside = batch, beside
         if self.path == "fast":
             self._fast = FastPass.of(self.tower, blocks_in(self.tower, self.dtype), self.dtype)
         elif self.path == "padded":
@@ -110,9 +112,8 @@ class TextEncoder:
         self._inverse = torch.argsort(self._order).to(backbone.device)
         costs = Costs.of(self.tower, backbone.embed_dim, self.dtype, self.path, learning, bool(self.weights))
         self._stages = self._make_stages()
-        self._sizes = ChunkSizes(
-            costs, self._stages, self._held_bytes(), batch, self.memory, automatic_memory(backbone.device)
-        )
+        held, automatic = self._held_bytes(), automatic_memory(backbone.device)
+        self._sizes = ChunkSizes(costs, self._stages, held, batch, self.memory, automatic, beside)
         self._chunks: dict[int, tuple[tuple[Chunk, ...], bool]] = {}  # by number of groups, the most recently used last
         self._refuse_too_little()
 
@@ -320,7 +321,7 @@ class TextEncoder:
     def _refuse_too_little(self) -> None:
         if self.memory is None or self._sizes.fits(self.estimate()):
             return
-        raise ParameterError(
+        raise TooLittleMemoryError(
             f"{subject('memory', 'the method')} must be at least {text_of(self.least_memory)} here: what a step takes in the "
             f"smallest chunks ({len(self.prompts)} classes, {self.batch} images compared with them). "
             f"Got {text_of(self.memory)} instead; give more, or take a smaller batch ({called('recipe.batch_size')})."

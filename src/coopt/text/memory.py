@@ -115,7 +115,8 @@ class StepMemory:
         head: features and logits while they are compared.
         carried: features and gradients of all classes that are held while a chunk runs.
         indices: what says which row stands where, and constants; they stay from step to step.
-        weights: copies of the tower's weights in the working precision, and what goes with them; none in float32.
+        weights: copies of the tower's weights in the working precision, and what goes with them (none in float32); and what the
+            step holds beside its text pass.
         allocator: what the process holds for each byte of its tensors.
     """
 

@@ -26,6 +26,7 @@ class ChunkSizes:
         batch: images of a step that the features of one context are compared with.
         memory: bytes that a step may hold above the model; None: only activations are bounded, by `automatic`.
         automatic: bytes that the activations of a chunk may take when `memory` is None.
+        beside: bytes that the step holds for other things.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class ChunkSizes:
         batch: int,
         memory: int | None,
         automatic: int,
+        beside: int = 0,
     ) -> None:
         self.costs, self.stages, self.learned = costs, stages, learned
-        self.batch, self.memory, self.automatic = batch, memory, automatic
+        self.batch, self.memory, self.automatic, self.beside = batch, memory, automatic, beside
         self.limit = math.inf  # bytes of a chunk's tensors, after the device ran out of memory
         self.classes = len(stages[0].tails)
 
@@ -92,7 +94,7 @@ class ChunkSizes:
             head=head + self.learned,
             carried=carried + self.learned,
             indices=self.costs.plans(len(bounds), self.stages, groups) + sum(size.indices for size in sizes),
-            weights=self.costs.weights,
+            weights=self.costs.weights + self.beside,
             allocator=self.costs.allocator,
         )
 

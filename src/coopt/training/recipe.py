@@ -256,3 +256,11 @@ COCOOP_RECIPES: dict[str, Recipe] = {
 "fast" takes 100 steps of 8 images, however many there are: 800 text passes, where the paper's recipe takes 10 for every
 image. Chosen among five settings on the validation parts of bundled data sets, by the harmonic mean of base and new classes.
 "paper" is what its paper did (Zhou et al., CVPR 2022, section 4): CoOp's SGD, but batch 1 and 10 epochs."""
+
+MAPLE_RECIPES: dict[str, Recipe] = {
+    "fast": Recipe(
+        optimizer="sgd", lr=0.0035, warmup_lr=1e-5, batch_size=4, epochs=5, steps_per_epoch=None, balance=0.5
+    ),
+    "paper": replace(PAPER, lr=0.0035, batch_size=4, epochs=5),
+}
+"""MaPLe's: "paper" is what its paper did. "fast" takes the same steps on the images as tests see them, without augmentation."""
