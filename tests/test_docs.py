@@ -117,7 +117,7 @@ def test_a_wrong_command_line_is_not_understood() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that has what the pages speak of: photos/, new/, birds/, DATA with the papers' data sets, results/,
-    mine.py."""
+    texts.json, mine.py."""
     folder = tmp_path_factory.mktemp("docs")
     random = np.random.default_rng(0)
     for place, names in (("photos", ("cat", "dog")), ("birds", ("eagle", "owl")), ("new", ("",))):
@@ -131,6 +131,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(pixels).save(folder / "new.jpg")
     for make in LAYOUTS.values():
         make(folder / "DATA")
+    texts = next(block.text for block in blocks("docs/methods.md") if block.language == "json")
+    (folder / "texts.json").write_text(texts, encoding="utf-8")
     (folder / "results").symlink_to(ROOT / "results")
     suite = next(block.text for block in blocks("docs/suites.md") if block.language == "python")
     (folder / "mine.py").write_text(suite, encoding="utf-8")

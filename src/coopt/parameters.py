@@ -55,6 +55,7 @@ class Parameter:
         metavar: what stands for the value in that option's help.
         shown_default: what that option's help says of the default: its value (True), nothing (False), or this text.
         positional: whether it may be given without its name.
+        added_later: what is saved leaves it out as long as it has its default, so that runs from before it was there stay valid.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Parameter:
     metavar: str | None = None
     shown_default: bool | str = True
     positional: bool = False
+    added_later: bool = False
 
     @property
     def expected(self) -> str:
@@ -146,7 +148,7 @@ class Parameter:
         schema |= {name: bound for name, bound in bounds.items() if bound is not None}
         schema["default"] = list(self.default) if isinstance(self.default, tuple) else self.default
         schema["description"] = self.help
-        fields = ("kind", "none", "said", "doc", "option", "metavar", "shown_default", "positional")
+        fields = ("kind", "none", "said", "doc", "option", "metavar", "shown_default", "positional", "added_later")
         usual = {one.name: one.default for one in dataclasses.fields(self)}
         schema["x-coopt"] = {n: getattr(self, n) for n in fields if getattr(self, n) != usual[n]}
         return schema
@@ -184,6 +186,7 @@ def parameter(
     metavar: str | None = None,
     shown_default: bool | str = True,
     kw_only: bool = True,
+    added_later: bool = False,
 ) -> Any:
     """Declares a parameter of a class: `n_ctx: int | None = parameter(default=None, low=1)`.
 
@@ -193,6 +196,7 @@ def parameter(
     given = {
         "low": low, "high": high, "above": above, "below": below, "choices": tuple(choices), "said": said, "check": check,
         "help": help, "doc": doc, "option": option, "metavar": metavar, "shown_default": shown_default, "positional": not kw_only,
+        "added_later": added_later,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata={_DECLARED: given})
 

@@ -33,7 +33,7 @@ def config_of(request: FitRequest, out: Path) -> dict[str, Any]:
     values |= {name: given[name] for name in with_option if given.get(name) is not None}
     values["set"] = [assignment(name, value) for name, value in given.items() if name not in with_option] or None
     values["data"], values["out"] = data_again(request), str(out.absolute())
-    for name in ("root", "class_names"):
+    for name in ("root", "class_names", "descriptions"):
         path: Path | None = getattr(request, name)
         values[name] = None if path is None else str(path.absolute())
     if request.value_range is not None:

@@ -14,6 +14,7 @@ from coopt.app.requests import EvaluateRequest, ZeroShotRequest
 from coopt.app.run_folder import PROMPT, refuse_foreign
 from coopt.backbones import load_backbone
 from coopt.data import ImageDataset, display_name
+from coopt.data.descriptions import read_descriptions
 from coopt.errors import ParameterError, SavedFileError
 from coopt.evaluation import Evaluation, compare, scores_among
 from coopt.evaluation import evaluate as evaluation_of
@@ -22,6 +23,7 @@ from coopt.methods.base import ClipClassifier
 from coopt.methods.reference_checkpoint import is_reference_checkpoint
 from coopt.methods.saving import describe, save
 from coopt.methods.zero_shot import ZeroShot
+from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.templates import DEFAULT_TEMPLATE, ENSEMBLE, template_list
 from coopt.runtime import Runtime
 from coopt.wording import called, setting
@@ -217,15 +219,19 @@ def _zero_shot(request: ZeroShotRequest) -> ZeroShotResult:
     dataset, chosen = load_split(request, None)
     named = [one for template in request.templates for one in _meant(template, dataset)]
     singles = list(dict.fromkeys([*named, *(ENSEMBLE if request.ensemble else ())])) or [DEFAULT_TEMPLATE]
+    descriptions = request.descriptions and read_descriptions(request.descriptions, dataset.class_names)
     backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
 
-    def classifier(used: str | list[str]) -> ZeroShot:
+    def classifier(used: str | list[str], descriptions: Descriptions | None = None) -> ZeroShot:
         estimator = ZeroShot(
-            backbone, templates=used, runtime=Runtime(precision=request.precision, cache=request.cache)
+            backbone,
+            templates=used,
+            descriptions=descriptions,
+            runtime=Runtime(precision=request.precision, cache=request.cache),
         )
         return estimator.fit_classes(dataset.class_names)
 
-    together = classifier(singles)  # every template is checked before images are encoded
+    together = classifier(singles, descriptions)  # every template is checked before images are encoded
     images = together.image_features(list(chosen.paths), request.on_bad_image)
     labels = [chosen.labels[i] for i in images.kept]
     rows = [(template, evaluation_of(classifier(template), images.features[0], labels)) for template in singles]

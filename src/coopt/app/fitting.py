@@ -11,7 +11,7 @@ from typing import Any
 
 from coopt import events
 from coopt.app.configuration import call_of, config_of, data_again, identity_of
-from coopt.app.estimators import make_estimator
+from coopt.app.estimators import make_estimator, no_such_option, parameters_of
 from coopt.app.fit_result import FitResult, Measured, result_of, saved_extra
 from coopt.app.requests import FitRequest
 from coopt.app.run_folder import RunFolder, beside
@@ -19,6 +19,7 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import resolved
 from coopt.data import Features, ImageDataset, Split, display_name, few_shot, find_leakage, load_dataset
 from coopt.data.benchmarks.registry import is_name
+from coopt.data.descriptions import read_descriptions
 from coopt.data.features import named_together_with
 from coopt.errors import Interrupted
 from coopt.evaluation import Evaluation, evaluate
@@ -28,6 +29,7 @@ from coopt.methods.learned import LearnedMethod
 from coopt.methods.linear_probe import LinearProbe
 from coopt.methods.saving import save
 from coopt.methods.zero_shot import ZeroShot
+from coopt.prompts.descriptions import Descriptions
 from coopt.runtime import Runtime
 from coopt.training.recipe import Recipe
 from coopt.wording import called, counted, on_command_line, setting, size_of
@@ -93,6 +95,7 @@ class _Fit:
 
     def __init__(self, request: FitRequest, command: str) -> None:
         self.started = time.monotonic()
+        self.descriptions: Descriptions | None = None
         self.request, self.command = request, command
         self.estimator = make_estimator(
             request.method,
@@ -103,6 +106,11 @@ class _Fit:
             seed=request.seed,
         )
         self.whole, self.dataset = _data(request)
+        if request.descriptions is not None:
+            if "descriptions" not in parameters_of(request.method):
+                raise no_such_option(request.method, "descriptions")
+            self.descriptions = read_descriptions(request.descriptions, self.dataset.class_names)
+            self.estimator.set_params(descriptions=self.descriptions)
         self.identity = identity_of(request, self.estimator, self.whole.hash)
         images = images_of(request)
         out = request.out or default_folder(self.whole.name, images)
@@ -134,7 +142,7 @@ class _Fit:
         folder.check()
         try:
             with named_together_with(dataset.train.paths):
-                zero_shot, held_out = _zero_shot(request, backbone, dataset)
+                zero_shot, held_out = _zero_shot(request, backbone, dataset, self.descriptions)
             learning = time.monotonic()
             self._learn(backbone)
             learning = time.monotonic() - learning
@@ -228,13 +236,14 @@ def default_folder(name: str, images: Path | None) -> Path:
 
 
 def _zero_shot(
-    request: FitRequest, backbone: Backbone, dataset: ImageDataset
+    request: FitRequest, backbone: Backbone, dataset: ImageDataset, descriptions: Descriptions | None
 ) -> tuple[Evaluation | None, Features | None]:
     """What a hand-made prompt reaches, and the features of the held-out images, which are computed once."""
     if dataset.test is None or len(dataset.test) == 0:
         return None, None
     zero_shot = ZeroShot(
         backbone,
+        descriptions=descriptions,
         runtime=Runtime(
             text_path=request.text_path,  # type: ignore[arg-type]
             precision=request.precision,

@@ -156,6 +156,7 @@ class FitRequest(DataOptions, ModelOptions):
         out: the folder to save into; None: coopt-NAME.
         method: its name, such as "coop".
         parameters: of the method, such as {"n_ctx": 4, "recipe": {"epochs": 50}}; what is not named is as usual.
+        descriptions: a file of texts about the classes, for methods that take them.
         shots: images per class to learn from; None: all.
         seed: of all that is random.
         test_fraction: of each class, held out when the data have no test part; 0: none.
@@ -170,6 +171,7 @@ class FitRequest(DataOptions, ModelOptions):
     out: Path | None = None
     method: str = "coop"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    descriptions: Path | None = None
     shots: int | None = None
     seed: int = 1
     test_fraction: float | int = 0.2
@@ -254,6 +256,7 @@ class ZeroShotRequest(DataOptions, ModelOptions):
         data: see `FitRequest`.
         templates: such as ("a {}.",); "dataset": the data set's own; "ensemble-80": all of CLIP's; none: "a photo of a {}.".
         ensemble: also the seven templates that CLIP's authors selected.
+        descriptions: a file of texts about the classes, which are averaged with the templates.
         split: see `EvaluateRequest`.
         out: the folder to save all of them together into, as a prompt.
     """
@@ -261,6 +264,7 @@ class ZeroShotRequest(DataOptions, ModelOptions):
     data: Path = field(kw_only=False)
     templates: tuple[str, ...] = ()
     ensemble: bool = False
+    descriptions: Path | None = None
     split: Literal["test", "val", "train", "all"] = "test"
     backbone: str = "bundled"
     precision: Precision = "fp32"

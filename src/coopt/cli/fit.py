@@ -11,7 +11,17 @@ import click
 from coopt import events
 from coopt.cli.config import config_option
 from coopt.cli.learning_options import method_parameters, methods_options, recipe_options, seed_option
-from coopt.cli.options import CACHE, DATA, ROOT, backbone_options, data_reading, on_bad_image, precision, runtime_option
+from coopt.cli.options import (
+    CACHE,
+    DATA,
+    DESCRIPTIONS,
+    ROOT,
+    backbone_options,
+    data_reading,
+    on_bad_image,
+    precision,
+    runtime_option,
+)
 from coopt.cli.output import Output, command
 from coopt.data.file_names import display_name
 
@@ -25,6 +35,7 @@ from coopt.data.file_names import display_name
 @methods_options
 @recipe_options("Another parameter of the method, or recipe.FIELD; may be repeated.")
 @seed_option
+@DESCRIPTIONS
 @click.option(
     "--test-fraction",
     type=click.FloatRange(0, 1, max_open=True),

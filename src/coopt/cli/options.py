@@ -127,6 +127,13 @@ VALUE_RANGE = click.option(
     help="Values of black and white in images of more than 8 bits, such as 0,4095.  [default: 0,65535; floats 0,1]",
 )
 
+DESCRIPTIONS = click.option(
+    "--descriptions",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Texts about the classes: JSON {class: [text, ...]}, CSV, or lines such as `tench: A large fish.`.",
+)
+
 _DATA_READING = (
     click.option(
         "--class-names",

@@ -10,6 +10,7 @@ import click
 from coopt.cli.options import (
     CACHE,
     DATA,
+    DESCRIPTIONS,
     ROOT,
     SPLIT,
     backbone_options,
@@ -32,6 +33,7 @@ from coopt.wording import counted
     help='Such as "a {}."; `dataset` for DATA\'s own, `ensemble-80` for all of CLIP; repeatable.  [default: "a photo of a {}."]',
 )
 @click.option("--ensemble", is_flag=True, help="Also the seven templates that CLIP's authors selected.")
+@DESCRIPTIONS
 @SPLIT
 @backbone_options("bundled")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Save it, for `coopt predict`.")
@@ -43,7 +45,7 @@ def zero_shot(output: Output, **options: Any) -> None:
     """Measure hand-made prompts on labelled images.
 
     Nothing is learned. DATA is a folder, a CSV file or a name as for `coopt fit`. Each template is measured alone, and
-    several of them also together, with their text features averaged.
+    several of them also together, with their text features averaged; descriptions count with all of them together.
 
     \b
     Examples:
@@ -58,8 +60,9 @@ def zero_shot(output: Output, **options: Any) -> None:
 
     result = measure(ZeroShotRequest.of(**options))
     rows = list(result.templates)
-    if len(rows) > 1:
-        rows.append((f"all {len(rows)} together", result.together))
+    with_texts = ", with the descriptions" if options["descriptions"] else ""
+    if len(rows) > 1 or with_texts:
+        rows.append((f"{f'all {len(rows)} together' if len(rows) > 1 else rows[0][0]}{with_texts}", result.together))
     output.say()
     output.table(
         [f"On {counted(result.together.n, 'image')}, %", *MEASURES],

@@ -20,10 +20,11 @@ from coopt.backbones import Backbone
 from coopt.inference.heads import META_NET, ConditionalHead, shifted_contexts
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.learned import LearnedMethod
-from coopt.methods.shared_parameters import INIT, N_CTX
+from coopt.methods.shared_parameters import DESCRIPTIONS_BEHIND, INIT, N_CTX
 from coopt.methods.sites import TextTokens
 from coopt.parameters import fitted
 from coopt.prompts.context import initial_context
+from coopt.prompts.descriptions import Descriptions, described
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.grouped import sum_over_groups
 from coopt.training.batches import generator_for
@@ -61,6 +62,7 @@ class CoCoOp(LearnedMethod):
 
     n_ctx: int | None = N_CTX
     init: str | None = INIT
+    descriptions: Descriptions | None = DESCRIPTIONS_BEHIND
 
     context_: Float[Tensor, "n_ctx width"] = fitted()
     meta_net_: dict[str, Tensor] = fitted()
@@ -68,6 +70,10 @@ class CoCoOp(LearnedMethod):
     def sites(self) -> tuple[TextTokens]:
         """See `LearnedMethod.sites`: context vectors before the class names, shifted by every image."""
         return (TextTokens("context", per_image=True),)
+
+    def prompt_names(self) -> tuple[str, ...]:
+        """See `SitedMethod.prompt_names`: with what was written of each behind it."""
+        return tuple(described(name, self.descriptions) for name in self.class_names_)
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`."""

@@ -72,6 +72,9 @@ class Configured(Estimator):
     def parameters(self) -> dict[str, Any]:
         """The parameters that decide what is learned, ready for JSON; once fitted, with what "auto" came to."""
         given = {k: v for k, v in self.get_params(deep=False).items() if k not in LOCAL_PARAMETERS}
+        for one in self.parameters_declared:
+            if one.added_later and given[one.name] == one.default:
+                del given[one.name]
         if self.capabilities.text:
             given |= {name: getattr(self.machine, name) for name in DECISIVE}
             asked = self._asked_precision

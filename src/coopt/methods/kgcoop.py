@@ -15,8 +15,9 @@ from torch import Tensor
 
 from coopt.methods.coop import CoOp
 from coopt.methods.forward import Batch, Forward
-from coopt.methods.shared_parameters import TEMPLATES
+from coopt.methods.shared_parameters import DESCRIPTIONS, TEMPLATES
 from coopt.parameters import parameter
+from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.templates import template_features, template_list
 from coopt.training.recipe import KGCOOP_RECIPES, Recipe
 
@@ -45,11 +46,16 @@ class KgCoOp(CoOp):
 
     guide_weight: float = parameter(default=8.0, low=0, help="The paper's lambda; 0 is CoOp.")
     templates: str | Sequence[str] = TEMPLATES
+    descriptions: Descriptions | None = DESCRIPTIONS
+
+    def prompt_names(self) -> tuple[str, ...]:
+        """See `SitedMethod.prompt_names`: the names alone, as descriptions are what the prompts are held near."""
+        return self.class_names_
 
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """See `LearnedMethod.unchanged_text`: of the templates, which the learned prompts are held near."""
         templates = template_list(self.templates)
-        return template_features(self.backbone_, self.class_names_, templates, **self._text_options)
+        return template_features(self.backbone_, self.class_names_, templates, self.descriptions, **self._text_options)
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coopt.parameters import parameter
+from coopt.prompts.descriptions import check_descriptions
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_list
 from coopt.text.layout import clean_name
 
@@ -59,4 +60,24 @@ TEMPLATES = parameter(
     help='The hand-made prompt or prompts, or "ensemble", or "ensemble-80".',
     doc='One prompt such as "a photo of a {}, a type of pet."; several (an ensemble: their text features are averaged); '
     '"ensemble" for the seven that CLIP\'s authors selected, or "ensemble-80" for all of theirs.',
+)
+
+DESCRIPTIONS = parameter(
+    default=None,
+    check=check_descriptions,
+    said="lists of texts by class name, or be left out",
+    added_later=True,
+    help="What else there is to say of classes: sentences, and other names; --descriptions reads them from a file.",
+    doc="What else there is to say of classes, as {name: [text, ...]}: sentences end with a period, all else are other names, "
+    "which are put into the templates. The text features of all of them are averaged.",
+)
+
+DESCRIPTIONS_BEHIND = parameter(
+    default=None,
+    check=check_descriptions,
+    said="lists of texts by class name, or be left out",
+    added_later=True,
+    help="What else there is to say of classes; the first text of each stands behind its name in the prompt.",
+    doc="What else there is to say of classes, as {name: [text, ...]}. The first text of each stands behind its name in the "
+    "prompt, after a comma.",
 )

@@ -64,6 +64,10 @@ class SitedMethod(ClipClassifier):
         """
         return learned
 
+    def prompt_names(self) -> tuple[str, ...]:
+        """The names as they stand in prompts with learned vectors."""
+        return self.class_names_
+
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """Normalised text features of hand-made prompts, "a photo of a NAME."; the classes' own where no site is in the text."""
         return template_features(self.backbone_, self.class_names_, (DEFAULT_TEMPLATE,), **self._text_options)
@@ -117,7 +121,7 @@ class SitedMethod(ClipClassifier):
             beside = 0 if images is None else images.total()
             try:
                 return text_encoder(
-                    self.backbone_, self.class_names_, self.sites(), n_ctx, batch, self._text_options, beside
+                    self.backbone_, self.prompt_names(), self.sites(), n_ctx, batch, self._text_options, beside
                 )
             except TooLittleMemoryError:
                 if images is None or not images.shrink():

@@ -17,8 +17,9 @@ from coopt.backbones.precision import UsedPrecision
 from coopt.methods.base import ClipClassifier
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.learned import LearnedMethod
-from coopt.methods.shared_parameters import TEMPLATES
+from coopt.methods.shared_parameters import DESCRIPTIONS, TEMPLATES
 from coopt.parameters import fitted
+from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.templates import template_features, template_list
 from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
@@ -32,6 +33,7 @@ class WithTemplates(ClipClassifier):
     """
 
     templates: str | Sequence[str] = TEMPLATES
+    descriptions: Descriptions | None = DESCRIPTIONS
 
     template_features_: Tensor = fitted()
 
@@ -40,7 +42,7 @@ class WithTemplates(ClipClassifier):
     ) -> None:
         super()._set_classes(backbone, names, named, precision)
         templates = template_list(self.templates)
-        self.template_features_ = template_features(backbone, names, templates, **self._text_options)
+        self.template_features_ = template_features(backbone, names, templates, self.descriptions, **self._text_options)
 
 
 class TemplatedMethod(WithTemplates, LearnedMethod):

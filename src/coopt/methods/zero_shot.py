@@ -18,8 +18,9 @@ from coopt.data import as_class_names
 from coopt.inference.heads import CosineHead
 from coopt.methods.base import ClipClassifier
 from coopt.methods.capabilities import Capabilities
-from coopt.methods.shared_parameters import TEMPLATES
+from coopt.methods.shared_parameters import DESCRIPTIONS, TEMPLATES
 from coopt.parameters import fitted
+from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.templates import template_features, template_list
 
 
@@ -40,6 +41,7 @@ class ZeroShot(ClipClassifier):
     capabilities: ClassVar[Capabilities] = Capabilities(images=False)
 
     templates: str | Sequence[str] = TEMPLATES
+    descriptions: Descriptions | None = DESCRIPTIONS
 
     text_features_: Tensor = fitted()
 
@@ -69,7 +71,7 @@ class ZeroShot(ClipClassifier):
 
     def _take_state(self, state: dict[str, Tensor]) -> None:
         self.text_features_ = template_features(
-            self.backbone_, self.class_names_, self.template_list, **self._text_options
+            self.backbone_, self.class_names_, self.template_list, self.descriptions, **self._text_options
         )
 
     @property

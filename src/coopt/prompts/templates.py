@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
+from coopt.prompts.descriptions import Descriptions, written_texts
 from coopt.runtime import Precision, TextPath
 from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
@@ -64,12 +65,22 @@ def template_features(
     backbone: Backbone,
     class_names: Sequence[str],
     templates: Sequence[str],
+    descriptions: Descriptions | None = None,
     *,
     path: TextPath = "auto",
     precision: Precision = "fp32",
     memory: Memory = "auto",
 ) -> Float[Tensor, "classes dim"]:
-    """Normalised text features; several templates are normalised one by one, averaged and normalised again.
+    """Normalised text features; those of several texts are normalised one by one, averaged and normalised again.
+
+    Args:
+        backbone: the frozen model.
+        class_names: C names.
+        templates: at least one, each with "{}" for the name.
+        descriptions: what else there is to say of some classes; each text counts as much as a template.
+        path: how prompts are encoded, as for the next two see `TextEncoder`.
+        precision: of the matrix products.
+        memory: what may be held above the model.
 
     Raises:
         ParameterError: no template, or one without exactly one "{}".
@@ -81,13 +92,18 @@ def template_features(
             f"{subject('templates', 'the method')} must hold at least one template such as 'a photo of a {{}}.'."
         )
 
-    def encoded(template: str) -> Tensor:
-        prompts = template_prompts(backbone, class_names, template)
+    def encoded(texts: Sequence[str], template: str, of_classes: Sequence[str]) -> Tensor:
+        prompts = template_prompts(backbone, texts, template)
         encoder = TextEncoder(backbone, prompts, path=path, precision=precision, memory=memory, learning=False)
-        return text_directions(encoder(), backbone, class_names, resolved(precision, backbone.device))
+        return text_directions(encoder(), backbone, of_classes, resolved(precision, backbone.device))
 
     with torch.no_grad():
-        total = encoded(templates[0])
+        total = encoded(class_names, templates[0], class_names)
         for template in templates[1:]:
-            total += encoded(template)
-        return normalize(total / len(templates), dim=-1)
+            total += encoded(class_names, template, class_names)
+        texts, classes = written_texts(backbone, class_names, templates, descriptions or {})
+        if texts:
+            more = encoded(texts, "{}", [class_names[index] for index in classes])
+            total.index_add_(0, torch.tensor(classes, device=total.device), more)
+        counts = torch.bincount(torch.tensor(classes, dtype=torch.long), minlength=len(class_names)) + len(templates)
+        return normalize(total / counts.to(total)[:, None], dim=-1)
