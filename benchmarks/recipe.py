@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,13 @@ class Task:
             model = ZeroShot(self.backbone, templates=template).fit_classes(self.dataset.class_names)
             yield Row(name, self.described.name, 0, 0, 100 * model.score(self.features, self.labels), 1)
 
-    def row(self, name: str, parameters: dict[str, Any], shots: int, seed: int) -> Row:
+    def row(
+        self, name: str, parameters: dict[str, Any], shots: int, seed: int, method: Callable[..., CoOp] = CoOp
+    ) -> Row:
         """One fit."""
         sample = few_shot(self.dataset, shots, seed).train
         names = list(self.dataset.class_names)
-        model = CoOp(self.backbone, seed=seed, class_names=names, runtime=Runtime(cache=self.cache), **parameters)
+        model = method(self.backbone, seed=seed, class_names=names, runtime=Runtime(cache=self.cache), **parameters)
         model.fit(list(sample.paths), list(sample.labels))
         accuracy = 100 * model.score(self.features, self.labels)
         measured = Row(name, self.described.name, shots, seed, accuracy, model.text_passes_)
