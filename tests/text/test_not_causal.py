@@ -285,3 +285,9 @@ def test_the_fast_path_is_refused_with_what_is_exact(backbone_of_each: Backbone)
         TextEncoder(backbone_of_each, prompts, path="fast")
     with pytest.raises(UnsupportedBackboneError, match="There is no plain text pass of the text tower"):
         PlainText(backbone_of_each, prompts)
+
+
+def test_slots_without_a_context_are_refused(backbone_of_each: Backbone) -> None:
+    encoder = TextEncoder(backbone_of_each, context_prompts(backbone_of_each, NAMES, N_CTX))
+    with pytest.raises(ParameterError, match="slots for context vectors. Got no context"):
+        encoder()

@@ -80,9 +80,8 @@ class CoOp(LearnedMethod):
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`."""
-        return {
-            "context": initial_context(self.backbone_, self.class_names_, self.n_ctx, self.csc, self.init, self.seed)
-        }
+        given = (self.n_ctx, self.csc, self.init, self.seed, self.position)
+        return {"context": initial_context(self.backbone_, self.class_names_, *given)}
 
     def _take_state(self, state: dict[str, Tensor]) -> None:
         super()._take_state(state)

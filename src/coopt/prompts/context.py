@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coopt.backbones.protocol import Backbone
 from coopt.errors import ParameterError
-from coopt.text.layout import clean_name
+from coopt.text.layout import Position, words_ids
 from coopt.wording import called, counted, subject
 
 INIT_STD = 0.02
@@ -27,8 +27,12 @@ def random_context(
     return torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) * INIT_STD
 
 
-def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -> Float[Tensor, "*classes n_ctx width"]:
+def word_context(
+    backbone: Backbone, words: str, n_classes: int | None = None, position: Position = "end"
+) -> Float[Tensor, "*classes n_ctx width"]:
     """Context vectors that begin as the token embeddings of `words`, e.g. "a photo of a".
+
+    Behind the name ("front") they are the tokens that these words have within a text, which some tokenizers tell from a beginning.
 
     M is the number of *tokens*. (The reference counts words split on blanks, so it cuts "itap of a", three words and
     four tokens, in the wrong place; where both counts agree, so do we.)
@@ -36,7 +40,7 @@ def word_context(backbone: Backbone, words: str, n_classes: int | None = None) -
     Raises:
         ParameterError: `words` holds no token.
     """
-    ids = backbone.tokenizer.encode(clean_name(words))
+    ids = words_ids(backbone, words, begins=position != "front")
     if not ids:
         raise ParameterError(f"{subject('init', 'a context')} must hold at least one word. Got {words!r} instead.")
     vectors = backbone.text.embed(torch.tensor(ids, device=backbone.device)).detach().float().cpu().clone()
@@ -52,7 +56,13 @@ def embedding_rms(backbone: Backbone) -> float:
 
 
 def initial_context(
-    backbone: Backbone, class_names: Sequence[str], n_ctx: int | None, class_specific: bool, init: str | None, seed: int
+    backbone: Backbone,
+    class_names: Sequence[str],
+    n_ctx: int | None,
+    class_specific: bool,
+    init: str | None,
+    seed: int,
+    position: Position = "end",
 ) -> Float[Tensor, "*classes n_ctx width"]:
     """The context that training starts from: as `init` words, or `n_ctx` random vectors; neither: `DEFAULT_INIT`.
 
@@ -63,7 +73,7 @@ def initial_context(
     if init is None and n_ctx is not None:
         return random_context(backbone, n_ctx, n_classes, seed)
     words = DEFAULT_INIT if init is None else init
-    context = word_context(backbone, words, n_classes)
+    context = word_context(backbone, words, n_classes, position)
     if n_ctx not in (None, context.shape[-2]):
         raise ParameterError(
             f"The words of {called('init')}, {words!r}, are {counted(context.shape[-2], 'token')}, but "

@@ -135,7 +135,8 @@ class TextEncoder:
             (C, D); for vectors per group (G, C, D).
 
         Raises:
-            ParameterError: the blocks or weights are not those that the encoder was made for.
+            ParameterError: the blocks or weights are not those that the encoder was made for, or there are context slots
+                and no context.
         """
         inputs = self._inputs(context, deep or {}, weights or {})
         groups = [len(one.vectors) for key, one in inputs.items() if isinstance(key, int) and _is_grouped(one)]
@@ -149,6 +150,8 @@ class TextEncoder:
                 f"Got vectors for the blocks {sorted(deep)} and the weights {sorted(weights)}; this text encoder was made "
                 f"for the blocks {list(self.deep)} and the weights {sorted(self.weights)}."
             )
+        if context is None and bool(self.prompts.is_context.any()):
+            raise ParameterError("These prompts have slots for context vectors. Got no context to put into them.")
         vectors = {**({} if context is None else {0: context}), **deep}
         start = self._per_class_from
         learned: dict[int | str, Learned] = {

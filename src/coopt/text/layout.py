@@ -116,6 +116,11 @@ def _continued(encode: Callable[[str], list[int]], text: str) -> tuple[int, ...]
     return rest or _encoded(encode, text)
 
 
+def words_ids(backbone: Backbone, words: str, begins: bool) -> tuple[int, ...]:
+    """Token ids of some words of a prompt; `begins`: nothing stands before them."""
+    return (_encoded if begins else _continued)(backbone.tokenizer.encode, clean_name(words))
+
+
 def _name_ids(backbone: Backbone, name: str, begins: bool) -> tuple[tuple[int, ...], int]:
     """Token ids of "name.", and how many of them stand before what follows the name.
 
@@ -127,10 +132,9 @@ def _name_ids(backbone: Backbone, name: str, begins: bool) -> tuple[tuple[int, .
         name: of the class.
         begins: nothing stands before it.
     """
-    encode, name_of = backbone.tokenizer.encode, _encoded if begins else _continued
-    ids = name_of(encode, f"{clean_name(name)}.")
+    ids = words_ids(backbone, f"{name}.", begins)
     _refuse_special_tokens(backbone, name, ids)
-    return ids, len(name_of(encode, clean_name(name)))
+    return ids, len(words_ids(backbone, name, begins))
 
 
 def _refuse_special_tokens(backbone: Backbone, text: str, ids: Sequence[int]) -> None:

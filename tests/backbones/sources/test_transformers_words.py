@@ -49,6 +49,17 @@ def test_a_context_that_begins_as_words_is_the_hand_made_prompt(backbone: Backbo
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_words_behind_the_name_are_the_hand_made_prompts_too(backbone: Backbone) -> None:
+    words, names = "in art", ["cat", "red car"]
+    context = word_context(backbone, words, position="front")
+    learned = context_prompts(backbone, names, len(context), "front")
+    written = template_prompts(backbone, names, f"{{}} {words}.")
+    assert torch.equal(learned.lengths, written.lengths)
+    features = TextEncoder(backbone, learned, learning=False)(context)
+    expected = TextEncoder(backbone, written, learning=False)()
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("position", ["middle", "front"])
 def test_elsewhere_the_words_stand_around_the_name(backbone: Backbone, position: Any) -> None:
     encode, words = backbone.tokenizer.encode, backbone.tokenizer.encode(WORDS)
