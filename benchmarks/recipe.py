@@ -87,7 +87,7 @@ def rows_of_runs(folder: Path) -> tuple[list[Row], dict[str, dict[str, Any]]]:
 def _passes(run: RunResult, recipe: Recipe) -> int:
     """Text passes of a run from before they were noted, when all was over after the epochs."""
     assert run.seed is not None
-    return recipe.epochs_for(run.shots) * len(batch_order(run.n_train, 0, recipe, run.seed))
+    return recipe.epochs_for(run.shots, run.n_train) * len(batch_order(run.n_train, 0, recipe, run.seed))
 
 
 class Task:

@@ -9,6 +9,7 @@ from .data.cache import FeatureCache as FeatureCache
 from .data.dataset import load_dataset as load_dataset
 from .data.splits import ImageDataset as ImageDataset
 from .methods.clap import CLAP as CLAP
+from .methods.clip_lora import CLIPLoRA as CLIPLoRA
 from .methods.cocoop import CoCoOp as CoCoOp
 from .methods.coop import CoOp as CoOp
 from .methods.gda import GDA as GDA

@@ -39,6 +39,7 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
     "text_bias-csc": dict(csc=True, recipe=FEW),
     "text_transformation": dict(recipe=FEW),
     "image_tuning": dict(recipe=FEW_IMAGES),
+    "clip_lora": dict(recipe={**FEW_STEPS, "lr": 0.01}),
     "maple": dict(recipe=FEW_STEPS),
     "tip_adapter": dict(alpha=20.0),
     "tip_adapter-finetune": dict(finetune=True, recipe={"lr": 0.05}),

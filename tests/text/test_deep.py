@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 from coopt.backbones import Backbone
 from coopt.errors import ParameterError
 from coopt.text.encode import TextEncoder
-from coopt.text.layout import POSITIONS, Prompts, context_prompts
+from coopt.text.layout import POSITIONS, Prompts, context_prompts, template_prompts
 from tests.models import small_open_clip
 from tests.text.live import LiveBytes
 from tests.text.test_fast import NAMES, one_by_one
@@ -240,3 +240,45 @@ def test_a_step_that_learns_weights_holds_what_was_estimated(chunked: bool) -> N
         deltas = {name: (one + 0).requires_grad_() for name, one in weights.items()}
         encoder(drawn((M,), 1, backbone), weights=deltas).sum().backward()
     assert 0.3 * encoder.estimate().tensors < live.peak <= encoder.estimate().tensors
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("tower", [{}, {"custom": True, "ls_init_value": 1.0}], ids=str)
+def test_weights_of_attention_take_the_fast_path(tower: dict[str, Any], precision: str) -> None:
+    backbone = small_open_clip(**tower)
+    names = [name for name, _ in backbone.text.named_parameters() if name.endswith("attn.in_proj_weight")]
+    frozen = {name: one for name, one in backbone.text.named_parameters() if name in names}
+    prompts = template_prompts(backbone, NAMES, "a photo of a {}.")
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for path, some in (("auto", names), ("reference", names)):
+        options: dict[str, Any] = {"weights": some, "precision": precision}
+        whole = TextEncoder(backbone, prompts, path=path, **options)
+        parts = TextEncoder(backbone, prompts, path=path, memory=whole.least_memory * 2, **options)
+        assert whole.path == ("fast" if path == "auto" else "reference")
+        for encoder in (whole, parts):
+            changed = {
+                name: (one + 0.02 * torch.randn(one.shape, generator=generator.manual_seed(i))).requires_grad_()
+                for i, (name, one) in enumerate(frozen.items())
+            }
+            features = encoder(weights=changed)
+            wanted = torch.randn(features.shape, generator=generator.manual_seed(99))
+            found.append([features.detach(), *torch.autograd.grad((features * wanted).sum(), list(changed.values()))])
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            assert (one - other).norm() <= (1e-5 if precision == "fp32" else 0.03) * other.norm()
+    assert (found[0][0] - TextEncoder(backbone, prompts)()).abs().max() > 1e-2
+
+
+def test_attention_that_is_learned_on_the_fast_path_holds_what_was_estimated() -> None:
+    backbone = small_open_clip(layers=4)
+    names = [name for name, _ in backbone.text.named_parameters() if name.endswith("attn.in_proj_weight")]
+    frozen = {name: one.detach().clone() for name, one in backbone.text.named_parameters() if name in names}
+    prompts = template_prompts(backbone, [f"{i} cats" for i in range(60)], "a photo of a {}.")
+    for memory in ("auto", TextEncoder(backbone, prompts, weights=names).estimate().total // 2):
+        encoder = TextEncoder(backbone, prompts, weights=names, memory=memory)
+        assert encoder.path == "fast" and (encoder.estimate().chunks > 1) == (memory != "auto")
+        with LiveBytes(backbone) as live:
+            changed = {name: (one + 0).requires_grad_() for name, one in frozen.items()}
+            encoder(weights=changed).sum().backward()
+        assert 0.3 * encoder.estimate().tensors < live.peak <= encoder.estimate().tensors

@@ -214,7 +214,7 @@ def _data(request: FitRequest) -> tuple[ImageDataset, ImageDataset]:
 
 def most_epochs(recipe: Recipe, train: Split) -> tuple[int, str]:
     """How many epochs and steps of L-BFGS there are at most, and "at most " where there may be fewer."""
-    most = epochs = recipe.epochs_for(max(train.counts.values()))
+    most = epochs = recipe.epochs_for(max(train.counts.values()), sum(train.counts.values()))
     if recipe.views > 0 and recipe.goes_on(len(train), len(train.counts)):
         most += recipe.most_passes(len(train))  # a step is a text pass at least
     if recipe.steps is not None:

@@ -34,11 +34,14 @@ class Batch(NamedTuple):
     Attributes:
         images, targets: n of them.
         class_weights: what an image of each class counts; None: all count 1.
+        moment: the epoch, and the step of it: what a loss draws at random depends on these and the seed, so that a run that was
+            stopped goes on with the same bits.
     """
 
     images: Tensor
     targets: Int[Tensor, " n"]
     class_weights: Float[Tensor, " classes"] | None = None
+    moment: tuple[int, int] = (0, 0)
 
     def cross_entropy(self, scores: Float[Tensor, "n classes"], where: slice | None = None) -> Float[Tensor, ""]:
         """The mean over the images of the cross-entropy of their scores, each image weighed as its class is.
@@ -94,6 +97,10 @@ class Forward:
         self._images: Tensor | None = None
         self._unchanged: Tensor | None = None
         self._text = text
+
+    def under(self, parameters: Mapping[str, Tensor]) -> Forward:
+        """The same step with other values in the place of what is learned, such as these with some of them dropped."""
+        return Forward(self._shared, parameters, self._batch)
 
     def images(self) -> Float[Tensor, "n dim"]:
         """Normalised features of the batch's images: those of the frozen tower, unless a site is in it."""
@@ -186,6 +193,7 @@ def text_encoder(
     batch: int,
     options: dict[str, Any],
     beside: int = 0,
+    template: str = DEFAULT_TEMPLATE,
 ) -> TextEncoder:
     """The text pass for given sites.
 
@@ -193,14 +201,15 @@ def text_encoder(
         backbone: the frozen model.
         class_names: C names.
         sites: where what is learned is put in.
-        n_ctx: M; of no meaning without context vectors, where prompts are "a photo of a NAME.".
+        n_ctx: M; of no meaning without context vectors, where prompts are of `template`.
         batch: images of a step; for none, only features are asked for.
         options: path, precision and memory, as `TextEncoder` takes them.
         beside: bytes that a step holds for other things, within its memory.
+        template: of hand-made prompts.
     """
     tokens = text_tokens(sites)
     if tokens is None:
-        prompts = template_prompts(backbone, class_names, DEFAULT_TEMPLATE)
+        prompts = template_prompts(backbone, class_names, template)
     else:
         prompts = context_prompts(backbone, class_names, n_ctx, tokens.position, tokens.class_specific)
     deep = [one for one in sites if isinstance(one, TextBlocks)]

@@ -72,6 +72,7 @@ class LearnedMethod(SitedMethod):
 
     text_features_: Tensor = fitted()
     _class_weights: Float[Tensor, " classes"] | None = None
+    _moment: tuple[int, int] = (0, 0)
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """What is minimised: unless a method says otherwise, the cross-entropy of the classes."""
@@ -96,7 +97,7 @@ class LearnedMethod(SitedMethod):
         encode = shared.encode
 
         def loss_of(images: Tensor, targets: Tensor) -> Tensor:
-            batch = Batch(images, targets, self._class_weights)
+            batch = Batch(images, targets, self._class_weights, self._moment)
             return self.loss(Forward(shared, learned, batch), batch)
 
         def shrink() -> bool:
@@ -162,7 +163,7 @@ class LearnedMethod(SitedMethod):
         return lambda epochs: fresh_views(*frozen, epochs, self.seed, self.image_precision), extracted.kept
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
-        epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()))
+        epochs = self.recipe_.epochs_for(int(torch.bincount(targets).max()), len(targets))
         n_classes, cached = len(self.class_names_), vars(self).get("_cached_views")
         self._class_weights = class_weights(targets, n_classes, self.recipe_.balance)
         try:
@@ -220,7 +221,7 @@ class LearnedMethod(SitedMethod):
             came = learn(
                 objective,
                 learned,
-                batches,
+                lambda epoch: self._counted(epoch, batches(epoch)),
                 self.recipe_,
                 epochs,
                 all_images,
@@ -233,7 +234,14 @@ class LearnedMethod(SitedMethod):
                 fault=lambda: fault_of(self.backbone_, self.image_precision),
             )
         self.losses_, self.text_passes_, self.stopped_, self.agreements_ = came
+        self._forget("_moment")
         self._set_state(learned)
+
+    def _counted(self, epoch: int, steps: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Steps of an epoch, each of which knows its number while it is taken."""
+        for i, step in enumerate(steps):
+            self._moment = (epoch, i)
+            yield step
 
     def _state(self) -> dict[str, Tensor]:
         return self.learned_

@@ -57,6 +57,11 @@ class SitedMethod(ClipClassifier):
         """What stands for weights of a tower, by name: unless a method says otherwise, the learned tensors of these names."""
         return {name: parameters[name] for name in weights_in(self.sites(), tower)}
 
+    @property
+    def prompt_template(self) -> str:
+        """The hand-made prompt that goes through a changed text tower where no context vectors do."""
+        return DEFAULT_TEMPLATE
+
     def put_in(self, learned: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """What stands at the sites, by the names that they have for it: unless a method says otherwise, what is learned.
 
@@ -121,7 +126,14 @@ class SitedMethod(ClipClassifier):
             beside = 0 if images is None else images.total()
             try:
                 return text_encoder(
-                    self.backbone_, self.prompt_names(), self.sites(), n_ctx, batch, self._text_options, beside
+                    self.backbone_,
+                    self.prompt_names(),
+                    self.sites(),
+                    n_ctx,
+                    batch,
+                    self._text_options,
+                    beside,
+                    self.prompt_template,
                 )
             except TooLittleMemoryError:
                 if images is None or not images.shrink():

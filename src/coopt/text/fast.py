@@ -37,7 +37,7 @@ P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -98,6 +98,13 @@ class FastPass:
     def blocks(self) -> tuple[OpenBlock, ...]:
         """One after another."""
         return self.opened.blocks
+
+    def with_weights(self, qkv: Mapping[int, Tensor]) -> FastPass:
+        """The pass with other weights of queries, keys and values, by block; differentiable in these."""
+        blocks = [
+            replace(one, qkv_weight=qkv[i].to(self.dtype)) if i in qkv else one for i, one in enumerate(self.blocks)
+        ]
+        return replace(self, opened=replace(self.opened, blocks=tuple(blocks)))
 
     def constant(self, plan: ChunkPlan) -> Constant | None:
         """What need not be computed again at every step; None where all tails depend on the context."""

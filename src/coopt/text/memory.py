@@ -115,8 +115,7 @@ class StepMemory:
         head: features and logits while they are compared.
         carried: features and gradients of all classes that are held while a chunk runs.
         indices: what says which row stands where, and constants; they stay from step to step.
-        weights: copies of the tower's weights in the working precision, and what goes with them (none in float32); and what the
-            step holds beside its text pass.
+        weights: copies of the tower's weights in the working precision, none in float32; and what is held beside the text pass.
         allocator: what the process holds for each byte of its tensors.
     """
 
@@ -286,9 +285,10 @@ class Costs:
         attended, seen = groups * (prefix + bins * width), 2 * groups * bins * keys
         batch, last_batch = 2 * groups * prefix + attended + seen, 2 * groups * prefix + seen
         scores, end_scores = groups * self.heads * (prefix**2 + bins * width * keys), self.heads * asking * keys
+        given = rows * w * s * self.trained  # to projections that are learned
         # Both LayerNorms' inputs (float32) and statistics, the activation's input; queries, keys, values; the softmax.
-        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + (batch * w + scores) * a
-        last = rows * (4 * w + 8) + ((last_batch + asking) * w + end_scores) * a
+        block = rows * (8 * w + 16 + s * self.hidden_kept * self.hidden) + (batch * w + scores) * a + given
+        last = given + rows * (4 * w + 8) + ((last_batch + asking) * w + end_scores) * a
         last += ends * (12 * w + s * self.hidden_kept * self.hidden + 4 * self.dim)
         feed_forward = rows * (2 * self.hidden * s + 12 * w + 2 * w * s)
         attention = rows * (8 * w + 4 * w * s) + ((batch + attended) * w + 3 * scores) * a

@@ -25,7 +25,8 @@ class Recipe:
         momentum: of SGD; Adam uses its usual (0.9, 0.999).
         weight_decay: on all trained parameters.
         batch_size: images in a step.
-        epochs: how often the data is gone through; None: 50, 100 or 200 by the number of shots, as in the paper.
+        epochs: how often the data is gone through; None: as many as `steps_per_shot` asks for, or 50, 100 or 200 by the number
+            of shots, as in CoOp's paper.
         steps_per_epoch: batches in an epoch; None: all that the data has.
         views: cached views of each training image (the first is the test view, the others are augmented); 0 draws a
             fresh augmented view of every image in every epoch, as the paper does.
@@ -38,6 +39,8 @@ class Recipe:
         least_classes: with fewer classes there is no L-BFGS: on the bundled sets of 3 to 20 classes it gains nothing, and loses
             up to 10 points where test images differ from training images (docs/recipe.md); from 96 on it was measured.
         balance: an image of a class with n images counts n to the power of -`balance`: at 0 images count alike, at 1 classes.
+        steps_per_shot: where `epochs` is None, so many steps for each image of the largest class, in whole epochs.
+        last_lr: where the cosine of the learning rates would end, after the last epoch.
         steps: at most so many epochs and steps of L-BFGS together; None: as many as the recipe says.
         seconds: at most so long; the learning rates fall in time for it. None: as long as it takes.
     """
@@ -93,6 +96,10 @@ class Recipe:
     balance: float = parameter(
         default=0.0, low=0, high=1, help="Of uneven classes: 0 counts images alike, 1 counts classes alike."
     )
+    steps_per_shot: int | None = parameter(
+        default=None, low=1, help="Where epochs is none: steps for each image of the largest class."
+    )
+    last_lr: float = parameter(default=0.0, low=0, help="Where the learning rates end.")
     steps: int | None = parameter(
         default=None,
         low=1,
@@ -112,16 +119,28 @@ class Recipe:
             if one.kind == "number" and value is not None and not isinstance(value, int | float):
                 object.__setattr__(self, one.name, float(value))
 
-    def epochs_for(self, shots: int) -> int:
-        """The number of epochs for `shots` images per class (Zhou et al., IJCV 2022, section 4.1)."""
+    def epochs_for(self, shots: int, images: int | None = None) -> int:
+        """The number of epochs for `shots` images per class (Zhou et al., IJCV 2022, section 4.1).
+
+        Args:
+            shots: images of the largest class.
+            images: of all classes; needed where `steps_per_shot` decides.
+        """
         if self.epochs is not None:
             return self.epochs
+        if self.steps_per_shot is not None and images is not None:
+            return math.ceil(self.steps_per_shot * shots / self.steps_of(images))
         return 50 if shots <= 1 else 100 if shots <= 4 else 200
 
+    def steps_of(self, images: int) -> int:
+        """Steps of an epoch with so many images: an incomplete batch is dropped, unless it is the only one."""
+        return min(max(1, images // self.batch_size), self.steps_per_epoch or images)
+
     def learning_rates(self, epochs: int) -> list[float]:
-        """One learning rate per epoch: `warmup_lr` first, then half a cosine down from `lr`."""
-        first = self.lr if self.warmup_lr is None else self.warmup_lr
-        return [first] + [self.lr * 0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
+        """One learning rate per epoch: `warmup_lr` first, then half a cosine down from `lr` to `last_lr`."""
+        first, above = self.lr if self.warmup_lr is None else self.warmup_lr, self.lr - self.last_lr
+        cosine = [0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
+        return [first, *(self.last_lr + above * one for one in cosine)]
 
     def goes_on(self, images: int, classes: int) -> bool:
         """Whether L-BFGS may follow the epochs."""
@@ -264,3 +283,22 @@ MAPLE_RECIPES: dict[str, Recipe] = {
     "paper": replace(PAPER, lr=0.0035, batch_size=4, epochs=5),
 }
 """MaPLe's: "paper" is what its paper did. "fast" takes the same steps on the images as tests see them, without augmentation."""
+
+CLIP_LORA_RECIPES: dict[str, Recipe] = {
+    "fast": Recipe(
+        lr=5e-4, warmup_lr=None, weight_decay=1e-2, batch_size=32, epochs=30, steps_per_epoch=None, balance=0.5
+    ),
+    "paper": Recipe(
+        name="paper",
+        lr=2e-4,
+        weight_decay=1e-2,
+        batch_size=32,
+        epochs=None,
+        steps_per_epoch=None,
+        views=0,
+        steps_per_shot=500,
+        last_lr=1e-6,
+    ),
+}
+"""CLIP-LoRA's: "paper" is what its paper did, 500 steps for each image of a class. "fast" takes 30 epochs on the images as tests
+see them."""
