@@ -19,9 +19,12 @@ from .methods.linear_probe import LinearProbe as LinearProbe
 from .methods.loading import load as load
 from .methods.lp_plus_plus import LPPlusPlus as LPPlusPlus
 from .methods.maple import MaPLe as MaPLe
+from .methods.prograd import ProGrad as ProGrad
 from .methods.proker import ProKeR as ProKeR
+from .methods.prompt_ensemble import PromptEnsemble as PromptEnsemble
 from .methods.saving import describe as describe
 from .methods.taskres import TaskRes as TaskRes
+from .methods.tcp import TCP as TCP
 from .methods.text_bias import TextBias as TextBias
 from .methods.text_transformation import TextTransformation as TextTransformation
 from .methods.tip_adapter import TipAdapter as TipAdapter

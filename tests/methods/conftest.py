@@ -27,6 +27,16 @@ def features(backbone: Backbone) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def uneven(backbone: Backbone) -> tuple[np.ndarray, np.ndarray]:
+    """(31, D) and (31,): 20, 1, 7 and 3 images of the four classes, in mixed order."""
+    random = np.random.default_rng(4)
+    which = random.permutation(np.repeat(np.arange(4), (20, 1, 7, 3)))
+    centres = random.normal(size=(4, backbone.embed_dim))
+    noise = random.normal(size=(31, backbone.embed_dim))
+    return (centres[which] + 0.5 * noise).astype(np.float32), np.array(NAMES)[which]
+
+
+@pytest.fixture(scope="session")
 def pixels() -> np.ndarray:
     """(24, 3, 32, 32): the same as preprocessed images, for methods that have image features of their own."""
     random = np.random.default_rng(2)

@@ -46,7 +46,7 @@ def words(output: Output, prompt: Path, topk: int, class_name: str | None, **opt
     if not isinstance(estimator, CoOp | CoCoOp):
         raise ParameterError(
             f"'{display_name(prompt)}' holds the method {estimator.method!r}, which has no context vectors. Expected a "
-            "prompt that `coopt fit` learned with --method coop, cocoop or kgcoop."
+            "prompt that `coopt fit` learned with --method coop, cocoop, kgcoop or prograd."
         )
     scale = distance_scale(estimator.backbone_)
     near = estimator.nearest_words(topk)

@@ -46,7 +46,7 @@ class WithTemplates(ClipClassifier):
 
 
 class TemplatedMethod(WithTemplates, LearnedMethod):
-    """Base of the methods that leave the words alone and learn something beside them.
+    """Base of the methods that learn by a recipe and know the text features of hand-made prompts.
 
     Attributes:
         template_features_: normalised text features of the hand-made prompts, (C, D).

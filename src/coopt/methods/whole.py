@@ -88,15 +88,15 @@ class Evaluated:
     Attributes:
         whole, parts: what was evaluated.
         loss: the mean over all images.
-        text: normalised class features, on what is learned; None for a method that leaves the text alone, and when the
-            activations behind them are free.
+        text: normalised class features, on what is learned (several sets of an ensemble); None for a method that leaves the text
+            alone, and when the activations behind them are free.
         of_parts: for each part of the images the gradients for what is learned, and for `text` where there is one.
     """
 
     whole: WholeLoss
     parts: Sequence[Tensor] | None
     loss: float
-    text: Float[Tensor, "classes dim"] | None
+    text: Float[Tensor, "*sets classes dim"] | None
     of_parts: list[list[Tensor | None]]
 
     def gradients(self) -> list[list[Tensor]]:
