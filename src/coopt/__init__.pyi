@@ -22,6 +22,7 @@ from .methods.maple import MaPLe as MaPLe
 from .methods.prograd import ProGrad as ProGrad
 from .methods.proker import ProKeR as ProKeR
 from .methods.prompt_ensemble import PromptEnsemble as PromptEnsemble
+from .methods.promptsrc import PromptSRC as PromptSRC
 from .methods.saving import describe as describe
 from .methods.taskres import TaskRes as TaskRes
 from .methods.tcp import TCP as TCP

@@ -46,6 +46,13 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
     "image_tuning": dict(recipe=FEW_IMAGES),
     "clip_lora": dict(recipe={**FEW_STEPS, "lr": 0.01}),
     "maple": dict(recipe=FEW_STEPS),
+    "promptsrc": dict(
+        templates="a photo of a {}.",
+        image_weight=0.1,
+        text_weight=0.1,
+        logit_weight=0.1,
+        recipe={**FEW_STEPS, "lr": 0.006, "epochs": 40, "average_mean": 40.0},
+    ),
     "tip_adapter": dict(alpha=20.0),
     "tip_adapter-finetune": dict(finetune=True, recipe={"lr": 0.05}),
     "gda": {},

@@ -15,6 +15,7 @@ from torch import Tensor
 from coopt.backbones.tensors import settled
 from coopt.errors import TrainingError
 from coopt.events import tracked
+from coopt.training.average import EpochAverage
 from coopt.training.checkpoint import Checkpoint
 from coopt.training.recipe import Recipe
 from coopt.wording import called, setting
@@ -79,10 +80,12 @@ def train(
     observer = observer or Observer()
     optimizer = _optimizer(parameters, recipe, units or {})
     gradient = _Gradient(optimizer, loss_of, shrink or (lambda: False), fault)
+    average = EpochAverage(recipe)
     losses, more = [], {}
     if checkpoint is not None and (saved := Checkpoint.load(checkpoint, run)) is not None:
         if "refined" not in saved.more:
             _restore(saved.tensors, parameters, optimizer)
+            average.take(saved.tensors, parameters)
         losses, more = list(saved.losses), dict(saved.more)
     epochs = more.get("epochs", epochs)
     rates = recipe.learning_rates(epochs)
@@ -92,13 +95,15 @@ def train(
         with tracked("learning", epochs) as progress:
             while (epoch := len(losses)) < epochs:
                 losses.append(_epoch(optimizer, rates[epoch], gradient, batches(epoch), observer, epoch))
+                average.add(epoch + 1, parameters)
                 observer.on_epoch(epoch, parameters)
                 if until is not None and not more and len(losses) - done_before == MEASURED:
                     per_epoch = (time.monotonic() - began) / MEASURED
                     epochs = min(epochs, len(losses) + max(0, int((until - time.monotonic()) / per_epoch)))
                     more, rates = {"epochs": epochs}, recipe.learning_rates(epochs)
                 if checkpoint is not None:
-                    state = Checkpoint(run, _capture(parameters, optimizer), epoch + 1, list(losses), more)
+                    captured = _capture(parameters, optimizer) | average.captured()
+                    state = Checkpoint(run, captured, epoch + 1, list(losses), more)
                     if time.monotonic() - saved_at > SAVE_EVERY:
                         state.save(checkpoint)
                         state, saved_at = None, time.monotonic()
@@ -106,6 +111,7 @@ def train(
     finally:  # the end, Ctrl-C or an error: the last complete epoch is kept
         if state is not None and checkpoint is not None:
             state.save(checkpoint)
+    average.put_into(parameters)
     return losses[:epochs]
 
 

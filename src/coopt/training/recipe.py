@@ -41,6 +41,9 @@ class Recipe:
         balance: an image of a class with n images counts n to the power of -`balance`: at 0 images count alike, at 1 classes.
         steps_per_shot: where `epochs` is None, so many steps for each image of the largest class, in whole epochs.
         last_lr: where the cosine of the learning rates would end, after the last epoch.
+        average_mean: what was learned is a weighted mean of where each epoch, counted from 1, left it: an epoch weighs as much as
+            a normal distribution of this mean and `average_std` is high there. None: it is where the last one left it.
+        average_std: see `average_mean`.
         steps: at most so many epochs and steps of L-BFGS together; None: as many as the recipe says.
         seconds: at most so long; the learning rates fall in time for it. None: as long as it takes.
     """
@@ -100,6 +103,11 @@ class Recipe:
         default=None, low=1, help="Where epochs is none: steps for each image of the largest class."
     )
     last_lr: float = parameter(default=0.0, low=0, help="Where the learning rates end.")
+    average_mean: float | None = parameter(
+        default=None,
+        help="The epoch that counts most in a mean over the epochs of what was learned; none: the last alone.",
+    )
+    average_std: float = parameter(default=1.0, above=0, help="How many epochs around that one count, as a deviation.")
     steps: int | None = parameter(
         default=None,
         low=1,
@@ -141,6 +149,12 @@ class Recipe:
         first, above = self.lr if self.warmup_lr is None else self.warmup_lr, self.lr - self.last_lr
         cosine = [0.5 * (1 + math.cos(math.pi * (e - 1) / epochs)) for e in range(1, epochs)]
         return [first, *(self.last_lr + above * one for one in cosine)]
+
+    def share_of(self, epoch: int) -> float:
+        """What an epoch, counted from 1, counts in the mean over it and those before it."""
+        assert self.average_mean is not None
+        heights = [-(((e - self.average_mean) / self.average_std) ** 2) / 2 for e in range(1, epoch + 1)]
+        return 1 / sum(math.exp(min(one - heights[-1], 700.0)) for one in heights)
 
     def goes_on(self, images: int, classes: int) -> bool:
         """Whether L-BFGS may follow the epochs."""
@@ -302,3 +316,10 @@ CLIP_LORA_RECIPES: dict[str, Recipe] = {
 }
 """CLIP-LoRA's: "paper" is what its paper did, 500 steps for each image of a class. "fast" takes 30 epochs on the images as tests
 see them."""
+
+PROMPTSRC_RECIPES: dict[str, Recipe] = {
+    "fast": replace(MAPLE_RECIPES["fast"], lr=0.0025, epochs=10, average_mean=8.0),
+    "paper": replace(PAPER, lr=0.0025, batch_size=4, epochs=20, average_mean=15.0),
+}
+"""PromptSRC's: "paper" is what its paper did for base and new classes. "fast" takes half as many epochs, on the images as tests see
+them."""
