@@ -52,6 +52,7 @@ SECTIONS = (
     Section("From a command's start to its answer", "startup", sections.startup),
     Section("Beside another busy process", "beside*", sections.beside),
     Section("Recipes on the test parts", "recipe-test", sections.recipe),
+    Section("Softmax and sigmoid", "sigmoid", sections.sigmoid),
     Section("Tried and not taken", "tried", sections.tried),
 )
 

@@ -342,6 +342,17 @@ def recipe(result: Result) -> Paragraphs:
     return [about, Table(header, rows), conclusion]
 
 
+def sigmoid(result: Result) -> Paragraphs:
+    """Losses to train a text tower with, and to learn prompts with."""
+    about, *rest = recipe(result)
+    intro = (
+        "Two text towers of width 256 were trained on the same captions of the same scenes for the bundled images "
+        "(`python -m tools.bundled towers`, and with `--loss sigmoid`), one with CLIP's loss and one with SigLIP's. CoOp learns "
+        "on each with the cross-entropy of a softmax, and on the second also with the sigmoid loss and the tower's bias. "
+    )
+    return [intro + str(about), *rest]
+
+
 def _accuracy(one: Mapping[str, float]) -> str:
     return f"{one['mean']:.1f} ± {one['std']:.1f}"
 
