@@ -110,7 +110,9 @@ def test_gradients_are_combined_over_all_tensors() -> None:
 def test_in_chunks_the_same_is_learned(csc: bool, backbone: Backbone, features: Any, labels: Any) -> None:
     recipe = {"lr": 0.02, "epochs": 4}
     whole = ProGrad(backbone, csc=csc, recipe=recipe).fit(features, labels)
-    memory = int(0.7 * whole.step_bytes(backbone, whole.class_names_))
+    encode = whole._encoder(4, whole.recipe_.batch_size)
+    memory = encode.least_memory
+    assert memory < whole.step_bytes(backbone, whole.class_names_)
     cut = ProGrad(backbone, csc=csc, recipe=recipe, runtime=Runtime(memory=memory)).fit(features, labels)
     np.testing.assert_allclose(cut.losses_, whole.losses_, rtol=1e-5)
 
