@@ -21,6 +21,7 @@ from .methods.lp_plus_plus import LPPlusPlus as LPPlusPlus
 from .methods.maple import MaPLe as MaPLe
 from .methods.prograd import ProGrad as ProGrad
 from .methods.proker import ProKeR as ProKeR
+from .methods.prolip import ProLIP as ProLIP
 from .methods.prompt_ensemble import PromptEnsemble as PromptEnsemble
 from .methods.promptsrc import PromptSRC as PromptSRC
 from .methods.saving import describe as describe

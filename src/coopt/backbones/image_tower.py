@@ -1,11 +1,13 @@
 """Image towers: pixels to features, and tokens added at the input of a block where the tower's blocks are a ViT's.
 
-Notation: n images, M added tokens, V width of the image tower, D width of the shared embedding space.
+Notation: n images, M added tokens, V width of the image tower, P width before its projection, D width of the shared
+embedding space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +15,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from coopt.errors import ParameterError, UnsupportedBackboneError
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The linear map that an image tower ends with, from its own width P into the shared embedding space.
+
+    Attributes:
+        weight: name of its weight among the tower's `named_parameters`.
+        bias: that of its bias; None where it has none.
+        transposed: the weight is stored (D, P), as torch's `nn.Linear` does, instead of (P, D).
+    """
+
+    weight: str
+    bias: str | None
+    transposed: bool
+
+
+_LINEAR_ENDS = ("attnpool.c_proj", "head.proj", "head.mlp.fc2")
+"""Layers that towers end with: a ResNet's behind its attention pooling, and those that open_clip puts behind timm's towers."""
 
 _VIT_PARTS = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post")
 
@@ -54,6 +75,18 @@ class ImageTower(nn.Module):
             return self._with_tokens(pixels, at_block).float()
         features = self.visual(pixels)
         return (features[0] if isinstance(features, tuple) else features).float()
+
+    @property
+    def projection(self) -> Projection | None:
+        """The linear map that it ends with; None where it ends otherwise (SigLIP's), or is of an unknown kind."""
+        if isinstance(getattr(self.visual, "proj", None), nn.Parameter):
+            return Projection("visual.proj", None, transposed=False)
+        parts = dict(self.visual.named_modules())
+        for name in _LINEAR_ENDS:
+            if isinstance(layer := parts.get(name), nn.Linear):
+                bias = None if layer.bias is None else f"visual.{name}.bias"
+                return Projection(f"visual.{name}.weight", bias, transposed=True)
+        return None
 
     def pre_norm(self, tokens: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
         """What the tower does to its own tokens before the first block: for tokens that are to go through it too."""

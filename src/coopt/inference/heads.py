@@ -41,6 +41,32 @@ class CosineHead(nn.Module):
         return self.score_head(normalize(features, dim=-1), self.get_buffer("text_features"))
 
 
+class ProjectedHead(CosineHead):
+    """Features of an image tower before its projection, projected by another matrix, and compared as by `CosineHead`.
+
+    Args:
+        projection: the matrix.
+        bias: what the tower adds behind it; None: nothing.
+        text_features: of the classes, normalised.
+        score_head: the backbone's.
+    """
+
+    def __init__(
+        self,
+        projection: Float[Tensor, "width dim"],
+        bias: Float[Tensor, " dim"] | None,
+        text_features: Float[Tensor, "classes dim"],
+        score_head: ScoreHead,
+    ) -> None:
+        super().__init__(text_features, score_head)
+        self.register_buffer("projection", projection.detach())
+        self.register_buffer("bias", projection.new_zeros(projection.shape[1]) if bias is None else bias.detach())
+
+    def forward(self, features: Float[Tensor, "n width"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features before the projection."""
+        return super().forward(features @ self.get_buffer("projection") + self.get_buffer("bias"))
+
+
 class LinearHead(nn.Module):
     """A linear layer on the features as they are.
 

@@ -37,9 +37,12 @@ class PromptEnsemble(LearnedMethod):
     with the seeds `seed`, `seed + 1` and so on. Of those that begin as words the first begins there, and the others near by:
     without `spread` all would learn the same.
 
-    "features" averages the normalised class features, as of hand-made prompts: learning costs K text passes a step, predicting
-    nothing more. "contexts" averages the vectors themselves, to one prompt. That is of use only where members learned from one
-    start: between random ones there is nothing that an average would mean.
+    "features" averages the normalised class features, as of hand-made prompts. "contexts" averages the vectors themselves, to one
+    prompt; that counts on members that end near each other, as those do which begin near each other. Learning costs K text passes a
+    step either way, predicting no more than with one prompt.
+
+    What it gains is small: on the validation parts of the bundled data sets three members are within half a point of one, at 1, 4
+    and 16 shots and on new classes, whatever is averaged (one seed).
 
     Attributes:
         contexts_: the learned vectors of all members, (K, M, W).

@@ -25,9 +25,6 @@ T = TypeVar("T")
 SAVE_EVERY = 5.0
 """Seconds between checkpoints; what is lost when a run is killed."""
 
-ADAM_EPS = 1e-8
-"""Added to the size of gradients; torch's."""
-
 MEASURED = 2
 """Epochs that tell how many there is time for."""
 
@@ -191,7 +188,7 @@ def _optimizer(parameters: dict[str, Tensor], recipe: Recipe, units: Mapping[str
         for name, one in parameters.items():
             unit = units.get(name, 1.0)
             # A step of `unit` times the learning rate: what is decayed by it, and what gradients are compared with, stay.
-            scaled = {"weight_decay": recipe.weight_decay / unit, "eps": ADAM_EPS / unit}
+            scaled = {"weight_decay": recipe.weight_decay / unit, "eps": recipe.eps / unit}
             groups.append({"params": [one], "unit": unit, **scaled})
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
     groups = [{"params": list(parameters.values()), "unit": 1.0}]

@@ -31,6 +31,7 @@ class Recipe:
         views: cached views of each training image (the first is the test view, the others are augmented); 0 draws a
             fresh augmented view of every image in every epoch, as the paper does.
         beta1, beta2: of Adam.
+        eps: of Adam: what is added to the size of gradients, so that smaller ones move less.
         embedding_rms: the size of the word embeddings (root mean square) for which `lr` is meant: where a text tower has
             others, the learning rate of vectors among them is in proportion. None: `lr` as it is.
         lbfgs: after the epochs, L-BFGS on all images for as long as halves of them agree (`coopt.training.refine`), up to
@@ -84,6 +85,7 @@ class Recipe:
     beta2: float = parameter(
         default=0.999, low=0, below=1, help="Of Adam: how long the mean of their squares remembers."
     )
+    eps: float = parameter(default=1e-8, above=0, help="Of Adam: what is added to the size of gradients.")
     embedding_rms: float | None = parameter(
         default=None,
         above=0,
