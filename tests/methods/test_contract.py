@@ -40,7 +40,7 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
     "tcp-divergence": dict(n_ctx=2, guide_weight=0.1, divergence=2.0, recipe=FEW),
     "prompt_ensemble": dict(n_ctx=2, members=2, recipe=FEW),
     "prompt_ensemble-contexts": dict(members=2, average="contexts", recipe=FEW),
-    "prolip": dict(recipe={"lr": 0.003, "epochs": 25}),
+    "prolip": dict(penalty=0.01, recipe={"lr": 0.02, "epochs": 40}),
     "text_bias": dict(recipe=FEW),
     "text_bias-csc": dict(csc=True, recipe=FEW),
     "text_transformation": dict(recipe=FEW),
