@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py [--model ViT-B-16] [--classes 100] [--n-ctx 16] [--batch 32] [--repeats 3] [--json FILE]
     python benchmarks/speed.py --method cocoop [--model ViT-B-16] [--classes 100] [--n-ctx 4] [--batches 1,8,32]
+    python benchmarks/speed.py --method maple | promptsrc | clip_lora [--model ViT-B-16] [--classes 100] [--batch 4]
 
 The reference way computes what the published implementation computes: every prompt at all 77 tokens, and the images of
 the batch through the image tower, at every step. Ours trains on cached image features through the fast text path. Both
@@ -9,7 +10,8 @@ run here, in one process, in turn, on the class names of Caltech101 (100 classes
 with random weights (nothing is downloaded). Seconds are the fastest of the repeats (what else runs on a machine only ever
 adds time), and ratios are theirs; median and slowest say how much the machine moved. Peak memory is measured in a process of its
 own for each way: the most that the whole process holds, model and libraries included. CoCoOp's reference way takes one
-image in a step; ours takes several batch sizes, and ratios are those of the time per image.
+image in a step; ours takes several batch sizes, and ratios are those of the time per image. Of methods that change both towers
+both ways pass the images of the batch through the changed tower; what is left of our step is said by its parts and a profile.
 A line per measured step goes to standard error as it is taken; where bf16 is slower than fp32, it is left out.
 `matmul_peak_share` is the text pass's matrix products per second, as a share of what this machine reaches on one large
 product in the same precision.
@@ -30,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import sections
 from benchmarks.measuring import matmul_peak, peak_bytes, precisions_here, say, seconds, spread
+from benchmarks.method_step import MethodStep, profile
 from benchmarks.names import class_names, imagenet_names
 from benchmarks.report import add_json_option, on_screen, report
 from benchmarks.sections import LONGER
@@ -39,6 +42,11 @@ from coopt.training.heap import kept_heap
 
 PRODUCTS_PER_LAYER = 2
 """Of a linear layer in a step: forward and backward; frozen weights need no gradient."""
+
+
+BOTH_TOWERS = ("maple", "promptsrc", "clip_lora")
+
+METHODS = ("coop", "cocoop", *BOTH_TOWERS)
 
 
 def gradient_error(step: Step) -> float:
@@ -162,29 +170,65 @@ def measure_coop(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def measure_method(arguments: argparse.Namespace) -> dict[str, Any]:
+    """A method that changes both towers: everything, in one run."""
+    ours, left_out = precisions_here(("fp32", "bf16"))
+    step = MethodStep(
+        arguments.method, random_backbone(arguments.model), class_names(arguments.classes), arguments.batch
+    )
+    ways = {name: step.way(name) for name in ("reference", *ours)}
+    theirs, mine = ways["reference"](), ways["fp32"]()
+    times = timed(ways, arguments.repeats, 3)
+    best = {name: min(values) for name, values in times.items()}
+    parts = step.parts("fp32")
+    for run in parts.values():
+        run()
+    return {
+        "what": f"{arguments.method}, {arguments.model}, {arguments.classes} classes, batch {arguments.batch}, {device()}",
+        "left_out": left_out,
+        "threads": torch.get_num_threads(),
+        "reference_s": best["reference"],
+        "ours_s": {name: best[name] for name in ours},
+        "ratio": {name: best["reference"] / best[name] for name in ours},
+        "spread": {name: spread(values) for name, values in times.items()},
+        "parts_s": {name: min(seconds(run) for _ in range(3)) for name, run in parts.items()},
+        "profile": profile(ways["fp32"]),
+        "gradient_rel_err": float((mine - theirs).norm() / theirs.norm()),
+        "peak_memory_gb": {name: peak_memory(name, arguments.batch, arguments) for name in ("reference", *ours)},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_json_option(parser)
-    parser.add_argument("--method", choices=("coop", "cocoop"), default="coop")
+    parser.add_argument("--method", choices=METHODS, default="coop")
     parser.add_argument("--model", default="ViT-B-16", help="an open_clip architecture")
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--n-ctx", type=int, help="context vectors; 16 for CoOp and 4 for CoCoOp unless given")
-    parser.add_argument("--batch", type=int, default=32, help="images in a step of CoOp")
+    parser.add_argument("--batch", type=int, help="images in a step; 32 for CoOp and 4 for others unless given")
     parser.add_argument("--batches", default="1,8,32", help="images in our steps of CoCoOp")
     parser.add_argument("--repeats", type=int, default=3, help="measured reference steps")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     coop = arguments.method == "coop"
     arguments.n_ctx = arguments.n_ctx or (16 if coop else 4)
+    arguments.batch = arguments.batch or (32 if coop else 4)
     if arguments.memory_of:
         names = class_names(arguments.classes)
-        kind = Step if coop else ConditionalStep
-        run = kind(random_backbone(arguments.model), names, arguments.n_ctx, arguments.batch).way(arguments.memory_of)
+        backbone = random_backbone(arguments.model)
+        if arguments.method in BOTH_TOWERS:
+            run = MethodStep(arguments.method, backbone, names, arguments.batch).way(arguments.memory_of)
+        else:
+            kind = Step if coop else ConditionalStep
+            run = kind(backbone, names, arguments.n_ctx, arguments.batch).way(arguments.memory_of)
         run(), run()
         print(peak_bytes() / 1e9)
         return
-    result = measure_coop(arguments) if coop else measure_cocoop(arguments)
-    section = sections.coop_step if coop else sections.cocoop_step
+    measure, section = {
+        "coop": (measure_coop, sections.coop_step),
+        "cocoop": (measure_cocoop, sections.cocoop_step),
+    }.get(arguments.method, (measure_method, sections.method_step))
+    result = measure(arguments)
     report(result, on_screen(section(result)), arguments)
 
 
