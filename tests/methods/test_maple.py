@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -144,3 +145,11 @@ def test_too_little_memory_is_refused_with_what_is_enough(vit: Backbone) -> None
         model.step_bytes(vit, NAMES)
     named = str(found.value).split("at least ")[1].split()[0]
     assert model.set_params(runtime=Runtime(cache=False, memory=named)).step_bytes(vit, NAMES) <= bytes_of(named)  # type: ignore[operator]
+
+
+def test_descriptions_stand_behind_the_names(vit: Backbone, pixels: Tensor) -> None:
+    texts = {"cat": ["a small animal"]}
+    model = MaPLe(vit, class_names=NAMES, descriptions=texts, recipe=STEP).fit(pixels, UNEVEN)
+    names = ["cat, a small animal", *NAMES[1:]]
+    same = MaPLe(vit, class_names=names, recipe=STEP).fit(pixels, UNEVEN)
+    np.testing.assert_allclose(model.logits(pixels), same.logits(pixels), rtol=1e-4, atol=1e-3)

@@ -111,7 +111,8 @@ class LinearProbe(OnTables, coopt.LinearProbe): ...
 class ZeroShot(OnTables, coopt.ZeroShot): ...
 
 
-# One of each kind: KgCoOp is a CoOp to scikit-learn, ProKeR a GDA, CLAP and TaskRes are learned as the text bias is.
+# One of each kind: KgCoOp is a CoOp to scikit-learn, ProKeR a GDA, CLAP and TaskRes are learned as the text bias is, methods that
+# change both towers as the image encoder is.
 ESTIMATORS = [
     CoOp(BACKBONE, n_ctx=1, recipe=SHORT),
     CoCoOp(BACKBONE, n_ctx=1, init=None, recipe=SHORT),

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from coopt.methods.deep_prompts import DeepPrompts
-from coopt.methods.shared_parameters import N_CTX_OF_TWO
+from coopt.methods.shared_parameters import DESCRIPTIONS_BEHIND, N_CTX_OF_TWO
 from coopt.parameters import fitted
+from coopt.prompts.descriptions import Descriptions, described
 from coopt.training.batches import generator_for
 from coopt.training.recipe import MAPLE_RECIPES, Recipe
 
@@ -46,8 +47,13 @@ class MaPLe(DeepPrompts):
     recipes: ClassVar[dict[str, Recipe]] = MAPLE_RECIPES
 
     n_ctx: int = N_CTX_OF_TWO
+    descriptions: Descriptions | None = DESCRIPTIONS_BEHIND
 
     context_: Tensor = fitted()
+
+    def prompt_names(self) -> tuple[str, ...]:
+        """See `SitedMethod.prompt_names`: with what was written of each behind it."""
+        return tuple(described(name, self.descriptions) for name in self.class_names_)
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`: maps begin as torch's `nn.Linear` does, uniform within 1 / sqrt(W)."""
