@@ -42,6 +42,8 @@ VARIANTS: dict[str, tuple[type[LearnedMethod], dict[str, Any]]] = {
     "csc": (coopt.CoOp, {"n_ctx": 3, "csc": True}),
     "middle": (coopt.CoOp, {"n_ctx": 3, "position": "middle"}),
     "kgcoop": (coopt.KgCoOp, {}),
+    "tcp": (coopt.TCP, {"divergence": 5.0}),
+    "prompt_ensemble": (coopt.PromptEnsemble, {"members": 2}),
     "text_bias": (coopt.TextBias, {}),
     "text_transformation": (coopt.TextTransformation, {}),
     "deep": (DeepText, {}),
@@ -203,7 +205,7 @@ def test_in_double_precision_it_is_exact(
         return batch.cross_entropy(scores) + forward.parameters["context"].square().sum()
 
     encode = Toy(backbone.embed_dim)
-    shared = Sites(backbone, (TextTokens(),), dict, lambda tower, parameters: {}, encode, lambda: torch.empty(0), False)
+    shared = Sites(backbone, (TextTokens(),), dict, lambda tower, parameters: {}, encode, lambda: torch.empty(0), None)
     batch = Batch(pictures, TARGETS, weights)
     expected = loss_of(Forward(shared, learned, batch), batch)
     gradients = torch.autograd.grad(expected, list(learned.values()))
