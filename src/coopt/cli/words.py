@@ -39,14 +39,15 @@ def words(output: Output, prompt: Path, topk: int, class_name: str | None, **opt
     from coopt.methods.cocoop import CoCoOp
     from coopt.methods.coop import CoOp
     from coopt.methods.reference_checkpoint import is_reference_checkpoint
+    from coopt.methods.tcp import TCP
     from coopt.prompts.words import distance_scale
 
     names = _stand_ins(prompt) if is_reference_checkpoint(prompt) else None
     estimator = load_prompt(PromptOptions.of(prompt=prompt, **options), names)
-    if not isinstance(estimator, CoOp | CoCoOp):
+    if not isinstance(estimator, CoOp | CoCoOp | TCP):
         raise ParameterError(
             f"'{display_name(prompt)}' holds the method {estimator.method!r}, which has no context vectors. Expected a "
-            "prompt that `coopt fit` learned with --method coop, cocoop, kgcoop or prograd."
+            "prompt that `coopt fit` learned with --method coop, cocoop, kgcoop, prograd or tcp."
         )
     scale = distance_scale(estimator.backbone_)
     near = estimator.nearest_words(topk)

@@ -39,6 +39,7 @@ from coopt.methods.sites import TextBlocks, TextTokens
 from coopt.methods.templated import TemplatedMethod
 from coopt.parameters import fitted, parameter
 from coopt.prompts.context import initial_context
+from coopt.prompts.words import NearestWord, nearest_words
 from coopt.training.batches import generator_for
 from coopt.training.recipe import FAST, Recipe
 from coopt.wording import subject
@@ -149,6 +150,10 @@ class TCP(TemplatedMethod):
         learned = {name.removeprefix("network."): tensor for name, tensor in self.learned_.items()}
         self.context_ = learned.pop("context")
         self.network_ = learned
+
+    def nearest_words(self, top_k: int = 5) -> list[list[NearestWord]]:
+        """The vocabulary entries nearest to each context vector, as it enters the tower; see `CoOp.nearest_words`."""
+        return nearest_words(self.backbone_, self.context_, top_k)
 
 
 def initial_network(backbone: Backbone, n_ctx: int, seed: int) -> dict[str, Tensor]:
