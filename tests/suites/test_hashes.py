@@ -17,8 +17,6 @@ from coopt.suites.datasets import datasets_of
 from coopt.suites.grid import Grid, grid_of
 from coopt.suites.known import MINIATURES, PAPERS, find_suite
 
-COMMITTED = tuple(name for name in MINIATURES if name != "mini-features")
-"""Its methods are new and it is not run yet."""
 RESULTS = Path(__file__).parents[2] / "results"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "run_hashes.json").read_text())
 """By suite and method: a digest of "NAME HASH" of all runs, recorded before jobs were jobs.
@@ -37,7 +35,7 @@ def whole(name: str) -> Grid:
     return grid_of(suite, datasets_of(suite))
 
 
-@pytest.mark.parametrize("name", COMMITTED)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_runs_of_the_miniatures_are_what_they_were_and_the_committed_ones_complete(name: str) -> None:
     resources, runs = Resources(cache=False), defaultdict(list)
     committed, states = Store(RESULTS / name, name), set()
@@ -49,7 +47,7 @@ def test_runs_of_the_miniatures_are_what_they_were_and_the_committed_ones_comple
     assert states == {("complete", "")}
 
 
-@pytest.mark.parametrize("name", [*COMMITTED, *PAPERS])
+@pytest.mark.parametrize("name", [*MINIATURES, *PAPERS])
 def test_settings_are_what_they_were(name: str) -> None:
     grid = whole(name)
     entries = {entry.name: entry for entry in grid.entries}

@@ -45,6 +45,8 @@ PAPERS = (
     "cocoop-base-to-new",
     "cocoop-transfer",
     "cocoop-domain",
+    "relatives-few-shot",
+    "relatives-base-to-new",
 )
 
 SUITES = Registry(

@@ -1,4 +1,4 @@
-"""From base to new classes in miniature, offline, with CoCoOp and KgCoOp (after CVPR 2022, table 1).
+"""From base to new classes in miniature, offline, with CoCoOp and later methods (after CVPR 2022, table 1).
 
 coopt suite run mini-base-to-new
 """
@@ -19,9 +19,13 @@ SUITE = Suite(
         coop('CoOp ("a photo of a")', "fast", init="a photo of a"),
         cocoop(recipe="fast"),
         Entry("KgCoOp", "kgcoop", {"templates": OWN_TEMPLATE, "recipe": "fast"}),
+        Entry("ProGrad", "prograd", {"templates": OWN_TEMPLATE, "recipe": "fast"}),
+        Entry("TCP", "tcp", {"templates": OWN_TEMPLATE, "recipe": "fast"}),
+        Entry("GDA", "gda", {"templates": OWN_TEMPLATE}),
+        Entry("ProLIP", "prolip", {"templates": OWN_TEMPLATE, "recipe": "fast"}),
     ),
     columns="targets",
     derived="harmonic",
     shots=(16,),
-    cost="about 3 minutes of one core",
+    cost="about 6 minutes of one core",
 )
