@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 from coopt.backbones import Backbone
+from coopt.training import loop
 
 NAMES = ["forest_road", "cat", "o'clock", "3d printer"]
 
@@ -62,6 +65,21 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list
         Image.fromarray(pixels).save(paths[-1])
         labels.append(("red", "green", "blue")[i % 3])
     return paths, labels
+
+
+def stopped_at_epoch(epoch: int, fit: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs what learns, and stops it as Ctrl-C would at this epoch, counted from 0."""
+    original = loop._epoch
+
+    def stop(*args: Any) -> float:
+        if args[-1] == epoch:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(loop, "_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    monkeypatch.setattr(loop, "_epoch", original)
 
 
 @pytest.fixture(autouse=True)

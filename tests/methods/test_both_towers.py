@@ -16,7 +16,7 @@ from coopt.errors import DataError
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.registry import METHODS
 from coopt.runtime import Runtime
-from coopt.training import loop
+from tests.methods.conftest import stopped_at_epoch
 from tests.methods.slow import small_vit
 
 METHODS_OF_BOTH = ("maple", "clip_lora", "promptsrc")
@@ -51,17 +51,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(
     whole = method.fit(paths, labels)
     kept = Runtime(cache=False, checkpoint=tmp_path / "c.safetensors")
     stopped = type(method)(**{**method.get_params(deep=False), "runtime": kept})
-    original = loop._epoch
-
-    def stop_in_the_third(*args: Any) -> float:
-        if args[-1] == 2:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(loop, "_epoch", stop_in_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        stopped.fit(paths, labels)
-    monkeypatch.setattr(loop, "_epoch", original)
+    stopped_at_epoch(2, lambda: stopped.fit(paths, labels), monkeypatch)
     again = type(method)(**{**method.get_params(deep=False), "runtime": kept}).fit(paths, labels)
     assert same(again, whole) and len(whole.losses_) == 4  # type: ignore[arg-type]
     assert (again.logits(paths) == whole.logits(paths)).all()

@@ -13,9 +13,10 @@ import coopt
 from coopt.backbones import Backbone
 from coopt.methods import learned as learned_module
 from coopt.runtime import Runtime
+from coopt.text.encode import TextEncoder
 from coopt.training import loop, refine
 from coopt.training.recipe import LEAST_IMAGES, Recipe
-from tests.methods.conftest import NAMES
+from tests.methods.conftest import NAMES, stopped_at_epoch
 
 EPOCHS = 6
 QUICK = {"epochs": EPOCHS, "lbfgs": 1.4, "least_classes": 2}
@@ -84,14 +85,14 @@ class Clock:
         self.now, self.per_pass = 1000.0, per_pass
         for module in (loop, refine, _learning()):
             monkeypatch.setattr(module, "time", self)
-        original = learned_module.TextEncoder.__call__
+        original = TextEncoder.__call__
 
         def encode(encoder: Any, *given: Any) -> Any:
             if torch.is_grad_enabled():
                 self.now += self.per_pass
             return original(encoder, *given)
 
-        monkeypatch.setattr(learned_module.TextEncoder, "__call__", encode)
+        monkeypatch.setattr(TextEncoder, "__call__", encode)
 
     def monotonic(self) -> float:
         return self.now
@@ -147,17 +148,7 @@ def test_a_run_in_time_goes_on_with_the_epochs_it_had(
     Clock(monkeypatch, per_pass=1.0)
     whole = fit(backbone, many, seconds=4.5)
     assert len(whole.losses_) == 4
-    stopped, original = [], loop._epoch
-
-    def epoch(*given: Any) -> float:
-        stopped.append(1)
-        if len(stopped) == 4:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    monkeypatch.setattr(loop, "_epoch", epoch)
-    with pytest.raises(KeyboardInterrupt):
-        fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c")
+    stopped_at_epoch(3, lambda: fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c"), monkeypatch)
     again = fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c")
     assert again.losses_ == whole.losses_ and torch.equal(again.context_, whole.context_)
     assert again.stopped_ == TIME_OVER
@@ -167,17 +158,8 @@ def test_a_run_in_time_that_was_stopped_before_it_measured_an_epoch_measures_ane
     backbone: Backbone, many: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     Clock(monkeypatch, per_pass=1.0)
-    original, begun = loop._epoch, []
-
-    def epoch(*given: Any) -> float:
-        begun.append(1)
-        if len(begun) == loop.MEASURED:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    monkeypatch.setattr(loop, "_epoch", epoch)
-    with pytest.raises(KeyboardInterrupt):
-        fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c")
+    last = loop.MEASURED - 1
+    stopped_at_epoch(last, lambda: fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c"), monkeypatch)
     again = fit(backbone, many, seconds=4.5, checkpoint=tmp_path / "c")
     assert len(again.losses_) == loop.MEASURED - 1 + 4 and again.stopped_ == TIME_OVER
 
@@ -217,7 +199,7 @@ def test_halves_hold_all_views_of_an_image_and_passes_go_by_images(
 def test_a_fit_stopped_at_any_pass_ends_in_the_same_bits(
     at: int, backbone: Backbone, many: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    original, passes = learned_module.TextEncoder.__call__, []
+    original, passes = TextEncoder.__call__, []
 
     def encode(encoder: Any, *given: Any) -> Any:
         if torch.is_grad_enabled():
@@ -227,7 +209,7 @@ def test_a_fit_stopped_at_any_pass_ends_in_the_same_bits(
         return original(encoder, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learned_module.TextEncoder, "__call__", encode)
+        patch.setattr(TextEncoder, "__call__", encode)
         with pytest.raises(KeyboardInterrupt):
             fit(backbone, many, checkpoint=tmp_path / "c")
         again = fit(backbone, many, checkpoint=tmp_path / "c")

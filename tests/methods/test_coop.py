@@ -24,9 +24,8 @@ from coopt.methods.coop import CoOp
 from coopt.methods.views import fresh_views
 from coopt.prompts.templates import template_features
 from coopt.runtime import Runtime
-from coopt.training import loop
 from coopt.training.recipe import CSC_RECIPES, RECIPES
-from tests.methods.conftest import NAMES
+from tests.methods.conftest import NAMES, stopped_at_epoch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FEW = {"lr": 0.02, "epochs": 25, "views": 2}
@@ -116,17 +115,7 @@ def test_a_killed_run_goes_on(backbone: Any, pictures: Any, tmp_path: Path, monk
     recipe = {"name": "paper", "epochs": 6, "batch_size": 5}
     expected = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(cache=False)).fit(paths, labels)
     model = CoOp(backbone, n_ctx=2, recipe=recipe, runtime=Runtime(cache=False, checkpoint=tmp_path / "c.safetensors"))
-    original = loop._epoch
-
-    def stop_in_the_fourth(*args: Any) -> float:
-        if args[-1] == 3:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(loop, "_epoch", stop_in_the_fourth)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(paths, labels)
-    monkeypatch.setattr(loop, "_epoch", original)
+    stopped_at_epoch(3, lambda: model.fit(paths, labels), monkeypatch)
     assert torch.equal(model.fit(paths, labels).context_, expected.context_)
     assert model.losses_ == expected.losses_
 

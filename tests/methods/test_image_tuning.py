@@ -25,10 +25,9 @@ from coopt.methods.image_tuning import ImageEncoderTuning
 from coopt.methods.pixels import TrainingPixels
 from coopt.prompts.templates import template_features
 from coopt.runtime import Runtime
-from coopt.training import loop
 from coopt.training.recipe import Recipe
 from tests.evaluation.jobs import job_of, result_of
-from tests.methods.conftest import NAMES, ONE_STEP
+from tests.methods.conftest import NAMES, ONE_STEP, stopped_at_epoch
 from tests.models import TEXT
 
 STEP = {**ONE_STEP, "warmup_lr": 0.001, "views": 1}
@@ -143,17 +142,7 @@ def test_a_killed_run_goes_on(backbone: Any, pictures: Any, tmp_path: Path, monk
     paths, labels = pictures
     expected = ImageEncoderTuning(backbone, recipe=FEW).fit(paths, labels).logits(paths)
     model = ImageEncoderTuning(backbone, recipe=FEW, runtime=Runtime(checkpoint=tmp_path / "c.safetensors"))
-    original = loop._epoch
-
-    def stop_in_the_third(*args: Any) -> float:
-        if args[-1] == 2:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(loop, "_epoch", stop_in_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(paths, labels)
-    monkeypatch.setattr(loop, "_epoch", original)
+    stopped_at_epoch(2, lambda: model.fit(paths, labels), monkeypatch)
     assert (model.fit(paths, labels).logits(paths) == expected).all()
 
 

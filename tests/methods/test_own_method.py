@@ -90,7 +90,9 @@ def test_it_has_at_most_forty_lines() -> None:
 
 def test_the_command_line_lists_it_learns_with_it_and_predicts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "deep_words" in coopt(folder, line("coopt fit --help"))
-    document = json.loads(coopt(folder, line("coopt fit photos"), "--set", "recipe.epochs=3", "--json"))
+    document = json.loads(
+        coopt(folder, line("coopt fit photos --method deep_words"), "--set", "recipe.epochs=3", "--json")
+    )
     assert document["method"] == "deep_words" and document["settings"]["pull"] == 0.5
     saved = json.loads((folder / "my-prompt" / "prompt.json").read_text())
     assert saved["method"] == "deep_words" and (saved["parameters"]["n_ctx"], saved["parameters"]["pull"]) == (2, 0.5)

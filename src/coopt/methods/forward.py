@@ -244,6 +244,13 @@ class ChangedImages(nn.Module):
         return self.visual(pixels)
 
 
+def _named_as_before(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """The frozen tower's weights keep the names that they have in the model, by which messages call them."""
+    inside = f"{prefix}tower.visual."
+    for name in [name for name in state if name.startswith(inside)]:
+        state[prefix + name.removeprefix(inside)] = state.pop(name)
+
+
 class _Changed(nn.Module):
     def __init__(self, tower: nn.Module, weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]) -> None:
         super().__init__()
@@ -252,6 +259,7 @@ class _Changed(nn.Module):
             self.register_buffer(f"tokens_{block}", vectors.detach())
         for i, name in enumerate(self.names):
             self.register_buffer(f"weight_{i}", weights[name].detach())
+        self.register_state_dict_post_hook(_named_as_before)
 
     def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
         weights = {name: self.get_buffer(f"weight_{i}") for i, name in enumerate(self.names)}
