@@ -36,21 +36,19 @@ def words(output: Output, prompt: Path, topk: int, class_name: str | None, **opt
     """
     from coopt.app.loading import load_prompt
     from coopt.app.requests import PromptOptions
-    from coopt.methods.cocoop import CoCoOp
-    from coopt.methods.coop import CoOp
     from coopt.methods.reference_checkpoint import is_reference_checkpoint
-    from coopt.methods.tcp import TCP
     from coopt.prompts.words import distance_scale
 
     names = _stand_ins(prompt) if is_reference_checkpoint(prompt) else None
     estimator = load_prompt(PromptOptions.of(prompt=prompt, **options), names)
-    if not isinstance(estimator, CoOp | CoCoOp | TCP):
+    nearest_words = getattr(estimator, "nearest_words", None)
+    if nearest_words is None:
         raise ParameterError(
             f"'{display_name(prompt)}' holds the method {estimator.method!r}, which has no context vectors. Expected a "
             "prompt that `coopt fit` learned with --method coop, cocoop, kgcoop, prograd or tcp."
         )
     scale = distance_scale(estimator.backbone_)
-    near = estimator.nearest_words(topk)
+    near = nearest_words(topk)
     if isinstance(near, dict):
         chosen = _chosen_class(list(near), class_name)
         what = f"class {display_name(chosen)}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -18,7 +16,7 @@ from typing import Any
 
 from coopt.data.file_names import display_name, shown_names
 from coopt.data.splits import ImageDataset, Split
-from coopt.data.text_files import decode_text, in_unicode, visible
+from coopt.data.text_files import decode_text, in_unicode, table_rows, visible
 from coopt.errors import ClassNameWarning, DataError
 from coopt.wording import on_command_line, setting
 
@@ -247,8 +245,7 @@ def _from_json(text: str, name: str) -> Mapping[Any, Any] | Sequence[Any]:
 
 
 def _from_rows(text: str, name: str) -> Mapping[str, str]:
-    delimiter = max(",;\t|", key=text.partition("\n")[0].count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(visible, row))]
+    rows = table_rows(text)
     wrong = next((row for row in rows if len(row) != 2), None)
     if wrong is not None:
         raise DataError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import warnings
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coopt.data.file_names import display_name, shown_names
-from coopt.data.text_files import decode_text, in_unicode, visible
+from coopt.data.text_files import decode_text, in_unicode, table_rows, visible
 from coopt.errors import ClassNameWarning, DataError
 
 _HEADERS = {"class", "class_name", "classname", "label", "name"}
@@ -91,8 +89,7 @@ def _from_json(text: str, name: str) -> list[tuple[Any, Sequence[Any]]]:
 
 
 def _from_rows(text: str, delimiter: str | None, name: str, class_names: set[str]) -> list[tuple[str, Sequence[str]]]:
-    delimiter = delimiter or max(",;\t|", key=text.partition("\n")[0].count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(visible, row))]
+    rows = table_rows(text, delimiter)
     if rows and rows[0][0].strip().lower() in _HEADERS and rows[0][0] not in class_names:
         rows = rows[1:]
     wrong = next((row for row in rows if len(row) < 2), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import unicodedata
 
@@ -18,6 +20,13 @@ def decode_text(data: bytes) -> str:
     encoding = json.detect_encoding(data)  # type: ignore[attr-defined]
     text = data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
     return text.removeprefix("\ufeff")
+
+
+def table_rows(text: str, delimiter: str | None = None) -> list[list[str]]:
+    """The rows of a CSV that hold something; without a delimiter it is the one that its first line has most of."""
+    delimiter = delimiter or max(",;\t|", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return [row for row in reader if any(map(visible, row))]
 
 
 def in_unicode(text: str) -> str:

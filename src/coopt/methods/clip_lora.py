@@ -21,6 +21,7 @@ from coopt.methods.attention_weights import AttentionWeight, attention_weights
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.forward import Batch, Forward, frozen_images
 from coopt.methods.learned import LearnedMethod
+from coopt.methods.networks import linear_start
 from coopt.methods.sites import WeightDelta
 from coopt.parameters import parameter
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_list
@@ -110,8 +111,8 @@ class CLIPLoRA(LearnedMethod):
         generator, tensors = generator_for(self.seed, 13), {}
         for tower in TOWERS:
             for one in self._changed(tower):
-                drawn = torch.rand((one.parts, self.rank, one.columns), generator=generator)
-                tensors[f"{tower}:{one.name}:A"] = (2 * drawn - 1) * one.columns**-0.5
+                shape = (one.parts, self.rank, one.columns)
+                tensors[f"{tower}:{one.name}:A"] = linear_start(shape, one.columns, generator)
                 tensors[f"{tower}:{one.name}:B"] = torch.zeros(one.parts, one.rows, self.rank)
         return tensors
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,11 +19,12 @@ from coopt.backbones import Backbone
 from coopt.inference.heads import META_NET, ConditionalHead, shifted_contexts
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.learned import LearnedMethod
+from coopt.methods.networks import two_layers
 from coopt.methods.shared_parameters import DESCRIPTIONS_BEHIND, INIT, N_CTX
 from coopt.methods.sites import TextTokens
 from coopt.parameters import fitted
 from coopt.prompts.context import initial_context
-from coopt.prompts.descriptions import Descriptions, described
+from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.grouped import sum_over_groups
 from coopt.training.batches import generator_for
@@ -63,6 +63,7 @@ class CoCoOp(LearnedMethod):
     n_ctx: int | None = N_CTX
     init: str | None = INIT
     descriptions: Descriptions | None = DESCRIPTIONS_BEHIND
+    descriptions_behind: ClassVar[bool] = True
 
     context_: Float[Tensor, "n_ctx width"] = fitted()
     meta_net_: dict[str, Tensor] = fitted()
@@ -70,10 +71,6 @@ class CoCoOp(LearnedMethod):
     def sites(self) -> tuple[TextTokens]:
         """See `LearnedMethod.sites`: context vectors before the class names, shifted by every image."""
         return (TextTokens("context", per_image=True),)
-
-    def prompt_names(self) -> tuple[str, ...]:
-        """See `SitedMethod.prompt_names`: with what was written of each behind it."""
-        return tuple(described(name, self.descriptions) for name in self.class_names_)
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`."""
@@ -116,14 +113,7 @@ class CoCoOp(LearnedMethod):
 def initial_meta_net(backbone: Backbone, seed: int) -> dict[str, Tensor]:
     """The meta-net's tensors by name as training begins: uniform within 1 / sqrt(inputs), as torch's `nn.Linear`."""
     dim, width = backbone.embed_dim, backbone.text.width
-    hidden = max(1, dim // REDUCTION)
-    generator = generator_for(seed, 3)
-    tensors = {}
-    for layer, inputs, outputs in (("linear1", dim, hidden), ("linear2", hidden, width)):
-        for name, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
-            drawn = torch.rand(shape, generator=generator)
-            tensors[f"meta_net.{layer}.{name}"] = (2 * drawn - 1) * inputs**-0.5
-    return tensors
+    return two_layers("meta_net", (dim, max(1, dim // REDUCTION), width), generator_for(seed, 3))
 
 
 def image_contexts(learned: Mapping[str, Tensor], images: Float[Tensor, "n dim"]) -> Float[Tensor, "n n_ctx width"]:

@@ -17,7 +17,7 @@ from coopt.methods.shared_parameters import DESCRIPTIONS_BEHIND, INIT, N_CTX
 from coopt.methods.sites import TextTokens
 from coopt.parameters import fitted, parameter
 from coopt.prompts.context import initial_context
-from coopt.prompts.descriptions import Descriptions, described
+from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.words import NearestWord, nearest_words
 from coopt.text.layout import POSITIONS, Position
 from coopt.training.recipe import CSC_RECIPES, Recipe
@@ -62,6 +62,7 @@ class CoOp(LearnedMethod):
     )
     init: str | None = INIT
     descriptions: Descriptions | None = DESCRIPTIONS_BEHIND
+    descriptions_behind: ClassVar[bool] = True
 
     context_: Tensor = fitted()
 
@@ -73,10 +74,6 @@ class CoOp(LearnedMethod):
     def sites(self) -> tuple[TextTokens]:
         """See `LearnedMethod.sites`: context vectors around the class names."""
         return (TextTokens("context", self.position, class_specific=self.csc),)
-
-    def prompt_names(self) -> tuple[str, ...]:
-        """See `SitedMethod.prompt_names`: with what was written of each behind it."""
-        return tuple(described(name, self.descriptions) for name in self.class_names_)
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`."""

@@ -5,7 +5,7 @@ Notation: M vectors of widths W (text) and V (images), J blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coopt.backbones import Backbone
+from coopt.backbones.image_tower import ImageTower
 from coopt.backbones.precision import UsedPrecision
 from coopt.errors import UnsupportedBackboneError
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.sites import ImageBlocks, Site, TextBlocks, TextTokens
-from coopt.parameters import parameter
+from coopt.parameters import fitted, parameter
 from coopt.prompts.context import DEFAULT_INIT, INIT_STD, random_context, word_context
 from coopt.training.batches import generator_for
 
@@ -37,6 +38,8 @@ class DeepPrompts(LearnedMethod):
         low=1,
         help="In how many blocks of both towers, from the first on; in all where a tower has fewer.",
     )
+
+    context_: Tensor = fitted()
 
     def _set_classes(
         self, backbone: Backbone, names: Sequence[str], named: bool, precision: UsedPrecision | None = None
@@ -57,6 +60,31 @@ class DeepPrompts(LearnedMethod):
     def units(self) -> dict[str, float]:
         """See `LearnedMethod.units`: of the text's vectors, which stand among word embeddings."""
         return dict.fromkeys(("context", "deep"), self._embedding_unit())
+
+    @property
+    def _image(self) -> ImageTower:
+        image = self.backbone_.image
+        assert image is not None  # `_check_towers`
+        return image
+
+    def _placed(
+        self, learned: Mapping[str, Tensor], tokens: Iterable[Float[Tensor, "n_ctx width"]]
+    ) -> dict[str, Tensor]:
+        """What stands at the sites.
+
+        Args:
+            learned: "context" and, where there is a second block, "deep", (J - 1, M, W).
+            tokens: the image tower's, for each of J blocks.
+        """
+        first, *others = tokens
+        # Those of the first block stand beside the image's own before these are normed.
+        images = {f"image.{i}": one for i, one in enumerate([self._image.pre_norm(first), *others])}
+        text = {f"text.{i}": one for i, one in enumerate(learned.get("deep", ()), 1)}
+        return {"context": learned["context"], **text, **images}
+
+    def _take_state(self, state: dict[str, Tensor]) -> None:
+        super()._take_state(state)
+        self.context_ = self.learned_["context"]
 
     def _text_vectors(self, n_ctx: int) -> dict[str, Tensor]:
         """ "context" (M, W) and, where there is a second block, "deep" (J - 1, M, W), as training begins."""

@@ -7,22 +7,19 @@ Published: base / new / harmonic mean over 11 data sets, ViT-B/16, 16 shots: 80.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
-from jaxtyping import Float
 from torch import Tensor
 
 from coopt.methods.coop import CoOp
 from coopt.methods.forward import Batch, Forward
-from coopt.methods.shared_parameters import DESCRIPTIONS, TEMPLATES
+from coopt.methods.templated import HeldNearTemplates
 from coopt.parameters import parameter
-from coopt.prompts.descriptions import Descriptions
-from coopt.prompts.templates import template_features, template_list
 from coopt.training.recipe import KGCOOP_RECIPES, Recipe
 
 
-class KgCoOp(CoOp):
+class KgCoOp(HeldNearTemplates, CoOp):
     """CoOp whose prompts are held near hand-made ones, for the sake of classes that are not learned from.
 
     To CoOp's loss it adds `guide_weight` times the squared distance between the normalised text features of a class's
@@ -45,17 +42,6 @@ class KgCoOp(CoOp):
     recipes: ClassVar[dict[str, Recipe]] = KGCOOP_RECIPES
 
     guide_weight: float = parameter(default=8.0, low=0, help="The paper's lambda; 0 is CoOp.")
-    templates: str | Sequence[str] = TEMPLATES
-    descriptions: Descriptions | None = DESCRIPTIONS
-
-    def prompt_names(self) -> tuple[str, ...]:
-        """See `SitedMethod.prompt_names`: the names alone, as descriptions are what the prompts are held near."""
-        return self.class_names_
-
-    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
-        """See `LearnedMethod.unchanged_text`: of the templates, which the learned prompts are held near."""
-        templates = template_list(self.templates)
-        return template_features(self.backbone_, self.class_names_, templates, self.descriptions, **self._text_options)
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from coopt.methods.deep_prompts import DeepPrompts
+from coopt.methods.networks import linear_start
 from coopt.methods.shared_parameters import DESCRIPTIONS_BEHIND, N_CTX_OF_TWO
-from coopt.parameters import fitted
-from coopt.prompts.descriptions import Descriptions, described
+from coopt.prompts.descriptions import Descriptions
 from coopt.training.batches import generator_for
 from coopt.training.recipe import MAPLE_RECIPES, Recipe
 
@@ -48,34 +48,18 @@ class MaPLe(DeepPrompts):
 
     n_ctx: int = N_CTX_OF_TWO
     descriptions: Descriptions | None = DESCRIPTIONS_BEHIND
-
-    context_: Tensor = fitted()
-
-    def prompt_names(self) -> tuple[str, ...]:
-        """See `SitedMethod.prompt_names`: with what was written of each behind it."""
-        return tuple(described(name, self.descriptions) for name in self.class_names_)
+    descriptions_behind: ClassVar[bool] = True
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`: maps begin as torch's `nn.Linear` does, uniform within 1 / sqrt(W)."""
-        image = self.backbone_.image
-        assert image is not None
+        image = self._image
         width, generator = self.backbone_.text.width, generator_for(self.seed, 12)
         shapes = {"map.weight": (self.blocks, image.width, width), "map.bias": (self.blocks, image.width)}
-        maps = {name: (2 * torch.rand(shape, generator=generator) - 1) * width**-0.5 for name, shape in shapes.items()}
+        maps = {name: linear_start(shape, width, generator) for name, shape in shapes.items()}
         return {**self._text_vectors(self.n_ctx), **maps}
 
     def put_in(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `LearnedMethod.put_in`: each block's image tokens are a linear map of its text vectors."""
-        image = self.backbone_.image
-        assert image is not None
         context = learned["context"][None]
         text = torch.cat([context, learned["deep"]]) if "deep" in learned else context
-        tokens = text @ learned["map.weight"].transpose(1, 2) + learned["map.bias"][:, None]
-        # Those of the first block stand beside the image's own before these are normed.
-        added = [image.pre_norm(tokens[0]), *tokens[1:]]
-        named = {f"text.{i}": vectors for i, vectors in enumerate(text) if i}
-        return {"context": learned["context"], **named, **{f"image.{i}": one for i, one in enumerate(added)}}
-
-    def _take_state(self, state: dict[str, Tensor]) -> None:
-        super()._take_state(state)
-        self.context_ = self.learned_["context"]
+        return self._placed(learned, text @ learned["map.weight"].transpose(1, 2) + learned["map.bias"][:, None])

@@ -12,7 +12,7 @@ With d the gradient of the cross-entropy and g that of the divergence KL(zero-sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -25,10 +25,8 @@ from coopt.errors import ParameterError
 from coopt.methods.combined import combined
 from coopt.methods.coop import CoOp
 from coopt.methods.forward import Batch, Forward
-from coopt.methods.shared_parameters import DESCRIPTIONS, TEMPLATES
-from coopt.methods.templated import WithTemplates
+from coopt.methods.templated import HeldNearTemplates
 from coopt.parameters import parameter
-from coopt.prompts.descriptions import Descriptions
 from coopt.training.recipe import FAST, PAPER, Recipe
 from coopt.wording import subject
 
@@ -36,7 +34,7 @@ PASSES_PER_STEP = 5 / 3
 """One forward and two back, where a step of one loss is one of each; back costs twice as much as forward."""
 
 
-class ProGrad(WithTemplates, CoOp):
+class ProGrad(HeldNearTemplates, CoOp):
     """CoOp whose steps never lead away from what hand-made prompts predict.
 
     A step costs one pass forward through the text tower and two back. No loss has this gradient, so there is no L-BFGS: the
@@ -44,7 +42,6 @@ class ProGrad(WithTemplates, CoOp):
     that sets `lbfgs` is refused. "paper" is CoOp's. `losses_` are cross-entropies.
 
     Attributes:
-        template_features_: normalised text features of the hand-made prompts, (C, D).
         context_, classes_, class_names_, losses_, recipe_: see `coopt.CoOp`.
     """
 
@@ -64,8 +61,6 @@ class ProGrad(WithTemplates, CoOp):
         low=0,
         help="How much of a contradiction is taken out of a step (the paper's lambda); 0 is CoOp.",
     )
-    templates: str | Sequence[str] = TEMPLATES
-    descriptions: Descriptions | None = DESCRIPTIONS
 
     def check_parameters(self) -> None:
         """See `Declared.check_parameters`.
@@ -79,14 +74,6 @@ class ProGrad(WithTemplates, CoOp):
                 f"{subject('recipe', 'ProGrad')} must have no 'lbfgs': ProGrad's steps are the gradient of no single loss, "
                 f"which L-BFGS needs. Got {self.recipe_.lbfgs} instead; leave it out."
             )
-
-    def prompt_names(self) -> tuple[str, ...]:
-        """See `SitedMethod.prompt_names`: the names alone, as descriptions are of the prompts not to be contradicted."""
-        return self.class_names_
-
-    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
-        """See `LearnedMethod.unchanged_text`: of the templates, whose predictions are not to be contradicted."""
-        return self.template_features_
 
     def _fit(self, features: Any, targets: Int[Tensor, " n"]) -> None:
         super()._fit(features, targets)

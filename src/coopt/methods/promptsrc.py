@@ -13,21 +13,19 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from coopt.methods.deep_prompts import DeepPrompts
 from coopt.methods.forward import Batch, Forward
-from coopt.methods.shared_parameters import DESCRIPTIONS
-from coopt.parameters import fitted, parameter
+from coopt.methods.templated import HeldNearTemplates
+from coopt.parameters import parameter
 from coopt.prompts.context import INIT_STD
-from coopt.prompts.descriptions import Descriptions
-from coopt.prompts.templates import template_features, template_list
+from coopt.prompts.templates import template_list
 from coopt.training.batches import generator_for
 from coopt.training.recipe import PROMPTSRC_RECIPES, Recipe
 
 
-class PromptSRC(DeepPrompts):
+class PromptSRC(HeldNearTemplates, DeepPrompts):
     """Learns vectors in the first blocks of both towers, and keeps what they make of images and classes near the frozen model's.
 
     To the cross-entropy are added: `image_weight` times the mean absolute difference of the images' normalised features from
@@ -68,31 +66,15 @@ class PromptSRC(DeepPrompts):
         check=lambda templates: template_list(templates) is not None,  # which says itself what is wrong
         help='Hand-made prompts that the classes are held near: one, several, or "ensemble", or "ensemble-80".',
     )
-    descriptions: Descriptions | None = DESCRIPTIONS
-
-    context_: Tensor = fitted()
 
     def initial(self) -> dict[str, Tensor]:
         """See `LearnedMethod.initial`."""
-        image = self.backbone_.image
-        assert image is not None
-        drawn = torch.randn((self.blocks, self.n_ctx, image.width), generator=generator_for(self.seed, 15))
+        drawn = torch.randn((self.blocks, self.n_ctx, self._image.width), generator=generator_for(self.seed, 15))
         return {**self._text_vectors(self.n_ctx), "image": INIT_STD * drawn}
 
     def put_in(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `LearnedMethod.put_in`: the vectors of each block."""
-        image = self.backbone_.image
-        assert image is not None
-        first, *others = learned["image"]
-        # Those of the first block stand beside the image's own before these are normed.
-        tokens = {f"image.{i}": one for i, one in enumerate([image.pre_norm(first), *others])}
-        text = {f"text.{i}": one for i, one in enumerate(learned.get("deep", ()), 1)}
-        return {"context": learned["context"], **text, **tokens}
-
-    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
-        """See `LearnedMethod.unchanged_text`: of the templates, which the learned prompts are held near."""
-        templates = template_list(self.templates)
-        return template_features(self.backbone_, self.class_names_, templates, self.descriptions, **self._text_options)
+        return self._placed(learned, learned["image"])
 
     def loss(self, forward: Forward, batch: Batch) -> Tensor:
         """See `LearnedMethod.loss`."""
@@ -107,7 +89,3 @@ class PromptSRC(DeepPrompts):
             + self.text_weight * of_text
             + self.logit_weight * of_scores
         )
-
-    def _take_state(self, state: dict[str, Tensor]) -> None:
-        super()._take_state(state)
-        self.context_ = self.learned_["context"]

@@ -9,7 +9,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from coopt.methods.forward import ChangedImages, Sites, frozen_images, image_cha
 from coopt.methods.image_pass import ImagePass, image_pass
 from coopt.methods.sites import Site, changes_images, changes_text, text_tokens, weights_in
 from coopt.parameters import fitted
+from coopt.prompts.descriptions import described
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
 from coopt.text.directions import text_directions
 from coopt.text.encode import TextEncoder
@@ -69,9 +70,14 @@ class SitedMethod(ClipClassifier):
         """
         return learned
 
+    descriptions_behind: ClassVar[bool] = False
+    """Whether what `descriptions` say of a class stands behind its name in prompts with learned vectors."""
+
     def prompt_names(self) -> tuple[str, ...]:
         """The names as they stand in prompts with learned vectors."""
-        return self.class_names_
+        if not self.descriptions_behind:
+            return self.class_names_
+        return tuple(described(name, getattr(self, "descriptions", None)) for name in self.class_names_)
 
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """Normalised text features of hand-made prompts, "a photo of a NAME."; the classes' own where no site is in the text."""

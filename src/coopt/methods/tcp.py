@@ -34,6 +34,7 @@ from torch.nn.functional import linear
 from coopt.backbones import Backbone
 from coopt.errors import ParameterError, UnsupportedBackboneError
 from coopt.methods.forward import Batch, Forward
+from coopt.methods.networks import two_layers
 from coopt.methods.shared_parameters import INIT, N_CTX
 from coopt.methods.sites import TextBlocks, TextTokens
 from coopt.methods.templated import TemplatedMethod
@@ -159,14 +160,7 @@ class TCP(TemplatedMethod):
 def initial_network(backbone: Backbone, n_ctx: int, seed: int) -> dict[str, Tensor]:
     """The network's tensors by name as training begins: uniform within 1 / sqrt(inputs), as torch's `nn.Linear`."""
     dim, width = backbone.embed_dim, backbone.text.width
-    hidden = max(1, dim // REDUCTION)
-    generator = generator_for(seed, 4)
-    tensors = {}
-    for layer, inputs, outputs in (("linear1", dim, hidden), ("linear2", hidden, n_ctx * width)):
-        for name, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
-            drawn = torch.rand(shape, generator=generator)
-            tensors[f"network.{layer}.{name}"] = (2 * drawn - 1) * inputs**-0.5
-    return tensors
+    return two_layers("network", (dim, max(1, dim // REDUCTION), n_ctx * width), generator_for(seed, 4))
 
 
 def class_tokens(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from coopt.methods.base import ClipClassifier
 from coopt.methods.forward import Batch, Forward
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.shared_parameters import DESCRIPTIONS, TEMPLATES
+from coopt.methods.sited import SitedMethod
 from coopt.parameters import fitted
 from coopt.prompts.descriptions import Descriptions
 from coopt.prompts.templates import template_features, template_list
@@ -55,6 +57,19 @@ class TemplatedMethod(WithTemplates, LearnedMethod):
     def unchanged_text(self) -> Float[Tensor, "classes dim"]:
         """See `LearnedMethod.unchanged_text`: of the templates."""
         return self.template_features_
+
+
+class HeldNearTemplates(SitedMethod):
+    """Base of the methods whose learned prompts are held near hand-made ones, which only learning needs."""
+
+    templates: str | Sequence[str] = TEMPLATES
+    descriptions: Descriptions | None = DESCRIPTIONS
+    descriptions_behind: ClassVar[bool] = False
+
+    def unchanged_text(self) -> Float[Tensor, "classes dim"]:
+        """See `SitedMethod.unchanged_text`: of the templates and descriptions."""
+        templates = template_list(self.templates)
+        return template_features(self.backbone_, self.class_names_, templates, self.descriptions, **self._text_options)
 
 
 class TextAdapter(TemplatedMethod):

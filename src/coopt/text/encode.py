@@ -97,7 +97,7 @@ class TextEncoder:
         self.prompts = prompts
         self.deep = tuple(sorted(deep))
         self.weights = frozenset(weights)
-        self._qkv = _qkv_weights(self.tower)
+        self._qkv = _qkv_weights(self.tower) if self.weights else {}
         self._per_class_from = 0 if prompts.class_specific else per_class_from
         self._check_tower(backbone, path)
         self.path = "reference" if path == "reference" else self._quickest()

@@ -38,10 +38,7 @@ def cached_views(features: Float[Tensor, "views n dim"], seed: int) -> Views:
 def batch_order(n: int, epoch: int, recipe: Recipe, seed: int) -> list[Int[Tensor, " batch"]]:
     """The images of each step of an epoch, in random order; an incomplete last batch is dropped if there is another."""
     order = torch.randperm(n, generator=generator_for(seed, epoch, 0))
-    batches = list(order.split(recipe.batch_size))
-    if len(batches) > 1 and len(batches[-1]) < recipe.batch_size:
-        batches.pop()
-    return batches[: recipe.steps_per_epoch]
+    return list(order.split(recipe.batch_size))[: recipe.steps_of(n)]
 
 
 def batches_of(
