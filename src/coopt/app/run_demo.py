@@ -14,7 +14,7 @@ from coopt.app.demo_hard import HardResult, hard_result
 from coopt.app.demo_time import least_seconds, span
 from coopt.app.requests import Request
 from coopt.app.run_folder import refuse_foreign
-from coopt.app.run_suite import interrupted
+from coopt.app.run_suite import told_when_interrupted
 from coopt.app.system import machine, peak_memory, versions
 from coopt.backbones import Backbone, load_backbone
 from coopt.data import display_name
@@ -246,12 +246,9 @@ class _Demonstration:
         )
         events.say(f"On this machine it takes {span(least)}, less where results are there already.")
         made = {"versions": versions(), "machine": machine(self.backbone.device), "command": self.command}
-        outcome = Outcome()
-        try:
-            SerialExecutor(self.resources, made).run([*self.jobs, *self.hard_jobs], self.store, outcome, self._hear)
-        except KeyboardInterrupt:
-            count = len(self.jobs) + len(self.hard_jobs)
-            raise interrupted(outcome, counted(count, "result"), self.store, self.command) from None
+        outcome, jobs = Outcome(), [*self.jobs, *self.hard_jobs]
+        with told_when_interrupted(outcome, jobs, "result", self.store, self.command):
+            SerialExecutor(self.resources, made).run(jobs, self.store, outcome, self._hear)
         _refuse_incomplete(outcome, self.store)
 
     def _is_shown(self, job: Job) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -164,21 +166,36 @@ def _run(request: SuiteRequest, command: str) -> SuiteResult:
         f"'{display_name(store.folder)}'."
     )
     outcome = Outcome()
-    try:
+    with told_when_interrupted(outcome, jobs, "run", store, command):
         _executor(request, command).run(jobs, store, outcome)
-    except KeyboardInterrupt:
-        raise interrupted(outcome, counted(len(jobs), "run"), store, command) from None
     _warn_of(outcome)
     return SuiteResult(grid.suite.name, store.folder, outcome, time.monotonic() - began)
 
 
-def interrupted(outcome: Outcome, all_jobs: str, store: Store, command: str) -> Interrupted:
-    """What is said after Ctrl-C: how many of all jobs (counted, in words) are kept, and how to go on."""
-    done = len(outcome.done) + len(outcome.complete)
-    return Interrupted(
-        f"Interrupted. {done} of {all_jobs} kept in '{display_name(store.folder)}'. "
-        f"Run the same command to go on:\n  {command}"
-    )
+@contextmanager
+def told_when_interrupted(
+    outcome: Outcome, jobs: Sequence[Job], what: str, store: Store, command: str
+) -> Iterator[None]:
+    """Makes Ctrl-C an `Interrupted` that says how many jobs are kept, and how to go on.
+
+    Args:
+        outcome: is filled within this context.
+        jobs: all that are asked for.
+        what: a word for one.
+        store: where they are kept. What was written last, and not told of any more, counts as well.
+        command: goes on.
+    """
+    names = [job.name for job in jobs]
+    before = store.written(names)
+    try:
+        yield
+    except KeyboardInterrupt:
+        new = [name for name, when in store.written(names).items() if before.get(name) != when]
+        kept = len({*outcome.done, *outcome.complete, *new})
+        raise Interrupted(
+            f"Interrupted. {kept} of {counted(len(jobs), what)} kept in '{display_name(store.folder)}'. "
+            f"Run the same command to go on:\n  {command}"
+        ) from None
 
 
 def suite_status(suite: SuiteRequest | str | Path, **options: Any) -> SuiteStatus:

@@ -67,9 +67,14 @@ def write_record(folder: Path, record: Record) -> Path:
         "words": record.words,
         "made": record.made,
     }
-    path = folder / f"{record.name}.json"
+    path = record_path(folder, record.name)
     write_json(path, {**document, "sha256": _digest(document)})
     return path
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """The file of a run."""
+    return folder / f"{name}.json"
 
 
 def read_record(path: Path) -> Record:
@@ -91,7 +96,7 @@ def find_record(folder: Path, name: str) -> Record | None:
     Raises:
         SavedFileError: what there is of it is damaged, was changed, or is something else.
     """
-    path = folder / f"{name}.json"
+    path = record_path(folder, name)
     try:
         return read_record(path)
     except SavedFileError:

@@ -8,14 +8,15 @@ parameters, sample.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from coopt.errors import CooptWarning, SavedFileError
 from coopt.evaluation.claims import Claims
-from coopt.evaluation.run_files import Record, find_record, has_runs, read_records, write_record
+from coopt.evaluation.run_files import Record, find_record, has_runs, read_records, record_path, write_record
 
 State = Literal["complete", "missing", "stale", "damaged"]
 """How a run stands; stale: of another setting, that is of another model, other data or other parameters."""
@@ -92,6 +93,15 @@ class Store:
             SavedFileError: it cannot be written.
         """
         write_record(self.folder, replace(record, suite=self.suite))
+
+    def written(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Of those runs that have a file of their own, which one it is: another one after every `write`."""
+        stamps = {}
+        for name in names:
+            with suppress(OSError):
+                status = record_path(self.folder, name).stat()
+                stamps[name] = (status.st_ino, status.st_mtime_ns)
+        return stamps
 
     def checkpoint(self, name: str, run: str) -> Path:
         """Where a run keeps its state while it trains; of its own setting alone."""
