@@ -1,6 +1,7 @@
 from . import app as app
 from . import errors as errors
 from . import events as events
+from .app.comparing import compare as compare
 from .backbones.loading import load_backbone as load_backbone
 from .backbones.names import list_backbones as list_backbones
 from .backbones.protocol import Backbone as Backbone

@@ -21,6 +21,10 @@ class DataError(CooptError, ValueError):
     """Images, labels or a data set are not usable as given."""
 
 
+class NothingHeldOutError(DataError):
+    """No class has two different images, so nothing can be held out to measure on."""
+
+
 class BadImageError(DataError):
     """One image file cannot be read."""
 

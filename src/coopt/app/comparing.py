@@ -1,63 +1,35 @@
-"""Several methods on one data set: the same images to learn from, the same held-out images, one table."""
+"""Several methods on the same images, by cross-validation: a table, what of it is noise, and which to take."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from coopt import events
-from coopt.app.estimators import make_estimator
+from coopt.app.comparison_files import ComparisonFolder, key_of
+from coopt.app.cross_validation import LATE, ComparedMethod, CrossValidation, estimator_of
+from coopt.app.estimators import method_class
 from coopt.app.requests import CompareRequest
+from coopt.app.run_folder import images_of
 from coopt.backbones import Backbone, load_backbone
-from coopt.data import ImageDataset, Split, display_name, few_shot, load_dataset
-from coopt.errors import CooptError, DataError, ParameterError
-from coopt.evaluation import Evaluation, Summary, evaluate, summarize
-from coopt.methods.base import ClipClassifier
+from coopt.data import FeatureCache, ImageDataset, display_name, few_shot, load_dataset
+from coopt.data.descriptions import read_descriptions
+from coopt.errors import DataError, Interrupted, ParameterError
+from coopt.evaluation.choosing import Candidate, Choice, choose
+from coopt.locks import writing_folder
+from coopt.methods.learned import LearnedMethod
 from coopt.methods.zero_shot import ZeroShot
-from coopt.wording import called, counted
+from coopt.prompts.descriptions import Descriptions
+from coopt.wording import called, counted, on_command_line, size_of
 
+if TYPE_CHECKING:
+    from coopt.report.comparison import Point
 
-@dataclass(frozen=True)
-class ComparedMethod:
-    """One line of the table.
-
-    Attributes:
-        method: its name.
-        parameters: those that were given.
-        title: what tables call it.
-        evaluations: on the held-out images, one for each seed; one alone for a method that learns nothing; none where it failed.
-        seconds: of learning, on the mean.
-        error: why it failed; None: it did not.
-    """
-
-    method: str
-    parameters: Mapping[str, Any]
-    title: str
-    evaluations: tuple[Evaluation, ...]
-    seconds: float | None
-    error: str | None = None
-
-    @property
-    def summary(self) -> Summary | None:
-        """Accuracy over the seeds, in percent; None where it failed."""
-        return summarize([one.accuracy for one in self.evaluations]) if self.evaluations else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        summary = self.summary
-        return {
-            "method": self.method,
-            "parameters": dict(self.parameters),
-            "title": self.title,
-            "accuracy": None if summary is None else summary.mean,
-            "std": None if summary is None else summary.std,
-            "evaluations": [one.to_dict() for one in self.evaluations],
-            "seconds": self.seconds,
-            "error": self.error,
-        }
+Entry = tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,199 +38,298 @@ class CompareResult:
 
     Attributes:
         data, dataset_hash, backbone: what was learned from and with.
-        train, test: images to learn from (of the first seed), and held out.
-        shots, seeds: as asked for.
-        methods: in the order in which they were asked for.
+        images: to learn from.
+        predicted: how many of them were held out in some fold.
+        one_thing: whether the images of a class look like pictures of one thing; see `share_of_one_thing`.
+        shots, folds, seed: as asked for.
+        methods: hand-made prompts first, the others in the order in which they were compared.
+        choice: which of `methods` to take, and why.
+        command: how it was started.
         warnings: what was warned of.
+        out: the folder that was written.
     """
 
     data: str
     dataset_hash: str
     backbone: str
-    train: int
-    test: int
+    images: int
+    predicted: int
+    one_thing: bool
     shots: int | None
-    seeds: tuple[int, ...]
+    folds: int
+    seed: int
     methods: tuple[ComparedMethod, ...]
+    choice: Choice
+    command: str
     warnings: tuple[events.Warned, ...] = ()
+    out: Path | None = None
 
     @property
     def best(self) -> ComparedMethod:
-        """The one with the highest accuracy; of equals the first."""
-        return max(self.methods, key=lambda one: -1.0 if one.summary is None else one.summary.mean)
+        """The one to take."""
+        return self._of(self.choice.taken)
+
+    @property
+    def runner_up(self) -> ComparedMethod | None:
+        """The one that would be taken without the best; None: nothing else was compared."""
+        return None if self.choice.runner_up is None else self._of(self.choice.runner_up)
+
+    def _of(self, candidate: Candidate) -> ComparedMethod:
+        return next(one for one in self.methods if one.hits and one.title == candidate.title)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headers and rows: accuracy with its 95% interval (of one seed) or its spread (of several), and seconds."""
-        several = len(self.seeds) > 1
-        headers = [f"On {counted(self.test, 'held-out image')}, %", "accuracy"]
-        headers += ["std over seeds" if several else "95% interval", "seconds"]
-        return headers, [[one.title, *_cells(one, several)] for one in self.methods]
+        """Headers and rows, the most accurate first."""
+        headers = [
+            *(f"On {counted(self.predicted, 'image')} held out, %", "accuracy", "95% interval", "beside the best"),
+            *("seconds", "size", "memory", "new classes"),
+        ]
+        return headers, [self._row(one) for one in sorted(self.methods, key=lambda one: -one.accuracy)]
+
+    def _row(self, one: ComparedMethod) -> list[str]:
+        if not one.hits:
+            return [one.title, "late" if one.error == LATE else "failed", *[""] * 6]
+        low, high = one.interval
+        as_good = [same.title for same in self.choice.as_good]
+        beside = "" if one.title == self.choice.most_accurate.title else "as good" if one.title in as_good else "worse"
+        return [
+            *(one.title, f"{one.accuracy:.1f}", f"{low:.1f} to {high:.1f}", beside),
+            *(f"{one.seconds:.1f}", size_of(one.bytes), size_of(one.memory) if one.memory else "-"),
+            "yes" if one.new_classes else "no",
+        ]
+
+    def sentences(self) -> list[str]:
+        """What the table says, in words."""
+        second = self.runner_up
+        late = [one.title for one in self.methods if one.error == LATE]
+        return [
+            *self.choice.reasons,
+            f"Taken: {self.best.title}.{'' if second is None else f' Without it: {second.title}.'}",
+            *([f"Not finished within the budget: {', '.join(late)}."] if late else []),
+        ]
+
+    def markdown(self) -> str:
+        """The table and the sentences."""
+        headers, rows = self.table()
+        cells = [headers, ["---", *["---:"] * (len(headers) - 1)], *rows]
+        table = "\n".join("| " + " | ".join(row) + " |" for row in cells)
+        return (
+            f"# {self.data}, {self.backbone}\n\n{table}\n\n" + "\n\n".join(self.sentences()) + f"\n\n`{self.command}`\n"
+        )
+
+    def points(self) -> list[Point]:
+        """The methods that were finished, as the figure shows them."""
+        from coopt.report.comparison import Point
+
+        return [
+            Point(one.title, one.accuracy, one.interval, one.seconds, one is self.best, one.method == ZeroShot.method)
+            for one in self.methods
+            if one.hits
+        ]
 
     def __str__(self) -> str:
         headers, rows = self.table()
         widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-        return "\n".join(
+        lines = [
             "   ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(cells)
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
-            for cells in (list(zip(row, widths, strict=True)) for row in [headers, *rows])
-        )
+            for row in [headers, *rows]
+        ]
+        return "\n".join([*lines, "", *self.sentences()])
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        names = ("data", "dataset_hash", "backbone", "train", "test", "shots")
+        names = (
+            *(
+                "command",
+                "data",
+                "dataset_hash",
+                "backbone",
+                "images",
+                "predicted",
+                "one_thing",
+                "shots",
+                "folds",
+                "seed",
+            ),
+        )
         return {
             **{name: getattr(self, name) for name in names},
-            "seeds": list(self.seeds),
             "methods": [one.to_dict() for one in self.methods],
+            "best": {"method": self.best.method, "parameters": dict(self.best.parameters)},
+            "sentences": self.sentences(),
+            **({} if self.out is None else {"out": display_name(self.out)}),
             "warnings": [one.to_record() for one in self.warnings],
         }
 
 
-def _cells(one: ComparedMethod, several: bool) -> list[str]:
-    summary = one.summary
-    if summary is None:
-        return ["failed", "", ""]
-    low, high = one.evaluations[0].interval
-    spread = f"{summary.std:.1f}" if summary.n > 1 else "" if several else f"{low:.1f} to {high:.1f}"
-    return [f"{summary.mean:.1f}", spread, "" if one.seconds is None else f"{one.seconds:.1f}"]
+def compare(data: CompareRequest | str | Path, *, command: str | None = None, **options: Any) -> CompareResult:
+    """Compares methods on labelled images by cross-validation: every image is predicted once, by what was learned from others.
 
-
-def compare(data: CompareRequest | str | Path, **options: Any) -> CompareResult:
-    """Learns with several methods from the same images and measures them on the same held-out images; saves nothing.
+    Only training images are used; a test part stays untouched. Images that look alike are held out together
+    (`coopt.evaluation.folds`).
 
     Args:
         data: a folder, a CSV file or the name of a data set; or the whole request.
+        command: how it is started, for the record and for the message of an interrupted one; None: this call.
         options: fields of `CompareRequest`. A method is its name, or (name, parameters).
 
     Raises:
-        CooptError: anything wrong with the data, the backbone or a parameter; also when all methods fail. Where one fails
-            and others do not, its line says why.
+        CooptError: anything wrong with the data, the backbone or a parameter; also when all methods fail. Where one fails and
+            others do not, its line says why.
+        Interrupted: Ctrl-C; with `out` the same call goes on.
     """
     is_request = isinstance(data, CompareRequest)
     request = CompareRequest.of(data, **options) if is_request else CompareRequest.of(data=data, **options)
     with events.warnings_collected() as warned:
-        return replace(_compare(request), warnings=tuple(warned))
-
-
-def _compare(request: CompareRequest) -> CompareResult:
-    entries = [(one, {}) if isinstance(one, str) else (one[0], dict(one[1])) for one in request.methods]
-    if not entries or not request.seeds:
-        raise ParameterError(
-            f"There is nothing to compare: give at least one of {called('methods')} and {called('seeds')}."
-        )
-    for method, parameters in entries:
-        _estimator(request, method, parameters, request.seeds[0])  # wrong ones are refused before anything is loaded
-    whole = load_dataset(
-        request.data,
-        seed=request.seeds[0],
-        test_fraction=request.test_fraction,
-        root=request.root,
-        on_bad_image=request.on_bad_image,
-        **request.reading,
-    )
-    if whole.test is None or not len(whole.test):
-        raise DataError(f"{whole.name} has no test part and none is held out, so there is nothing to compare on.")
-    samples = {seed: _sample(whole, request.shots, seed) for seed in request.seeds}
-    train = len(samples[request.seeds[0]].train)
-    events.say(
-        f"{whole.name}: {counted(len(whole.class_names), 'class')}, {counted(train, 'image')} to learn from, "
-        f"{len(whole.test)} held out."
-    )
-    backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
-    comparison = _Comparison(request, backbone, whole.test, samples)
-    compared = tuple(comparison.methods(entries))
-    if all(one.error is not None for one in compared):
-        raise DataError(f"Every method failed. {compared[0].title}: {compared[0].error}")
-    return CompareResult(
-        data=display_name(request.data),
-        dataset_hash=whole.hash,
-        backbone=backbone.name,
-        train=train,
-        test=len(whole.test),
-        shots=request.shots,
-        seeds=request.seeds,
-        methods=compared,
-    )
-
-
-def _sample(whole: ImageDataset, shots: int | None, seed: int) -> ImageDataset:
-    return whole if shots is None else few_shot(whole, shots, seed)
-
-
-def _estimator(request: CompareRequest, method: str, parameters: Mapping[str, Any], seed: int) -> ClipClassifier:
-    return make_estimator(
-        method,
-        parameters,
-        learns=False,
-        precision=request.precision,
-        text_path=request.text_path,
-        memory=request.memory,
-        seed=seed,
-    )
+        comparison = _Comparison(request, command or f"coopt.compare({str(request.data)!r}, ...)")
+        return replace(comparison.run(), warnings=tuple(warned))
 
 
 class _Comparison:
-    """Runs the methods; the features of held-out images are computed once for each precision."""
+    """One comparison; what is known of it becomes more from step to step."""
 
-    def __init__(
-        self, request: CompareRequest, backbone: Backbone, test: Split, samples: Mapping[int, ImageDataset]
-    ) -> None:
-        self.request, self.backbone, self.test, self.samples = request, backbone, test, samples
-        self._held_out: dict[str, Any] = {}
+    def __init__(self, request: CompareRequest, command: str) -> None:
+        self.request, self.command = request, command
+        self.entries = entries_of(request)
+        for method, parameters in self.entries:  # wrong ones are refused before anything is loaded
+            estimator_of(request, method, parameters)
+        self.folder = ComparisonFolder(request.out, request.overwrite, images_of(request.data, request.root))
+        self.dataset = self._dataset()
 
-    def methods(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[ComparedMethod]:
-        """One line after the other."""
-        with events.tracked("comparing", len(entries)) as work:
-            for done, (method, parameters) in enumerate(entries, start=1):
-                yield self._method(method, parameters)
-                work.update(done)
-
-    def _method(self, method: str, parameters: Mapping[str, Any]) -> ComparedMethod:
-        title = _titled(_estimator(self.request, method, parameters, 0).full_title, parameters)
-        evaluations, seconds = [], []
-        for seed in self.request.seeds[:1] if method == ZeroShot.method else self.request.seeds:
-            estimator = self._prepared(method, parameters, seed)
-            began = time.monotonic()
-            try:
-                self._fit(estimator, self.samples[seed])
-                seconds.append(time.monotonic() - began)
-                evaluations.append(self._measured(estimator))
-            except CooptError as error:
-                events.emit(events.Warned(f"{title} failed: {error}", "FailedRuns"))
-                return ComparedMethod(method, parameters, title, (), None, str(error))
-        each = None if method == ZeroShot.method else sum(seconds) / len(seconds)
-        result = ComparedMethod(method, parameters, title, tuple(evaluations), each)
-        assert result.summary is not None
-        events.say(f"{title}: {result.summary.mean:.1f} %")
-        return result
-
-    def _prepared(self, method: str, parameters: Mapping[str, Any], seed: int) -> ClipClassifier:
-        estimator = _estimator(self.request, method, parameters, seed)
-        return estimator.set_params(
-            backbone=self.backbone,
-            class_names=self.samples[seed].class_names,
-            on_bad_image=self.request.on_bad_image,
-            runtime__cache=self.request.cache,
+    def _dataset(self) -> ImageDataset:
+        request = self.request
+        whole = load_dataset(
+            request.data,
+            seed=request.seed,
+            test_fraction=0,
+            root=request.root,
+            on_bad_image=request.on_bad_image,
+            **request.reading,
         )
+        return whole if request.shots is None else few_shot(whole, request.shots, request.seed)
 
-    def _fit(self, estimator: ClipClassifier, sample: ImageDataset) -> None:
-        if isinstance(estimator, ZeroShot):
-            estimator.fit_classes(sample.class_names)
-        else:
-            estimator.fit(list(sample.train.paths), list(sample.train.labels))
+    def run(self) -> CompareResult:
+        """All methods, one after the other."""
+        if self.request.out is None:
+            return self._run()
+        with writing_folder(self.request.out, called("out") if on_command_line() else "out"):
+            return self._run()
 
-    def _measured(self, estimator: ClipClassifier) -> Evaluation:
-        precision = estimator.image_precision
-        if not estimator.capabilities.features_only:
-            return evaluate(estimator, list(self.test.paths), list(self.test.labels))
-        if precision not in self._held_out:
-            self._held_out[precision] = estimator.image_features(list(self.test.paths), self.request.on_bad_image)
-        held_out = self._held_out[precision]
-        return evaluate(estimator, held_out.features[0], [self.test.labels[i] for i in held_out.kept])
+    def _run(self) -> CompareResult:
+        request, dataset = self.request, self.dataset
+        events.say(
+            f"{dataset.name}: {counted(len(dataset.class_names), 'class')}, {counted(len(dataset.train), 'image')}."
+        )
+        for note in dataset.notes:
+            events.say(note)
+        backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
+        return compare_on(request, backbone, dataset, self.folder, self.command)
 
 
-def _titled(title: str, parameters: Mapping[str, Any]) -> str:
-    """What sets a line apart from others of the same method."""
-    said = ", ".join(f"{name} {value}" for name, value in parameters.items())
-    return f"{title} ({said})" if said else title
+def compare_on(
+    request: CompareRequest, backbone: Backbone, dataset: ImageDataset, folder: ComparisonFolder, command: str
+) -> CompareResult:
+    """Compares methods on the training part of a data set that is read already.
+
+    Args:
+        request: what is compared, and how.
+        backbone: the frozen model.
+        dataset: whose training part is used.
+        folder: where the comparison is kept, and goes on from an earlier one.
+        command: how it is started.
+
+    Raises:
+        NothingHeldOutError: no class has two different images.
+        DataError: the hand-made prompt fails.
+        SavedFileError: the folder holds another comparison.
+        Interrupted: Ctrl-C.
+    """
+    texts = None if request.descriptions is None else read_descriptions(request.descriptions, dataset.class_names)
+    entries, methods = entries_of(request), list[ComparedMethod]()
+    folder.begin(_identity(request, backbone, dataset, texts))
+    try:
+        with _cache(request) as cache:
+            validation = CrossValidation(request, backbone, dataset, texts, cache)
+            with events.tracked("comparing", len(entries)) as work:
+                for number, entry in enumerate(entries, start=1):
+                    methods.append(folder.done(*entry) or validation.line(*entry))
+                    folder.keep(methods[-1])
+                    work.update(number, methods[-1].title)
+    except KeyboardInterrupt:
+        kept = f"{len(methods)} of {counted(len(entries), 'method')} done"
+        where = "" if folder.path is None else f", and kept in '{display_name(folder.path)}'"
+        again = "Run the same command" if on_command_line() else "Make the same call"
+        go_on = f" {again} to go on:\n  {command}" if folder.path is not None else ""
+        raise Interrupted(f"Interrupted. {kept}{where}.{go_on}") from None
+    if methods[0].error is not None:
+        raise DataError(f"{methods[0].title} failed, with which all others are compared: {methods[0].error}")
+    result = CompareResult(
+        data=display_name(request.data),
+        dataset_hash=dataset.hash,
+        backbone=backbone.name,
+        images=len(validation.images),
+        predicted=validation.predicted,
+        one_thing=validation.one_thing,
+        shots=request.shots,
+        folds=request.folds,
+        seed=request.seed,
+        methods=tuple(methods),
+        choice=choose([one.as_candidate() for one in methods if one.hits], validation.one_thing),
+        command=command,
+        out=folder.path,
+    )
+    folder.finish(result.to_dict(), result.markdown(), result.points())
+    return result
+
+
+def _identity(
+    request: CompareRequest, backbone: Backbone, dataset: ImageDataset, texts: Descriptions | None
+) -> dict[str, Any]:
+    """What makes two comparisons the same, but for their methods and their budget."""
+    return {
+        "images": dataset.hash,
+        "backbone": backbone.fingerprint,
+        "descriptions": None if texts is None else {name: list(said) for name, said in texts.items()},
+        **{name: getattr(request, name) for name in ("folds", "shots", "seed", "precision", "value_range")},
+    }
+
+
+@contextmanager
+def _cache(request: CompareRequest) -> Iterator[FeatureCache]:
+    """The user's, or one that is gone afterwards: either way no image is encoded twice."""
+    if request.cache:
+        yield FeatureCache()
+        return
+    with TemporaryDirectory(prefix="coopt-") as folder:
+        cache = FeatureCache(Path(folder))
+        try:
+            yield cache
+        finally:
+            cache.close()
+
+
+def entries_of(request: CompareRequest) -> list[Entry]:
+    """The methods with their parameters: hand-made prompts first, then what costs little, then what passes texts or images.
+
+    Raises:
+        ParameterError: there are none, or one is named twice.
+    """
+    entries: list[Entry] = [(one, {}) if isinstance(one, str) else (one[0], dict(one[1])) for one in request.methods]
+    if not entries:
+        raise ParameterError(f"There is nothing to compare: give at least one of {called('methods')}.")
+    keys = [key_of(*entry) for entry in entries]
+    twice = next((entry[0] for entry, key in zip(entries, keys, strict=True) if keys.count(key) > 1), None)
+    if twice is not None:
+        raise ParameterError(f"The method {twice!r} is named twice with the same parameters. Leave one of them out.")
+    if all(name != ZeroShot.method for name, _ in entries):
+        entries.insert(0, (ZeroShot.method, {}))
+    return sorted(entries, key=lambda entry: _cost(entry[0]))
+
+
+def _cost(method: str) -> int:
+    cls = method_class(method, learns=False)
+    if cls is ZeroShot:
+        return 0
+    return 1 + issubclass(cls, LearnedMethod) + 2 * (not cls.capabilities.features_only)

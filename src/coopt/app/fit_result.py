@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coopt.app.comparing import CompareResult
 from coopt.app.requests import FitRequest
 from coopt.app.system import machine, peak_memory, versions
 from coopt.data import ImageDataset, display_name
@@ -80,6 +81,7 @@ class FitResult:
         leaks: images that are in the training and the test part.
         skipped: of the held-out images, those that could not be read, and why.
         seconds: in total, and of learning.
+        compared: the comparison that took the method; None: it was named.
         warnings: what was warned of.
         out: the folder that was written.
         estimator: what was learned, ready to predict; not part of the JSON.
@@ -111,6 +113,7 @@ class FitResult:
     seconds: Mapping[str, float]
     warnings: tuple[Warned, ...]
     out: Path
+    compared: CompareResult | None
     estimator: ClipClassifier = field(repr=False, compare=False)
 
     @property
@@ -145,6 +148,7 @@ class FitResult:
             "leaks": self.leaks,
             "skipped": [list(one) for one in self.skipped],
             "seconds": dict(self.seconds),
+            **({} if self.compared is None else {"compared": self.compared.to_dict()}),
             "warnings": [one.to_record() for one in self.warnings],
         }
 

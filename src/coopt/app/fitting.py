@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from coopt import events
+from coopt.app.automatic import choose_method, comparison_of
 from coopt.app.configuration import call_of, config_of, data_again, identity_of
 from coopt.app.estimators import make_estimator, no_such_option, parameters_of
 from coopt.app.fit_result import FitResult, Measured, result_of, saved_extra
-from coopt.app.requests import FitRequest
-from coopt.app.run_folder import RunFolder, beside
+from coopt.app.requests import AUTO, FitRequest
+from coopt.app.run_folder import COMPARISON, RunFolder, beside, images_of
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import resolved
 from coopt.data import Features, ImageDataset, Split, display_name, few_shot, find_leakage, load_dataset
-from coopt.data.benchmarks.registry import is_name
 from coopt.data.descriptions import read_descriptions
 from coopt.data.features import named_together_with
 from coopt.errors import Interrupted
@@ -96,27 +96,34 @@ class _Fit:
     def __init__(self, request: FitRequest, command: str) -> None:
         self.started = time.monotonic()
         self.descriptions: Descriptions | None = None
-        self.request, self.command = request, command
-        self.estimator = make_estimator(
-            request.method,
-            request.parameters,
-            precision=request.precision,
-            text_path=request.text_path,
-            memory=request.memory,
-            seed=request.seed,
-        )
+        self.asked = self.request = request
+        self.command, self.compared = command, None
+        self.epochs, self.at_most = 0, ""
+        if request.method == AUTO:
+            comparison_of(request)  # wrong parameters are refused before anything is read
+        else:
+            self.estimator = _estimator(request)
         self.whole, self.dataset = _data(request)
         if request.descriptions is not None:
-            if "descriptions" not in parameters_of(request.method):
+            if request.method != AUTO and "descriptions" not in parameters_of(request.method):
                 raise no_such_option(request.method, "descriptions")
             self.descriptions = read_descriptions(request.descriptions, self.dataset.class_names)
+        images = images_of(request.data, request.root)
+        out = request.out or default_folder(self.whole.name, images)
+        self.folder = RunFolder(out, {"method": AUTO}, request.overwrite, command, images)
+        if request.method != AUTO:
+            self._decide(request)
+
+    def _decide(self, request: FitRequest) -> None:
+        """Now it is known by which method."""
+        self.request = request
+        if self.descriptions is not None and "descriptions" in parameters_of(request.method, learns=False):
             self.estimator.set_params(descriptions=self.descriptions)
         self.identity = identity_of(request, self.estimator, self.whole.hash)
-        images = images_of(request)
-        out = request.out or default_folder(self.whole.name, images)
-        self.folder = RunFolder(out, dict(self.identity), request.overwrite, command, images)
+        self.folder.identity = dict(self.identity)
         recipe = getattr(self.estimator, "recipe_", None)
-        self.epochs, self.at_most = (0, "") if recipe is None else most_epochs(recipe, self.dataset.train)
+        if recipe is not None:
+            self.epochs, self.at_most = most_epochs(recipe, self.dataset.train)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -128,16 +135,21 @@ class _Fit:
         )
         self.folder.refuse_foreign()
         with writing_folder(self.folder.path, called("out") if on_command_line() else "out"):
-            self.folder.check()  # before the backbone is loaded, which may take long
+            if self.asked.method != AUTO or not (self.folder.path / COMPARISON).exists():
+                self.folder.check()  # before the backbone is loaded, which may take long
             yield
 
     def run(self, warned: list[events.Warned]) -> FitResult:
         """Learns, measures and saves."""
-        request, dataset, folder = self.request, self.dataset, self.folder
+        request, dataset, folder = self.asked, self.dataset, self.folder
         leaks = find_leakage(dataset, value_range=request.value_range)
         backbone = load_backbone(request.backbone, request.device, request.download, request.value_range)
         if request.precision == "auto":
             events.say(f"{setting('precision', 'auto')} is {resolved('auto', backbone.device)} on this machine.")
+        if request.method == AUTO:
+            request, self.compared = choose_method(request, backbone, dataset, folder, self.command)
+            self.estimator = _estimator(request)
+            self._decide(request)
         folder.identity["fingerprint"] = backbone.fingerprint
         folder.check()
         try:
@@ -164,10 +176,11 @@ class _Fit:
             leaks=len(leaks),
             skipped=() if held_out is None else tuple(held_out.skipped),
             seconds={"total": time.monotonic() - self.started, "learning": learning},
+            compared=self.compared,
             warnings=tuple(warned),
             out=folder.path,
         )
-        folder.finish(result.to_dict(), config_of(request, folder.path))
+        folder.finish(result.to_dict(), config_of(self.asked, folder.path))
         return result
 
     def _learn(self, backbone: Backbone) -> None:
@@ -199,6 +212,18 @@ class _Fit:
         return f"Interrupted. {saved} {again} to go on:\n  {self.command}"
 
 
+def _estimator(request: FitRequest) -> ClipClassifier:
+    return make_estimator(
+        request.method,
+        request.parameters,
+        learns=request.method != ZeroShot.method,
+        precision=request.precision,
+        text_path=request.text_path,
+        memory=request.memory,
+        seed=request.seed,
+    )
+
+
 def _data(request: FitRequest) -> tuple[ImageDataset, ImageDataset]:
     """The whole data set, and what is learned from of it."""
     whole = load_dataset(
@@ -220,11 +245,6 @@ def most_epochs(recipe: Recipe, train: Split) -> tuple[int, str]:
     if recipe.steps is not None:
         most = min(most, recipe.steps)
     return most, "at most " if most > epochs or recipe.seconds is not None else ""
-
-
-def images_of(request: FitRequest) -> Path | None:
-    """The folder that is learned from; None when the data are something else."""
-    return request.data if request.data.is_dir() and not is_name(str(request.data), request.root) else None
 
 
 def default_folder(name: str, images: Path | None) -> Path:

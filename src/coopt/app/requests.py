@@ -21,6 +21,15 @@ ValueRange = tuple[float | int, float | int]
 
 _Request = TypeVar("_Request", bound="Request")
 
+AUTO = "auto"
+"""In the place of a method: the one that a comparison takes."""
+
+CANDIDATES = (
+    *("zero_shot", "tip_adapter", "gda", "lp_plus_plus", "linear_probe", "proker"),
+    *("clap", "taskres", "prolip", "kgcoop", "coop"),
+)
+"""Methods that are compared where none are named, about in the order of what they cost."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -154,8 +163,9 @@ class FitRequest(DataOptions, ModelOptions):
     Attributes:
         data: a folder, a CSV file or the name of a data set; see `coopt.load_dataset`.
         out: the folder to save into; None: coopt-NAME.
-        method: its name, such as "coop".
-        parameters: of the method, such as {"n_ctx": 4, "recipe": {"epochs": 50}}; what is not named is as usual.
+        method: its name, such as "coop"; "auto" compares some (`CompareRequest`) and learns with the one to take.
+        parameters: of the method, such as {"n_ctx": 4, "recipe": {"epochs": 50}}; what is not named is as usual. Those of "auto"
+            are `folds`, `budget` and `methods`.
         descriptions: a file of texts about the classes, for methods that take them.
         shots: images per class to learn from; None: all.
         seed: of all that is random.
@@ -273,22 +283,32 @@ class ZeroShotRequest(DataOptions, ModelOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRequest(DataOptions, ModelOptions):
-    """To compare methods on one data set.
+    """To compare methods on the training images of one data set, by cross-validation.
 
     Attributes:
         data: see `FitRequest`.
-        methods: their names; several times the same one with other parameters as (name, parameters).
-        shots: images per class to learn from; None: all.
-        seeds: of samples and learning; several give a mean and its spread.
-        test_fraction, text_path, memory: see `FitRequest`.
+        methods: their names; several times the same one with other parameters as (name, parameters). Hand-made prompts are
+            always among them.
+        folds: parts into which the images are dealt; each is predicted by what was learned from the others.
+        budget: seconds for learning, after image features are computed; what is not finished then is left out. None: no end.
+        descriptions: see `FitRequest`; methods that take none are compared without.
+        shots: images per class to learn from and to predict; None: all.
+        seed: of the sample, the folds and learning.
+        text_path, memory: see `FitRequest`.
+        out: the folder for the table, the figure and the JSON, where an interrupted comparison goes on; None: nothing is saved.
+        overwrite: another comparison in `out` may be replaced.
     """
 
     data: Path = field(kw_only=False)
-    methods: tuple[str | tuple[str, Mapping[str, Any]], ...] = ("zero_shot", "linear_probe", "coop")
+    methods: tuple[str | tuple[str, Mapping[str, Any]], ...] = CANDIDATES
+    folds: int = 3
+    budget: float | int | None = None
+    descriptions: Path | None = None
     shots: int | None = None
-    seeds: tuple[int, ...] = (1,)
-    test_fraction: float | int = 0.2
+    seed: int = 1
     backbone: str = "bundled"
     precision: Precision = "fp32"
     text_path: str = "auto"
     memory: str | int = "auto"
+    out: Path | None = None
+    overwrite: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coopt.data.benchmarks.registry import is_name
 from coopt.data.file_names import display_name
 from coopt.errors import SavedFileError
 from coopt.files import write_bytes, write_json
@@ -15,7 +16,7 @@ from coopt.methods.saving import JSON_NAME as PROMPT
 from coopt.methods.saving import RUN_NAME as CHECKPOINT_RUN
 from coopt.wording import called, setting
 
-RESULT, CONFIG = "result.json", "config.yaml"
+RESULT, CONFIG, COMPARISON = "result.json", "config.yaml", "comparison.json"
 
 
 class RunFolder:
@@ -42,7 +43,7 @@ class RunFolder:
 
     def refuse_foreign(self) -> None:
         """Refuses a folder that is none of ours; see the function."""
-        refuse_foreign(self.path, (PROMPT, CHECKPOINT, CHECKPOINT_RUN), self.images)
+        refuse_foreign(self.path, (PROMPT, CHECKPOINT, CHECKPOINT_RUN, COMPARISON), self.images)
 
     def check(self) -> None:
         """Refuses to replace what another run left here, and to mix with files that are not coopt's.
@@ -152,6 +153,11 @@ def refuse_foreign(path: Path, ours: Sequence[str], images: Path | None = None) 
             f"'{shown}' holds other files ({named}) and nothing that coopt wrote. Choose a new or an empty folder with "
             f"{called('out')}."
         )
+
+
+def images_of(data: Path, root: Path | None) -> Path | None:
+    """The folder that is learned from; None when the data are something else."""
+    return data if data.is_dir() and not is_name(str(data), root) else None
 
 
 def beside(images: Path, name: str) -> Path:

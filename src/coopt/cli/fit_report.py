@@ -9,10 +9,12 @@ from pathlib import Path
 import click
 
 from coopt import events
+from coopt.app.automatic import Compared
 from coopt.app.fit_result import FitResult, Measured
 from coopt.app.fitting import DataRead
 from coopt.app.requests import FitRequest
 from coopt.backbones import local_backbones
+from coopt.cli.comparison import say_comparison
 from coopt.cli.output import MEASURES, Output, measures, percent
 from coopt.data import display_name
 from coopt.data.bundled import PREFIX
@@ -47,7 +49,9 @@ class FitReport:
         self.output, self.request, self.typed = output, request, typed
 
     def hear(self, event: events.Event) -> None:
-        """What there is to learn from and with, and what was decided about it."""
+        """What there is to learn from and with, what was decided about it, and which method is taken."""
+        if isinstance(event, Compared):
+            say_comparison(self.output, event.result)
         if not isinstance(event, DataRead):
             return
         for line in str(event).splitlines():

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from coopt.app.assignments import value_of
 from coopt.app.method_options import SEED, method_names, method_options
+from coopt.app.requests import AUTO
 from coopt.cli.options import Duration, declared_option
 from coopt.errors import ParameterError
 from coopt.methods.schema import builtin_methods, recipe_parameters
@@ -165,7 +166,7 @@ def _typed_ones_win(ctx: click.Context, given: dict[str, Any]) -> dict[str, Any]
 
 def methods_options(function: _Function) -> _Function:
     """`--method`, and the options for what methods declare but for recipes."""
-    names = method_names()
+    names = (*method_names(), AUTO)
     decorated: Any = function
     for name in reversed(METHOD_OPTIONS):
         if name != RECIPE:
@@ -176,7 +177,7 @@ def methods_options(function: _Function) -> _Function:
         default=names[0],
         show_default=True,
         metavar="NAME",
-        help=f"How to learn: {', '.join(names)}.",
+        help=f"How to learn: {', '.join(names)}. {AUTO} compares methods as `coopt compare` does, and takes one.",
     )(decorated)
 
 
@@ -194,6 +195,8 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """
     from coopt.app.estimators import method_class, no_such_option, parameters_of
 
+    if method == AUTO:
+        return _automatic_parameters(options)
     known = parameters_of(method)
     has_recipe = RECIPE in known
     typed, texts = {name: options.pop(name) for name in RECIPE_FIELDS}, options.pop("set")
@@ -218,6 +221,23 @@ def method_parameters(method: str, options: dict[str, Any]) -> dict[str, Any]:
     if has_recipe:
         parameters[RECIPE] = changed_recipe(given[RECIPE], recipe_changes(more, typed))
     return parameters | {name: value for name, value in more.items() if name in free}
+
+
+def _automatic_parameters(options: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the comparison: `--budget` is what it may take, `--set` sets the others."""
+    from coopt.app.estimators import no_such_option
+
+    typed, texts = {name: options.pop(name) for name in RECIPE_FIELDS}, options.pop("set")
+    budget = typed.pop("seconds")
+    given = {name: options.pop(name) for name in METHOD_OPTIONS}
+    usually = {name: one.default for name, one in METHOD_OPTIONS.items()}
+    for name, value in {**given, **typed}.items():
+        if value != usually.get(name):
+            raise no_such_option(AUTO, name)
+    parameters = assignments(texts)
+    if isinstance(parameters.get("methods"), str):
+        parameters["methods"] = [one.strip() for one in parameters["methods"].split(",")]
+    return parameters | ({} if budget is None else {"budget": budget})
 
 
 def _no_such_parameter(method: str, name: str, value: Any, free: list[str], has_recipe: bool) -> ParameterError:

@@ -1,4 +1,4 @@
-"""Images that stand on both sides of a split: accuracy measured on them is remembered, not learned.
+"""Images that show the same: accuracy measured on one is remembered, not learned, where the other was learned from.
 
 Equal files are found by their bytes, in sets of any size. Files that show the same picture (saved again, resized,
 another format) are found by their thumbnails, when the set is small enough to decode it all; cropped or mirrored
@@ -63,6 +63,33 @@ def find_leakage(
             stacklevel=2,
         )
     return pairs
+
+
+def groups_that_show_the_same(
+    paths: Sequence[Path], near_limit: int = NEAR_DUPLICATE_LIMIT, value_range: ValueRange | None = None
+) -> list[int]:
+    """A number for each image: the index of the first one that shows the same, directly or through others.
+
+    Args:
+        paths: the images.
+        near_limit: near duplicates are looked for among at most so many images; equal files among any number.
+        value_range: see `coopt.data.open_image`.
+    """
+    pairs = _equal_files(paths, paths)
+    if len(paths) <= near_limit:
+        pairs += _same_pictures(paths, paths, value_range)
+    index = {path: i for i, path in reversed(list(enumerate(paths)))}
+    first = [index[path] for path in paths]
+
+    def root(i: int) -> int:
+        while first[i] != i:
+            i = first[i]
+        return i
+
+    for one, other in pairs:
+        a, b = root(index[one]), root(index[other])
+        first[max(a, b)] = min(a, b)
+    return [root(i) for i in range(len(paths))]
 
 
 def _equal_files(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[Path, Path]]:
