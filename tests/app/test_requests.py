@@ -23,7 +23,7 @@ REQUESTS: list[Request] = [
     app.PredictRequest.of(prompt="p", images=[Path("a"), "b/*.png"], class_names=["a", "b"], copy_to="sorted"),
     app.EvaluateRequest.of(prompt="p", data="photos", split="all", class_names="names.json"),
     app.ZeroShotRequest.of(data="photos", templates="a {}.", ensemble=True),
-    app.CompareRequest.of(data="photos", methods=["coop", ("coop", {"n_ctx": 4})], seeds=[1, 2]),
+    app.CompareRequest.of(data="photos", methods=["coop", ("coop", {"n_ctx": 4})], folds=2, budget=9.5),
 ]
 
 

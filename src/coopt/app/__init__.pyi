@@ -1,6 +1,7 @@
-from .comparing import ComparedMethod as ComparedMethod
+from .automatic import Compared as Compared
 from .comparing import CompareResult as CompareResult
 from .comparing import compare as compare
+from .cross_validation import ComparedMethod as ComparedMethod
 from .evaluating import EvaluationResult as EvaluationResult
 from .evaluating import ZeroShotResult as ZeroShotResult
 from .evaluating import evaluate as evaluate

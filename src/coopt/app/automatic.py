@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from coopt import events
-from coopt.app.comparing import CompareResult, compare_on, entries_of
+from coopt.app.comparing import CompareResult, check_request, compare_on
 from coopt.app.comparison_files import ComparisonFolder
-from coopt.app.cross_validation import estimator_of
 from coopt.app.requests import AUTO, CompareRequest, FitRequest
 from coopt.app.run_folder import RunFolder
 from coopt.backbones import Backbone
@@ -77,8 +76,7 @@ def comparison_of(request: FitRequest) -> CompareRequest:
         **{name: getattr(request, name) for name in shared},
         **request.parameters,
     )
-    for entry in entries_of(compared):
-        estimator_of(compared, *entry)
+    check_request(compared)
     return compared
 
 

@@ -20,6 +20,7 @@ from coopt.data import FeatureCache, ImageDataset, display_name, few_shot, load_
 from coopt.data.descriptions import read_descriptions
 from coopt.errors import DataError, Interrupted, ParameterError
 from coopt.evaluation.choosing import Candidate, Choice, choose
+from coopt.evaluation.folds import check_folds
 from coopt.locks import writing_folder
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.zero_shot import ZeroShot
@@ -83,7 +84,7 @@ class CompareResult:
             *(f"On {counted(self.predicted, 'image')} held out, %", "accuracy", "95% interval", "beside the best"),
             *("seconds", "size", "memory", "new classes"),
         ]
-        return headers, [self._row(one) for one in sorted(self.methods, key=lambda one: -one.accuracy)]
+        return headers, [self._row(one) for one in sorted(self.methods, key=lambda one: -sum(one.hits))]
 
     def _row(self, one: ComparedMethod) -> list[str]:
         if not one.hits:
@@ -192,9 +193,7 @@ class _Comparison:
 
     def __init__(self, request: CompareRequest, command: str) -> None:
         self.request, self.command = request, command
-        self.entries = entries_of(request)
-        for method, parameters in self.entries:  # wrong ones are refused before anything is loaded
-            estimator_of(request, method, parameters)
+        check_request(request)
         self.folder = ComparisonFolder(request.out, request.overwrite, images_of(request.data, request.root))
         self.dataset = self._dataset()
 
@@ -326,6 +325,19 @@ def entries_of(request: CompareRequest) -> list[Entry]:
     if all(name != ZeroShot.method for name, _ in entries):
         entries.insert(0, (ZeroShot.method, {}))
     return sorted(entries, key=lambda entry: _cost(entry[0]))
+
+
+def check_request(request: CompareRequest) -> None:
+    """Refuses what can be known to be wrong before anything is loaded.
+
+    Raises:
+        ParameterError: something is.
+    """
+    check_folds(request.folds)
+    if request.budget is not None and not request.budget > 0:
+        raise ParameterError(f"The 'budget' parameter must be above 0 seconds. Got {request.budget!r} instead.")
+    for method, parameters in entries_of(request):
+        estimator_of(request, method, parameters)
 
 
 def _cost(method: str) -> int:

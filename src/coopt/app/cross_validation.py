@@ -68,8 +68,8 @@ class ComparedMethod:
 
     @property
     def accuracy(self) -> float:
-        """Share of the predicted images that it recognised (percent)."""
-        return 100 * sum(self.hits) / len(self.hits)
+        """Share of the predicted images that it recognised (percent); NaN where it was not measured."""
+        return 100 * sum(self.hits) / len(self.hits) if self.hits else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:

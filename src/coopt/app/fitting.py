@@ -148,7 +148,7 @@ class _Fit:
             events.say(f"{setting('precision', 'auto')} is {resolved('auto', backbone.device)} on this machine.")
         if request.method == AUTO:
             request, self.compared = choose_method(request, backbone, dataset, folder, self.command)
-            self.estimator = _estimator(request)
+            self.estimator = _estimator(request, learns=request.method != ZeroShot.method)
             self._decide(request)
         folder.identity["fingerprint"] = backbone.fingerprint
         folder.check()
@@ -212,11 +212,11 @@ class _Fit:
         return f"Interrupted. {saved} {again} to go on:\n  {self.command}"
 
 
-def _estimator(request: FitRequest) -> ClipClassifier:
+def _estimator(request: FitRequest, learns: bool = True) -> ClipClassifier:
     return make_estimator(
         request.method,
         request.parameters,
-        learns=request.method != ZeroShot.method,
+        learns,
         precision=request.precision,
         text_path=request.text_path,
         memory=request.memory,

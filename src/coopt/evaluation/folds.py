@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,6 +26,16 @@ ALWAYS_LEARNED = -1
 
 MOST_GATHERED = 1000
 """Images of a class that are gathered into groups; of more, each is a group of its own."""
+
+
+def check_folds(n_folds: Any) -> None:
+    """Refuses what is no number of folds.
+
+    Raises:
+        ParameterError: it is no int, or less than 2.
+    """
+    if isinstance(n_folds, bool) or not isinstance(n_folds, int) or n_folds < 2:
+        raise ParameterError(f"The 'folds' parameter must be an int >= 2. Got {n_folds!r} instead.")
 
 
 def folds_of(
@@ -44,8 +55,7 @@ def folds_of(
     Raises:
         ParameterError: fewer than two folds.
     """
-    if isinstance(n_folds, bool) or not isinstance(n_folds, int) or n_folds < 2:
-        raise ParameterError(f"The 'folds' parameter must be an int >= 2. Got {n_folds!r} instead.")
+    check_folds(n_folds)
     numbers = list(range(len(labels))) if groups is None else list(groups)
     by_class: dict[Hashable, list[int]] = {}
     for group, label in zip(numbers, labels, strict=True):
