@@ -1,4 +1,4 @@
-"""Shapes are checked under test: every annotated call of coopt goes through jaxtyping and beartype."""
+"""Shapes are checked under test: every annotated call of coopt goes through beartype, with jaxtyping's shapes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from collections.abc import Callable, Iterator
 
 import jaxtyping
-from jaxtyping import install_import_hook
 
-_HOOK = install_import_hook("coopt", "beartype.beartype")
+from tests.shapes import check_calls
+
+check_calls("coopt")
 
 from pathlib import Path
 from typing import Any
