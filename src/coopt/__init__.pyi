@@ -20,6 +20,7 @@ from .methods.linear_probe import LinearProbe as LinearProbe
 from .methods.loading import load as load
 from .methods.lp_plus_plus import LPPlusPlus as LPPlusPlus
 from .methods.maple import MaPLe as MaPLe
+from .methods.mmrl import MMRL as MMRL
 from .methods.prograd import ProGrad as ProGrad
 from .methods.proker import ProKeR as ProKeR
 from .methods.prolip import ProLIP as ProLIP

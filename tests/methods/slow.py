@@ -52,9 +52,31 @@ def attended(block: Any, y: Tensor, mask: Tensor | None, weight: Tensor) -> Tens
 
 
 def slow_block(block: Any, x: Tensor, mask: Tensor | None, weight: Tensor | None = None) -> Tensor:
-    weight = block.attn.in_proj_weight if weight is None else weight
-    x = x + attended(block, block.ln_1(x), mask, weight)
+    matrix: Tensor = block.attn.in_proj_weight if weight is None else weight
+    x = x + attended(block, block.ln_1(x), mask, matrix)
     return x + block.mlp(block.ln_2(x))
+
+
+def slow_inserted_text(backbone: Any, prompts: Prompts, vectors: dict[int, Tensor]) -> Tensor:
+    """Features (C, D), not normalised, of prompts of constant tokens into which vectors are put.
+
+    Args:
+        backbone: whose text tower.
+        prompts: C of them, without slots.
+        vectors: what stands behind the start token from the input of a block on; the first of them moves the rest on.
+    """
+    model: Any = backbone.model
+    features = []
+    for ids, length in zip(prompts.token_ids, prompts.lengths.tolist(), strict=True):
+        x = model.token_embedding.weight[ids[:length]] + model.positional_embedding[:length]
+        for b, block in enumerate(model.transformer.resblocks):
+            if b in vectors:
+                behind = x[1:] if b == min(vectors) else x[1 + len(vectors[b]) :]
+                x = torch.cat([x[:1], vectors[b], behind])
+            mask = torch.full((len(x), len(x)), float("-inf"), dtype=x.dtype).triu(1)
+            x = slow_block(block, x, mask)
+        features.append(model.ln_final(x[-1]) @ model.text_projection)
+    return torch.stack(features)
 
 
 def slow_text(
@@ -89,6 +111,31 @@ def slow_text(
             x = slow_block(block, x, model.attn_mask, weights[b] if weights else None)
         features.append(model.ln_final(x[length - 1]) @ model.text_projection)
     return torch.stack(features)
+
+
+def slow_read_images(backbone: Any, pixels: Tensor, tokens: dict[int, Tensor], read: Tensor) -> tuple[Tensor, Tensor]:
+    """Class features and representation features, (n, D) each, not normalised, of images one by one.
+
+    Args:
+        backbone: whose image tower, a ViT.
+        pixels: n of them.
+        tokens: what stands behind the class token from the input of a block on.
+        read: by what the mean of the last block's tokens, each of them normed, is projected.
+    """
+    visual: Any = backbone.model.visual
+    own, others = [], []
+    for image in pixels:
+        patches = visual.conv1(image[None])[0].flatten(1).T
+        x = visual.ln_pre(torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding)
+        count = 0
+        for b, block in enumerate(visual.transformer.resblocks):
+            if b in tokens:
+                x = torch.cat([x[:1], tokens[b], x[1 + count :]])
+                count = len(tokens[b])
+            x = slow_block(block, x, None)
+        own.append(visual.ln_post(x[0]) @ visual.proj)
+        others.append(torch.stack([visual.ln_post(one) for one in x[1 : 1 + count]]).mean(dim=0) @ read)
+    return torch.stack(own), torch.stack(others)
 
 
 def slow_images(

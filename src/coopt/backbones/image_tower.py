@@ -57,8 +57,11 @@ class ImageTower(nn.Module):
         self.width = int(visual.class_embedding.shape[-1]) if known else 0
 
     def forward(
-        self, pixels: Float[Tensor, "n 3 height width"], at_block: Mapping[int, Tensor] | None = None
-    ) -> Float[Tensor, "n dim"]:
+        self,
+        pixels: Float[Tensor, "n 3 height width"],
+        at_block: Mapping[int, Tensor] | None = None,
+        read: Float[Tensor, "token_width dim"] | None = None,
+    ) -> Float[Tensor, "n features"]:
         """Features in float32.
 
         Args:
@@ -66,13 +69,15 @@ class ImageTower(nn.Module):
             at_block: block, counted from 0, to tokens (M, V) for all images, or (n, M, V). Those of the first block
                 named are added behind the image's own, those of later ones replace them; before the tower reads out its
                 feature they are dropped.
+            read: a projection for the mean of the tokens, as the last block leaves them and the tower's last norm: a
+                feature of their own (n, D), which then stands behind the image's, (n, 2 D). None: they are not read out.
 
         Raises:
             UnsupportedBackboneError: tokens were given, and the tower's blocks are not a ViT's.
             ParameterError: there is no such block, or the blocks' tokens differ in number.
         """
         if at_block:
-            return self._with_tokens(pixels, at_block).float()
+            return self._with_tokens(pixels, at_block, read).float()
         features = self.visual(pixels)
         return (features[0] if isinstance(features, tuple) else features).float()
 
@@ -92,7 +97,7 @@ class ImageTower(nn.Module):
         """What the tower does to its own tokens before the first block: for tokens that are to go through it too."""
         return self.visual.ln_pre(tokens)
 
-    def _with_tokens(self, pixels: Tensor, at_block: Mapping[int, Tensor]) -> Tensor:
+    def _with_tokens(self, pixels: Tensor, at_block: Mapping[int, Tensor], read: Tensor | None) -> Tensor:
         if not self.depth:
             raise UnsupportedBackboneError(
                 f"Tokens cannot be added to an image tower of the kind {type(self.visual).__name__}: its blocks are not "
@@ -109,7 +114,10 @@ class ImageTower(nn.Module):
                 tokens = at_block[i].to(x.dtype).expand(x.shape[0], -1, -1)
                 x = torch.cat([x[:, :length], tokens], dim=1)
             x = block(x)
-        return _read_out(visual, x[:, :length])
+        own = _read_out(visual, x[:, :length])
+        if read is None:
+            return own
+        return torch.cat([own, visual.ln_post(x[:, length:]).mean(dim=1) @ read], dim=1)
 
 
 def _check_tokens(at_block: Mapping[int, Tensor], depth: int) -> None:

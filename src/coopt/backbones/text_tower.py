@@ -25,14 +25,20 @@ class Tokens(NamedTuple):
         prompts: which of the prompts, for each vector.
         positions: where in the prompt.
         vectors: one for each.
+        inserted: what stood there moves on, and as many of the last positions fall out; the positions are the same in all
+            prompts. That is exact for causal towers, whose end tokens do not fall out.
     """
 
     prompts: Int[Tensor, " n"]
     positions: Int[Tensor, " n"]
     vectors: Float[Tensor, "n width"]
+    inserted: bool = False
 
     def put_into(self, x: Float[Tensor, "classes length width"]) -> Float[Tensor, "classes length width"]:
         """A block's input with the vectors in it; what stood there gets no gradient."""
+        if self.inserted:
+            first, count = int(self.positions.min()), len(self.positions.unique())
+            x = torch.cat([x[:, :first], x[:, :count], x[:, first : x.shape[1] - count]], dim=1)
         return x.index_put((self.prompts, self.positions), self.vectors.to(x.dtype))
 
 

@@ -67,6 +67,25 @@ class ProjectedHead(CosineHead):
         return super().forward(features @ self.get_buffer("projection") + self.get_buffer("bias"))
 
 
+class TwoFeaturesHead(CosineHead):
+    """Two features of each image, (n, 2 D), each compared as by `CosineHead`, and a weighted mean of their scores.
+
+    Args:
+        text_features: of the classes, normalised.
+        score_head: the backbone's.
+        share: what the scores of the first feature count, from 0 to 1.
+    """
+
+    def __init__(self, text_features: Float[Tensor, "classes dim"], score_head: ScoreHead, share: float) -> None:
+        super().__init__(text_features, score_head)
+        self.share = share
+
+    def forward(self, features: Float[Tensor, "n two_features"]) -> Float[Tensor, "n classes"]:
+        """Scores of image features."""
+        first, second = (super(TwoFeaturesHead, self).forward(one) for one in features.chunk(2, dim=-1))
+        return self.share * first + (1 - self.share) * second
+
+
 class LinearHead(nn.Module):
     """A linear layer on the features as they are.
 

@@ -22,9 +22,9 @@ from coopt.methods.capabilities import Capabilities
 from coopt.methods.forward import Batch, Forward, frozen_images
 from coopt.methods.learned import LearnedMethod
 from coopt.methods.networks import linear_start
+from coopt.methods.shared_parameters import TEMPLATE
 from coopt.methods.sites import WeightDelta
 from coopt.parameters import parameter
-from coopt.prompts.templates import DEFAULT_TEMPLATE, template_list
 from coopt.training.batches import generator_for
 from coopt.training.recipe import CLIP_LORA_RECIPES, Recipe
 
@@ -69,12 +69,7 @@ class CLIPLoRA(LearnedMethod):
     dropout: float = parameter(
         default=0.25, low=0, below=1, help="Share of the inputs of a change that a training step leaves out."
     )
-    template: str = parameter(
-        default=DEFAULT_TEMPLATE,
-        check=lambda template: isinstance(template, str) and len(template_list(template)) == 1,
-        said='one prompt such as "a photo of a {}."',
-        help='The hand-made prompt, such as "a photo of a {}, a type of pet.".',
-    )
+    template: str = TEMPLATE
 
     @property
     def prompt_template(self) -> str:

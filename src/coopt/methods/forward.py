@@ -15,11 +15,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from coopt.backbones import Backbone
-from coopt.methods.image_pass import ImagePass, changed_features
-from coopt.methods.sites import ImageBlocks, Site, TextBlocks, text_tokens, weights_in
+from coopt.methods.image_pass import ImageChanges, ImagePass, changed_features
+from coopt.methods.sites import (
+    ImageBlocks,
+    ImageReadOut,
+    Site,
+    TextBlocks,
+    deep_vectors,
+    text_inserted,
+    text_tokens,
+    weights_in,
+)
 from coopt.prompts.templates import DEFAULT_TEMPLATE
 from coopt.text.encode import TextEncoder
-from coopt.text.layout import context_prompts, template_prompts
+from coopt.text.layout import context_prompts, inserted_prompts, template_prompts
 
 Weights = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Given a tower ("text" or "image") and what was learned: the weights that stand for the tower's own."""
@@ -94,7 +103,7 @@ class Forward:
         self, shared: Sites, parameters: Mapping[str, Tensor], batch: Batch, text: Tensor | None = None
     ) -> None:
         self._shared, self.parameters, self._batch = shared, parameters, batch
-        self._images: Tensor | None = None
+        self._images: tuple[Tensor, ...] | None = None
         self._unchanged: Tensor | None = None
         self._text = text
 
@@ -104,11 +113,16 @@ class Forward:
 
     def images(self) -> Float[Tensor, "n dim"]:
         """Normalised features of the batch's images: those of the frozen tower, unless a site is in it."""
+        return self.image_features()[0]
+
+    def image_features(self) -> tuple[Float[Tensor, "n dim"], ...]:
+        """Normalised features of the batch's images, and of the tokens that were added where these are read out."""
         if self._images is None:
             features = self._batch.images
             if self._shared.images is not None:
                 features = run_images(self._shared, self.parameters, features)
-            self._images = normalize(features, dim=-1)
+            parts = 2 if any(isinstance(one, ImageReadOut) for one in self._shared.sites) else 1
+            self._images = tuple(normalize(one, dim=-1) for one in features.chunk(parts, dim=-1))
         return self._images
 
     def text(self, contexts: Tensor | None = None) -> Float[Tensor, "*n classes dim"]:
@@ -156,7 +170,7 @@ def run_text(shared: Sites, parameters: Mapping[str, Tensor], contexts: Tensor |
     assert shared.encode is not None
     tokens, placed = text_tokens(shared.sites), shared.put_in(parameters)
     context = placed[tokens.tensor] if contexts is None and tokens is not None else contexts
-    deep = {one.block: placed[one.tensor] for one in shared.sites if isinstance(one, TextBlocks)}
+    deep = {one.block: placed[one.tensor] for one in deep_vectors(shared.sites)}
     weights = dict(shared.weights("text", parameters)) if weights_in(shared.sites, "text") else {}
     return shared.encode(context, deep, weights)
 
@@ -164,7 +178,7 @@ def run_text(shared: Sites, parameters: Mapping[str, Tensor], contexts: Tensor |
 def run_images(shared: Sites, parameters: Mapping[str, Tensor], pixels: Tensor) -> Float[Tensor, "n dim"]:
     """Features of pixels under what was learned, not normalised."""
     assert shared.images is not None
-    return shared.images(pixels, *image_changes(shared.sites, shared.put_in, shared.weights, parameters))
+    return shared.images(pixels, image_changes(shared.sites, shared.put_in, shared.weights, parameters))
 
 
 def frozen_images(backbone: Backbone) -> nn.Module:
@@ -178,11 +192,12 @@ def frozen_images(backbone: Backbone) -> nn.Module:
 
 def image_changes(
     sites: Sequence[Site], put_in: PutIn, weights: Weights, parameters: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
-    """The weights of the image tower that others stand for, and the tokens that are added at its blocks."""
+) -> ImageChanges:
+    """What is learned for the image tower."""
     placed = put_in(parameters)
     tokens = {one.block: placed[one.tensor] for one in sites if isinstance(one, ImageBlocks)}
-    return (dict(weights("image", parameters)) if weights_in(sites, "image") else {}), tokens
+    read = next((placed[one.tensor] for one in sites if isinstance(one, ImageReadOut)), None)
+    return ImageChanges(dict(weights("image", parameters)) if weights_in(sites, "image") else {}, tokens, read)
 
 
 def text_encoder(
@@ -201,18 +216,20 @@ def text_encoder(
         backbone: the frozen model.
         class_names: C names.
         sites: where what is learned is put in.
-        n_ctx: M; of no meaning without context vectors, where prompts are of `template`.
+        n_ctx: M, context vectors or those that are put in; of no meaning where there are neither.
         batch: images of a step; for none, only features are asked for.
         options: path, precision and memory, as `TextEncoder` takes them.
         beside: bytes that a step holds for other things, within its memory.
-        template: of hand-made prompts.
+        template: of hand-made prompts, where there are no context vectors.
     """
-    tokens = text_tokens(sites)
-    if tokens is None:
+    tokens, inserted = text_tokens(sites), text_inserted(sites)
+    if inserted is not None:
+        prompts = inserted_prompts(backbone, class_names, template, n_ctx, inserted.block)
+    elif tokens is None:
         prompts = template_prompts(backbone, class_names, template)
     else:
         prompts = context_prompts(backbone, class_names, n_ctx, tokens.position, tokens.class_specific)
-    deep = [one for one in sites if isinstance(one, TextBlocks)]
+    deep = deep_vectors(sites)
     return TextEncoder(
         backbone,
         prompts,
@@ -220,7 +237,7 @@ def text_encoder(
         batch=1 if tokens is not None and tokens.per_image else batch,
         learning=batch > 0,
         deep=[one.block for one in deep],
-        per_class_from=min((one.block for one in deep if one.per_class), default=None),
+        per_class_from=min((one.block for one in deep if isinstance(one, TextBlocks) and one.per_class), default=None),
         weights=weights_in(sites, "text"),
         beside=beside,
     )
@@ -231,13 +248,12 @@ class ChangedImages(nn.Module):
 
     Args:
         tower: the frozen one, which is shared and not changed.
-        weights: what stands for some of its weights, by name.
-        tokens: what is added, by block.
+        changes: what is put in.
     """
 
-    def __init__(self, tower: nn.Module, weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]) -> None:
+    def __init__(self, tower: nn.Module, changes: ImageChanges) -> None:
         super().__init__()
-        self.visual = _Changed(tower, weights, tokens)
+        self.visual = _Changed(tower, changes)
 
     def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
         """Features, not normalised."""
@@ -252,17 +268,20 @@ def _named_as_before(module: nn.Module, state: dict[str, Any], prefix: str, _: A
 
 
 class _Changed(nn.Module):
-    def __init__(self, tower: nn.Module, weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]) -> None:
+    read: Tensor | None
+
+    def __init__(self, tower: nn.Module, changes: ImageChanges) -> None:
         super().__init__()
-        self.tower, self.blocks, self.names = tower, tuple(tokens), tuple(weights)
-        for block, vectors in tokens.items():
+        self.tower, self.blocks, self.names = tower, tuple(changes.tokens), tuple(changes.weights)
+        for block, vectors in changes.tokens.items():
             self.register_buffer(f"tokens_{block}", vectors.detach())
         for i, name in enumerate(self.names):
-            self.register_buffer(f"weight_{i}", weights[name].detach())
+            self.register_buffer(f"weight_{i}", changes.weights[name].detach())
+        self.register_buffer("read", None if changes.read is None else changes.read.detach())
         self.register_state_dict_post_hook(_named_as_before)
 
     def forward(self, pixels: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n dim"]:
         weights = {name: self.get_buffer(f"weight_{i}") for i, name in enumerate(self.names)}
         tokens = {block: self.get_buffer(f"tokens_{block}") for block in self.blocks}
         with torch.no_grad():
-            return changed_features(self.tower, pixels, weights, tokens)
+            return changed_features(self.tower, pixels, ImageChanges(weights, tokens, self.read))

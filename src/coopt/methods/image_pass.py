@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,25 @@ WORKING = 1.5
 
 BLOCKS = 8
 """Of a tower whose blocks are not known, such as a ResNet's: its largest stage is at most this share of the whole."""
+
+
+class ImageChanges(NamedTuple):
+    """What is put into an image tower.
+
+    Attributes:
+        weights: what stands for weights of the tower, by name.
+        tokens: what is added at its blocks.
+        read: by what the mean of the added tokens is projected, for a feature of their own; None: they are not read out.
+    """
+
+    weights: Mapping[str, Tensor]
+    tokens: Mapping[int, Tensor]
+    read: Tensor | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.weights.values(), *self.tokens.values(), *([] if self.read is None else [self.read])]
 
 
 @dataclass
@@ -48,21 +67,13 @@ class ImagePass:
     learned_bytes: int
     together: int
 
-    def __call__(
-        self, pixels: Float[Tensor, "n 3 height width"], weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]
-    ) -> Float[Tensor, "n dim"]:
-        """Features, not normalised.
-
-        Args:
-            pixels: preprocessed.
-            weights: what stands for weights of the tower, by name.
-            tokens: what is added at its blocks.
-        """
+    def __call__(self, pixels: Float[Tensor, "n 3 height width"], changes: ImageChanges) -> Float[Tensor, "n dim"]:
+        """Features of preprocessed pixels, not normalised."""
         if len(pixels) <= self.together or not torch.is_grad_enabled():
-            return changed_features(self.tower, pixels, weights, tokens)
+            return changed_features(self.tower, pixels, changes)
 
         def run(part: Tensor) -> Tensor:
-            return changed_features(self.tower, part, weights, tokens)
+            return changed_features(self.tower, part, changes)
 
         parts = pixels.split(self.together)
         return torch.cat([checkpoint(run, one, use_reentrant=False, preserve_rng_state=False) for one in parts])
@@ -88,18 +99,17 @@ class ImagePass:
         return True
 
 
-def changed_features(
-    tower: nn.Module, pixels: Tensor, weights: Mapping[str, Tensor], tokens: Mapping[int, Tensor]
-) -> Float[Tensor, "n dim"]:
+def changed_features(tower: nn.Module, pixels: Tensor, changes: ImageChanges) -> Float[Tensor, "n dim"]:
     """Features of an image tower with other weights and added tokens, not normalised."""
-    return functional_call(tower, dict(weights), (pixels,), {"at_block": dict(tokens)} if tokens else {})
+    added = {"at_block": dict(changes.tokens), "read": changes.read} if changes.tokens else {}
+    return functional_call(tower, dict(changes.weights), (pixels,), added)
 
 
 def image_pass(
     tower: Any,
     size: tuple[int, int],
     batch: int,
-    changes: Callable[[], tuple[Mapping[str, Tensor], Mapping[int, Tensor]]],
+    changes: Callable[[], ImageChanges],
     learned: Mapping[str, Tensor],
 ) -> ImagePass:
     """The pass for steps of so many images, all at once; what one image takes is measured by running one.
@@ -108,7 +118,7 @@ def image_pass(
         tower: the frozen image tower.
         size: of an image, in pixels.
         batch: images of a step.
-        changes: gives the weights and the tokens that are put in, computed of `learned`.
+        changes: gives what is put in, computed of `learned`.
         learned: leaf tensors, by name.
     """
     device = next(tower.parameters()).device
@@ -123,15 +133,15 @@ def image_pass(
 
     pixels = torch.zeros(1, 3, *size, device=device)
     with torch.enable_grad():
-        weights, tokens = changes()
-        computed = [
-            one for one in (*weights.values(), *tokens.values()) if one.untyped_storage().data_ptr() not in known
-        ]
+        put_in = changes()
+        computed = [one for one in put_in.tensors if one.untyped_storage().data_ptr() not in known]
         known |= {one.untyped_storage().data_ptr() for one in (pixels, *computed)}
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            features = changed_features(tower, pixels, weights, tokens)
+            features = changed_features(tower, pixels, put_in)
     del features
     total = sum(kept.values())
-    largest = WORKING * total / (getattr(tower, "depth", 0) or BLOCKS)
+    # Blocks before the first with tokens keep nothing.
+    before = min(put_in.tokens, default=0) if not put_in.weights else 0
+    largest = WORKING * total / (max(0, getattr(tower, "depth", 0) - before) or BLOCKS)
     held = 4 * sum(one.nbytes for one in learned.values()) + 2 * sum(one.nbytes for one in computed)
     return ImagePass(tower, batch, pixels.nbytes, (total, int(largest)), held, batch)

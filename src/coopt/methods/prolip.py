@@ -31,6 +31,7 @@ from coopt.errors import UnsupportedBackboneError
 from coopt.inference.heads import ProjectedHead
 from coopt.methods.capabilities import Capabilities
 from coopt.methods.forward import Batch, ChangedImages, Forward
+from coopt.methods.image_pass import ImageChanges
 from coopt.methods.templated import TemplatedMethod
 from coopt.parameters import parameter
 from coopt.training.recipe import Recipe
@@ -169,7 +170,7 @@ def unprojected(backbone: Backbone) -> Backbone:
         weights = {known.weight: torch.eye(width, device=backbone.device)}
         if known.bias is not None:
             weights[known.bias] = torch.zeros(width, device=backbone.device)
-        other = backbone.with_image_tower(ChangedImages(tower, weights, {}))
+        other = backbone.with_image_tower(ChangedImages(tower, ImageChanges(weights, {})))
         other.embed_dim = width
         _UNPROJECTED[backbone] = other
     return _UNPROJECTED[backbone]

@@ -62,6 +62,13 @@ TEMPLATES = parameter(
     '"ensemble" for the seven that CLIP\'s authors selected, or "ensemble-80" for all of theirs.',
 )
 
+TEMPLATE = parameter(
+    default=DEFAULT_TEMPLATE,
+    check=lambda template: isinstance(template, str) and len(template_list(template)) == 1,
+    said='one prompt such as "a photo of a {}."',
+    help='The hand-made prompt, such as "a photo of a {}, a type of pet.".',
+)
+
 DESCRIPTIONS = parameter(
     default=None,
     check=check_descriptions,

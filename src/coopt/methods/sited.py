@@ -20,8 +20,8 @@ from coopt.data import FeatureCache
 from coopt.errors import TooLittleMemoryError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.forward import ChangedImages, Sites, frozen_images, image_changes, run_text, text_encoder
-from coopt.methods.image_pass import ImagePass, image_pass
-from coopt.methods.sites import Site, changes_images, changes_text, text_tokens, weights_in
+from coopt.methods.image_pass import ImageChanges, ImagePass, image_pass
+from coopt.methods.sites import Site, changes_images, changes_text, text_inserted, text_tokens, weights_in
 from coopt.parameters import fitted
 from coopt.prompts.descriptions import described
 from coopt.prompts.templates import DEFAULT_TEMPLATE, template_features
@@ -100,7 +100,7 @@ class SitedMethod(ClipClassifier):
         return Sites(self.backbone_, sites, self.put_in, self.weights, encode, cache(self.unchanged_text), images)
 
     def _image_pass(self, learned: Mapping[str, Tensor], batch: int) -> ImagePass:
-        def changes() -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+        def changes() -> ImageChanges:
             return image_changes(self.sites(), self.put_in, self.weights, learned)
 
         images = image_pass(frozen_images(self.backbone_), self.backbone_.preprocessing.size, batch, changes, learned)
@@ -115,7 +115,8 @@ class SitedMethod(ClipClassifier):
         return images
 
     def _n_ctx(self, learned: Mapping[str, Tensor]) -> int:
-        if (tokens := text_tokens(self.sites())) is None:
+        sites = self.sites()
+        if (tokens := text_tokens(sites) or text_inserted(sites)) is None:
             return 0
         with torch.no_grad():
             return self.put_in(learned)[tokens.tensor].shape[-2]
@@ -180,8 +181,10 @@ class SitedMethod(ClipClassifier):
             return backbone, None  # nothing was learned yet; still nothing of this method is kept
         learned = {name: tensor.to(backbone.device) for name, tensor in self.learned_.items()}
         with torch.no_grad():
-            weights, tokens = image_changes(self.sites(), self.put_in, self.weights, learned)
-        return backbone.with_image_tower(ChangedImages(frozen_images(backbone), weights, tokens)), None
+            changes = image_changes(self.sites(), self.put_in, self.weights, learned)
+        other = backbone.with_image_tower(ChangedImages(frozen_images(backbone), changes))
+        other.embed_dim *= 1 if changes.read is None else 2
+        return other, None
 
     def _text_features(self, learned: Mapping[str, Tensor]) -> Float[Tensor, "classes dim"]:
         """Normalised text features under what was learned."""

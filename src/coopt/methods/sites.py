@@ -42,6 +42,21 @@ class TextBlocks:
 
 
 @dataclass(frozen=True)
+class TextInserted:
+    """Vectors that are put in behind the start token of hand-made prompts at the input of a block of the text tower.
+
+    From there on prompts are that much longer; `TextBlocks` of later blocks replace them.
+
+    Attributes:
+        block: counted from 0; from 1 on.
+        tensor: the learned tensor, (M, W).
+    """
+
+    block: int
+    tensor: str
+
+
+@dataclass(frozen=True)
 class ImageBlocks:
     """Tokens that are added to an image's at the input of a block of the image tower; see `ImageTower`.
 
@@ -51,6 +66,19 @@ class ImageBlocks:
     """
 
     block: int
+    tensor: str
+
+
+@dataclass(frozen=True)
+class ImageReadOut:
+    """A second feature of each image: the mean of what the last block makes of the tokens that were added, projected.
+
+    Image features are then twice as long: the image's own, and this one behind it.
+
+    Attributes:
+        tensor: the projection, (P, D).
+    """
+
     tensor: str
 
 
@@ -67,7 +95,7 @@ class WeightDelta:
     names: tuple[str, ...]
 
 
-Site = TextTokens | TextBlocks | ImageBlocks | WeightDelta
+Site = TextTokens | TextBlocks | TextInserted | ImageBlocks | ImageReadOut | WeightDelta
 
 
 def text_tokens(sites: Sequence[Site]) -> TextTokens | None:
@@ -75,9 +103,19 @@ def text_tokens(sites: Sequence[Site]) -> TextTokens | None:
     return next((one for one in sites if isinstance(one, TextTokens)), None)
 
 
+def text_inserted(sites: Sequence[Site]) -> TextInserted | None:
+    """The site of the vectors that are put in between blocks, if there is one."""
+    return next((one for one in sites if isinstance(one, TextInserted)), None)
+
+
+def deep_vectors(sites: Sequence[Site]) -> list[TextBlocks | TextInserted]:
+    """The sites of vectors at the input of blocks of the text tower."""
+    return [one for one in sites if isinstance(one, TextBlocks | TextInserted)]
+
+
 def changes_text(sites: Sequence[Site]) -> bool:
     """Whether prompts must go through the text tower in every step."""
-    return any(isinstance(one, TextTokens | TextBlocks) or _is_weight(one, "text") for one in sites)
+    return any(isinstance(one, TextTokens | TextBlocks | TextInserted) or _is_weight(one, "text") for one in sites)
 
 
 def changes_images(sites: Sequence[Site]) -> bool:

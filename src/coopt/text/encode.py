@@ -153,7 +153,7 @@ class TextEncoder:
                 f"Got vectors for the blocks {sorted(deep)} and the weights {sorted(weights)}; this text encoder was made "
                 f"for the blocks {list(self.deep)} and the weights {sorted(self.weights)}."
             )
-        if context is None and bool(self.prompts.is_context.any()):
+        if context is None and not self.prompts.enters and bool(self.prompts.is_context.any()):
             raise ParameterError("These prompts have slots for context vectors. Got no context to put into them.")
         vectors = {**({} if context is None else {0: context}), **deep}
         start = self._per_class_from
@@ -230,7 +230,8 @@ class TextEncoder:
             packed = run_lengths(self.prompts.lengths[self._order]) if self.path == "packed" else full
             return [BlockRange(0, 0, packed)]
         lengths, shared = self.prompts.lengths[self._order], self.prompts.shared
-        stages, start = [BlockRange(0, shared, lengths - shared)], self._per_class_from
+        # Before vectors are put in nothing is learned, so nothing is kept there.
+        stages, start = [BlockRange(self.prompts.enters, shared, lengths - shared)], self._per_class_from
         specific = [block for block in self.deep if start is not None and block >= start]
         shorter = replace(self.prompts, class_specific=True).shared
         if specific and shorter < shared:
@@ -326,6 +327,11 @@ class TextEncoder:
             raise ParameterError(
                 f"{subject('deep', 'the text encoder')} must name blocks from 1 to {self.tower.depth - 1}. "
                 f"Got {list(self.deep)} instead."
+            )
+        if (entered := self.prompts.enters) and (self.tower.text_path != "fast" or entered not in self.deep):
+            raise UnsupportedBackboneError(
+                f"{backbone.name}: vectors can be put in between the tokens of a prompt at one of the blocks that are named, in a "
+                f"causal text tower that is read out at the end token. Got block {entered} of {list(self.deep)}."
             )
         unknown = self.weights - {name for name, _ in self.tower.named_parameters() if name != "token_embedding.weight"}
         if unknown:

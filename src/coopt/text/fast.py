@@ -28,7 +28,8 @@ matrix product. For the classes cat, dog and red cat behind two learned vectors 
 Only attention has to know who sees whom (x): `pattern.py`; where each row comes from says `plan.py`. Before the first block
 a row is its token's embedding, or its vector, and its position (`prefix_rows`, `tail_rows`). Vectors that enter at a later
 block replace rows there (`with_vectors`); where they are class-specific, what they stand in can be shared no longer, and rows
-are grouped anew, with start as the prefix and tails that begin at V1.
+are grouped anew, with start as the prefix and tails that begin at V1. Vectors may also be put in between start and what follows it:
+then what the blocks before make of all rows is the same at every step, and is computed once.
 
 Notation: G groups (contexts that share the class names: one for CoOp, one per image for CoCoOp), C classes,
 P prefix tokens, S tail tokens, R rows in all = G * (P + sum of all S), H heads, W width, D output width.
@@ -65,15 +66,15 @@ class Learned(NamedTuple):
 
 
 class Constant(NamedTuple):
-    """What training does not change in tails that hold no context vector.
+    """What training does not change: of tails that hold no context vector, or of all rows before any vector is put in.
 
     Attributes:
-        rows: their input.
-        qkv: what the first block projects it to.
+        rows: the tails' input; or all rows, as they enter the block where vectors are put in first.
+        qkv: what the first block projects the tails to; None: `rows` are all.
     """
 
     rows: Float[Tensor, "rows width"]
-    qkv: Float[Tensor, "rows features"]
+    qkv: Float[Tensor, "rows features"] | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class FastPass:
         if len(plan.tail_slots):
             return None
         with torch.no_grad():
+            if _enters(plan):
+                return Constant(self._lower(plan), None)
             rows = tail_rows(self.tower, plan, None, False)
             return Constant(rows, self._project(rows, self.blocks[0]))
 
@@ -127,24 +130,40 @@ class FastPass:
             learned: the vectors of context slots at the input of blocks; those of block 0 are the context.
             constant: what `constant` returned for this plan, if it was kept.
         """
-        context, class_specific = learned.get(0, (None, False))
-        prefix = prefix_rows(self.tower, plan, None if class_specific else context)
-        tails = tail_rows(self.tower, plan, context, class_specific) if constant is None else constant.rows
-        filling = -(len(prefix) + len(tails)) % plan.pattern.multiple
-        x = torch.cat([prefix, tails, tails.new_zeros(filling, tails.shape[1])])
+        first = _enters(plan)
+        if first:
+            x = self._lower(plan) if constant is None else constant.rows
+        else:
+            x = self._input(plan, *learned.get(0, (None, False)), constant)
         last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks[first:], first):
             if plan.regrouped is not None and plan.regrouped.block == i:
                 x, plan = x.index_select(0, plan.regrouped.rows), plan.regrouped.plan
             if i and i in learned:
                 x = with_vectors(x, plan, *learned[i])
             if i < last:
-                x = self._block(x, block, plan.pattern, constant if i == 0 else None)
+                x = self._block(x, block, plan.pattern, constant.qkv if constant is not None and i == 0 else None)
             else:
                 x = self._last_block(x, block, plan)
         x = x[: plan.pattern.groups * len(plan.order)]
         features = self.opened.projection(self.opened.final_norm(x))
         return features.view(plan.pattern.groups, len(plan.order), -1)
+
+    def _input(
+        self, plan: ChunkPlan, context: Tensor | None, class_specific: bool, constant: Constant | None
+    ) -> Float[Tensor, "rows width"]:
+        """All rows, as they enter the first block."""
+        prefix = prefix_rows(self.tower, plan, None if class_specific else context)
+        tails = tail_rows(self.tower, plan, context, class_specific) if constant is None else constant.rows
+        filling = -(len(prefix) + len(tails)) % plan.pattern.multiple
+        return torch.cat([prefix, tails, tails.new_zeros(filling, tails.shape[1])])
+
+    def _lower(self, plan: ChunkPlan) -> Float[Tensor, "rows width"]:
+        """All rows, as they enter the block where vectors are put in; nothing before it is learned."""
+        x = self._input(plan, None, False, None)
+        for block in self.blocks[: _enters(plan)]:
+            x = self._block(x, block, plan.pattern, None)
+        return x
 
     def _project(self, x: Tensor, block: OpenBlock) -> Tensor:
         """Queries, keys and values."""
@@ -154,12 +173,12 @@ class FastPass:
         return behind_attention(x, attended, block, self.dtype, self.kernel)
 
     def _block(
-        self, x: Float[Tensor, "rows width"], block: OpenBlock, pattern: AttentionPattern, known: Constant | None
+        self, x: Float[Tensor, "rows width"], block: OpenBlock, pattern: AttentionPattern, known: Tensor | None
     ) -> Float[Tensor, "rows width"]:
-        if known is None:
-            qkv = self._project(x, block)
-        else:
-            qkv = torch.cat([self._project(x[: -len(known.qkv)], block), known.qkv])
+        """One block but the last; `known`: what it projects the last of the rows to."""
+        own = x if known is None else x[: -len(known)]
+        qkv = self._project(own, block)
+        qkv = qkv if known is None else torch.cat([qkv, known])
         attended = attention(qkv, pattern)
         return self._rest(x, attended, block)
 
@@ -174,6 +193,12 @@ class FastPass:
         queries = _linear(normed[ends], block.qkv_weight[:width], query_bias, self.dtype)
         attended = end_attention(keys_values, queries, plan.pattern)
         return self._rest(x[ends], attended, block)
+
+
+def _enters(plan: ChunkPlan) -> int:
+    """The block at whose input the first vectors are put in behind the start token; 0: none are."""
+    later = plan.regrouped
+    return later.block if later is not None and later.plan.pattern.prefix > plan.pattern.prefix else 0
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

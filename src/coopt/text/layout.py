@@ -41,6 +41,8 @@ class Prompts:
         lengths: tokens of each prompt, start and end included.
         framing: the tokens around them, and what fills them up.
         class_specific: each class has context vectors of its own, so context positions are never shared.
+        enters: the block at whose input the context slots are put in; before it they are not there, and prompts are as much
+            shorter. 0: they are there from the beginning.
     """
 
     token_ids: Int[Tensor, "classes length"]
@@ -48,6 +50,7 @@ class Prompts:
     lengths: Int[Tensor, " classes"]
     framing: Framing
     class_specific: bool = False
+    enters: int = 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -69,6 +72,19 @@ class Prompts:
             same = same & (self.context_index < 0)
         shared = int(same.all(dim=0).long().cumprod(dim=0).sum())
         return min(shared, int(self.lengths.min()) - 1)
+
+    @cached_property
+    def before(self) -> Prompts:
+        """The prompts as they are before their context slots are put in, which stand at the same positions in all of them."""
+        there = self.context_index[0] < 0
+        slots = int((~there).sum())
+        return replace(
+            self,
+            token_ids=self.token_ids[:, there],
+            context_index=self.context_index[:, there],
+            lengths=self.lengths - slots,
+            enters=0,
+        )
 
     @cached_property
     def is_context(self) -> Bool[Tensor, "classes length"]:
@@ -235,3 +251,38 @@ def template_prompts(backbone: Backbone, class_names: Sequence[str], template: s
             )
         rows.append(row)
     return _pack(backbone, rows, False)
+
+
+def inserted_prompts(backbone: Backbone, class_names: Sequence[str], template: str, n_ctx: int, block: int) -> Prompts:
+    """Prompts of a hand-made template, into which `n_ctx` slots are put behind the start token at the input of a block.
+
+    Args:
+        backbone: whose tokenizer is used.
+        class_names: C names.
+        template: such as "a photo of a {}.".
+        n_ctx: how many slots.
+        block: counted from 0; from 1 on.
+
+    Raises:
+        PromptTooLongError: a prompt does not fit the text tower with them.
+        CooptError: see `template_prompts`.
+    """
+    prompts, at = template_prompts(backbone, class_names, template), len(_start(backbone))
+    longest, limit = int(prompts.lengths.argmax()), backbone.text.context_length
+    if (length := int(prompts.lengths[longest]) + n_ctx) > limit:
+        raise PromptTooLongError(
+            f"The prompt of class {class_names[longest]!r} has {length} tokens, {n_ctx} of them put in between blocks, but "
+            f"{backbone.name} takes {limit}. Shorten the name, the template or the number of tokens by {length - limit}."
+        )
+
+    def widened(table: Tensor, slots: Tensor) -> Tensor:
+        return torch.cat([table[:, :at], slots.expand(len(table), -1), table[:, at:]], dim=1)
+
+    pads = torch.full((n_ctx,), backbone.tokenizer.framing.pad)
+    return replace(
+        prompts,
+        token_ids=widened(prompts.token_ids, pads),
+        context_index=widened(prompts.context_index, torch.arange(n_ctx)),
+        lengths=prompts.lengths + n_ctx,
+        enters=block,
+    )

@@ -362,8 +362,11 @@ class Costs:
             return 0
         rows = int(stages[0].tails.sum())
         constant = groups * rows * self.width * (4 + 3 * self.size) if chunks == 1 and self.learning else 0
-        continued = 8 * groups * sum(stage.prefix + int(stage.tails.sum()) for stage in stages[1:])
-        return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in stages) + constant + continued
+        followed = (
+            [*stages, stages[0]] if stages[0].block else stages
+        )  # before vectors are put in there is another plan
+        continued = 8 * groups * sum(stage.prefix + int(stage.tails.sum()) for stage in followed[1:])
+        return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in followed) + constant + continued
 
 
 def _is_one_operation(block: OpenBlock, opened: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,11 +52,12 @@ class ChunkPlan:
 
 @dataclass(frozen=True)
 class Regrouped:
-    """How rows that were shared become rows of each class.
+    """How rows that were shared become rows of each class, or how slots are put in between the rows there are.
 
     Attributes:
         block: from whose input on.
-        plan: where everything lies then: the prefix ends before the first context vector, and tails begin with it.
+        plan: where everything lies then: the prefix ends before the first context vector, and tails begin with it; or the
+            prefix has more slots.
         rows: for each of the new plan's rows the old one's that it continues.
     """
 
@@ -93,6 +94,12 @@ def make_plan(
         multiple: rows are filled up to a multiple of it.
         regrouped_at: the block at whose input context vectors of the prefix become class-specific.
     """
+    if prompts.enters:
+        plan, later = (
+            _plan(one, classes, groups, tower, dtype, patterns, multiple) for one in (prompts.before, prompts)
+        )
+        rows = _continued_rows(plan, later, prompts.before.lengths[classes], (prompts.context_index[0] < 0))
+        return replace(plan, regrouped=Regrouped(prompts.enters, later, rows))
     plan = _plan(prompts, classes, groups, tower, dtype, patterns, multiple)
     if regrouped_at is None:
         return plan
@@ -139,15 +146,32 @@ def _plan(
     )
 
 
-def _continued_rows(plan: ChunkPlan, later: ChunkPlan, lengths: Int[Tensor, " classes"]) -> Int[Tensor, " rows"]:
-    """For each row of a plan with a shorter prefix the row of the first plan that holds the same token."""
+def _continued_rows(
+    plan: ChunkPlan,
+    later: ChunkPlan,
+    lengths: Int[Tensor, " classes"],
+    stood: Bool[Tensor, " length"] | None = None,
+) -> Int[Tensor, " rows"]:
+    """For each row of a plan that follows, the row of the first plan that holds the same token.
+
+    Args:
+        plan: the first.
+        later: one with a shorter prefix, or with more slots.
+        lengths: of the first plan's prompts.
+        stood: which of the later plan's positions the first one has; a new one takes the row before it, which a vector will
+            replace. None: all.
+    """
     groups, shared, shorter = plan.pattern.groups, plan.pattern.prefix, later.pattern.prefix
     device, n_tails = plan.tail_ids.device, len(plan.tail_ids)
     tails = (lengths - shared).to(device)
     begins = groups * shared + tails.cumsum(0) - tails
     group = torch.arange(groups, device=device)[:, None]
-    of_prefix = group * shared + torch.arange(shorter, device=device)
+    positions = torch.arange(shorter, device=device)
     position = later.tail_position
+    if stood is not None:
+        moved = (stood.cumsum(0) - 1).clamp_min(0).to(device)
+        positions, position = moved[positions], moved[position]
+    of_prefix = group * shared + positions
     in_prefix = group * shared + position
     in_tail = group * n_tails + begins[later.tail_class] + position - shared
     rows = torch.cat([of_prefix.flatten(), torch.where(position < shared, in_prefix, in_tail).flatten()])

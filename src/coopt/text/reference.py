@@ -46,15 +46,17 @@ def encode_reference(
         return torch.stack([encode_reference(tower, prompts, one, weights, length) for one in of_group])
     device = tower.device
     ids = padded_ids(prompts, length or tower.context_length).to(device)
-    embedded = tower.embed(ids)
+    entering = prompts.enters
+    embedded = tower.embed(padded_ids(prompts.before, ids.shape[1]).to(device) if entering else ids)
     rows, columns = prompts.is_context.nonzero(as_tuple=True)
     index = prompts.context_index[rows, columns]
     at_block = {}
     for block, (vectors, class_specific) in learned.items():
         chosen = vectors[rows, index] if class_specific else vectors[index]
-        at_block[block] = Tokens(rows.to(device), columns.to(device), chosen)
+        at_block[block] = Tokens(rows.to(device), columns.to(device), chosen, entering > 0 and block == entering)
     if 0 in at_block:  # before positions are added, as a token's embedding would be
         embedded = at_block.pop(0).put_into(embedded)
+    if entering or 0 in learned:
         ids[rows.to(device), columns.to(device)] = prompts.framing.placeholder
     arguments = (embedded, ids, at_block) if at_block else (embedded, ids)
     return functional_call(tower, dict(weights), arguments) if weights else tower(*arguments)

@@ -325,3 +325,9 @@ PROMPTSRC_RECIPES: dict[str, Recipe] = {
 }
 """PromptSRC's: "paper" is what its paper did for base and new classes. "fast" takes half as many epochs, on the images as tests see
 them."""
+
+MMRL_RECIPES: dict[str, Recipe] = {
+    "fast": Recipe(lr=1e-3, warmup_lr=1e-5, batch_size=4, epochs=10, steps_per_epoch=None, balance=0.5),
+    "paper": Recipe(name="paper", lr=1e-3, warmup_lr=1e-5, batch_size=4, epochs=10, steps_per_epoch=None, views=0),
+}
+"""MMRL's: "paper" is what its paper did for base and new classes. "fast" takes the same steps on the images as tests see them."""
