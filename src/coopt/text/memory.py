@@ -360,8 +360,9 @@ class Costs:
         """
         if self.path != "fast":
             return 0
-        rows = int(stages[0].tails.sum())
-        constant = groups * rows * self.width * (4 + 3 * self.size) if chunks == 1 and self.learning else 0
+        constant = (
+            groups * int(stages[0].tails.sum()) * self.width * (4 + 3 * self.size) * (chunks == 1 and self.learning)
+        )
         followed = [*stages, *stages[: int(stages[0].block > 0)]]  # another plan, before vectors are put in
         continued = 8 * groups * sum(stage.prefix + int(stage.tails.sum()) for stage in followed[1:])
         return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in followed) + constant + continued
