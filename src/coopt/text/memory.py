@@ -360,12 +360,10 @@ class Costs:
         """
         if self.path != "fast":
             return 0
-        constant = (
-            groups * int(stages[0].tails.sum()) * self.width * (4 + 3 * self.size) * (chunks == 1 and self.learning)
-        )
+        rows = int(stages[0].tails.sum()) * (chunks == 1 and self.learning)  # whose constants are kept
         followed = [*stages, *stages[: int(stages[0].block > 0)]]  # another plan, before vectors are put in
-        continued = 8 * groups * sum(stage.prefix + int(stage.tails.sum()) for stage in followed[1:])
-        return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in followed) + constant + continued
+        held = rows * self.width * (4 + 3 * self.size) + 8 * sum(s.prefix + int(s.tails.sum()) for s in followed[1:])
+        return sum(2048 * chunks + 64 * int(stage.tails.sum()) for stage in followed) + groups * held
 
 
 def _is_one_operation(block: OpenBlock, opened: bool) -> bool:
