@@ -205,12 +205,19 @@ def test_init_words_and_number_of_vectors_must_agree(photos: Path, short: Path, 
     assert run_json(*given, "--n-ctx", 4)["n_ctx"] == 4
 
 
+SHORTER = {
+    "image_tuning": "recipe: {epochs: 2, lr: 0.00003}\n",
+    **dict.fromkeys(("clip_lora", "cocoop", "maple", "promptsrc"), "recipe: {epochs: 2}\n"),
+}
+"""For methods whose step takes more than a text pass: how many steps there are is the recipe's matter."""
+
+
 @pytest.mark.parametrize("method", [one for one in method_names() if one != "coop"])
 def test_every_method_is_fitted_saved_and_used(method: str, photos: Path, clip: str, tmp_path: Path) -> None:
     out = tmp_path / method
     given = ["fit", photos, "--backbone", clip, "--method", method, "--out", out, "--shots", 2]
-    if method == "image_tuning":
-        (tmp_path / "short.yaml").write_text("recipe: {epochs: 2, lr: 0.00003}\n")
+    if method in SHORTER:
+        (tmp_path / "short.yaml").write_text(SHORTER[method])
         given += ["--config", tmp_path / "short.yaml"]
     document = run_json(*given)
     assert document["method"] == method and document["metrics"]["learned"]["n"] > 0

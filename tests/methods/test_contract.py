@@ -80,6 +80,23 @@ def images(estimator: ClipClassifier, features: Any, pixels: Any) -> Any:
     return features if estimator.capabilities.features_only else pixels
 
 
+@pytest.fixture(scope="module")
+def fits() -> dict[Any, ClipClassifier]:
+    """What has been fitted, by the method's name in `METHOD_PARAMETERS`."""
+    return {}
+
+
+@pytest.fixture
+def fitted(
+    request: pytest.FixtureRequest, fits: dict[Any, ClipClassifier], estimator: ClipClassifier, images: Any, labels: Any
+) -> ClipClassifier:
+    """The estimator, fitted once for all tests here; not to be changed."""
+    name = request.node.callspec.params["estimator"]
+    if name not in fits:
+        fits[name] = estimator.fit(images, labels)
+    return fits[name]
+
+
 def learns_images(estimator: ClipClassifier) -> bool:
     """Whether the method can fit any images: hand-made prompts learn nothing, one bias for all classes too little."""
     return estimator.method != "zero_shot" and not (isinstance(estimator, coopt.TextBias) and not estimator.csc)
@@ -103,8 +120,8 @@ def test_the_public_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     check_method(METHODS.get(name.split("-")[0]), **parameters)
 
 
-def test_predictions_have_the_form_of_the_labels(estimator: ClipClassifier, images: Any, labels: Any) -> None:
-    estimator.fit(images, labels)
+def test_predictions_have_the_form_of_the_labels(fitted: ClipClassifier, images: Any, labels: Any) -> None:
+    estimator = fitted
     assert estimator.classes_.tolist() == sorted(NAMES)
     assert set(estimator.predict(images)) <= set(NAMES)
     probabilities = estimator.predict_proba(images)
@@ -114,8 +131,9 @@ def test_predictions_have_the_form_of_the_labels(estimator: ClipClassifier, imag
         assert estimator.score(images, labels) > 0.9
 
 
-def test_saved_and_loaded_is_identical(estimator: ClipClassifier, images: Any, labels: Any, tmp_path: Path) -> None:
-    estimator.fit(images, labels).save(tmp_path / "prompt")
+def test_saved_and_loaded_is_identical(fitted: ClipClassifier, images: Any, tmp_path: Path) -> None:
+    estimator = fitted
+    estimator.save(tmp_path / "prompt")
     loaded = coopt.load(tmp_path / "prompt", backbone=estimator.backbone_)
     assert type(loaded) is type(estimator)
     assert (loaded.logits(images) == estimator.logits(images)).all()
@@ -141,15 +159,13 @@ def layouts(estimator: ClipClassifier) -> dict[str, tuple[Any, ...]]:
     return {name: (t.dtype, tuple(t.shape), t.stride(), t.data_ptr() % 64) for name, t in tensors.items()}
 
 
-def test_tensors_lie_in_memory_alike_however_they_came(
-    estimator: ClipClassifier, images: Any, labels: Any, tmp_path: Path
-) -> None:
+def test_tensors_lie_in_memory_alike_however_they_came(fitted: ClipClassifier, tmp_path: Path) -> None:
     """Products over other strides or alignments may differ in their last bits; on which processors is chance."""
-    fitted = layouts(estimator.fit(images, labels))
-    loaded = layouts(coopt.load(estimator.save(tmp_path / "prompt"), backbone=estimator.backbone_))
-    assert loaded == fitted and len(fitted) >= 1
-    contiguous = {name: (torch.empty(shape).stride(), 0) for name, (_, shape, _, _) in fitted.items()}
-    assert {name: (strides, offset) for name, (_, _, strides, offset) in fitted.items()} == contiguous
+    learned = layouts(fitted)
+    loaded = layouts(coopt.load(fitted.save(tmp_path / "prompt"), backbone=fitted.backbone_))
+    assert loaded == learned and len(learned) >= 1
+    contiguous = {name: (torch.empty(shape).stride(), 0) for name, (_, shape, _, _) in learned.items()}
+    assert {name: (strides, offset) for name, (_, _, strides, offset) in learned.items()} == contiguous
 
 
 def test_features_of_any_layout_give_the_same_bits(estimator: ClipClassifier, features: Any, labels: Any) -> None:
@@ -208,12 +224,14 @@ def test_cross_validation(estimator: ClipClassifier, images: Any, labels: Any) -
     assert scores.shape == (3,) and (not learns_images(estimator) or scores.mean() > 0.9)
 
 
-def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, features: Any, labels: Any) -> None:
+def test_features_of_another_backbone_are_refused(
+    request: pytest.FixtureRequest, estimator: ClipClassifier, features: Any, labels: Any
+) -> None:
     if not estimator.capabilities.features_only:
         with pytest.raises(DataError, match="Got a table of features, but .* Give images"):
             estimator.fit(features, labels)
         return
-    estimator.fit(features, labels)
+    estimator = request.getfixturevalue("fitted")
     with pytest.raises(DataError, match="Features have 47 columns, but golden.* makes features of 48"):
         estimator.predict(features[:, :-1])
     features = features.copy()
@@ -228,8 +246,8 @@ def test_features_of_another_backbone_are_refused(estimator: ClipClassifier, fea
 
 
 @one_of_each_kind
-def test_another_backbone_is_refused_on_loading(estimator: Any, images: Any, labels: Any, tmp_path: Path) -> None:
-    estimator.fit(images, labels).save(tmp_path / "prompt")
+def test_another_backbone_is_refused_on_loading(fitted: ClipClassifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "prompt")
     with pytest.raises(
         BackboneMismatchError, match="learned with the backbone 'golden:.*but 'test:CLIP' has fingerprint"
     ):
@@ -237,8 +255,8 @@ def test_another_backbone_is_refused_on_loading(estimator: Any, images: Any, lab
 
 
 @one_of_each_kind
-def test_damaged_files_are_refused(estimator: Any, images: Any, labels: Any, backbone: Any, tmp_path: Path) -> None:
-    folder = estimator.fit(images, labels).save(tmp_path / "prompt")
+def test_damaged_files_are_refused(fitted: ClipClassifier, backbone: Any, tmp_path: Path) -> None:
+    folder = fitted.save(tmp_path / "prompt")
     tensors = folder / "prompt.safetensors"
     data = bytearray(tensors.read_bytes())
     data[-1] ^= 1
