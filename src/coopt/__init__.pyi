@@ -32,6 +32,7 @@ from .methods.tcp import TCP as TCP
 from .methods.text_bias import TextBias as TextBias
 from .methods.text_transformation import TextTransformation as TextTransformation
 from .methods.tip_adapter import TipAdapter as TipAdapter
+from .methods.two_stage import TwoStage as TwoStage
 from .methods.zero_shot import ZeroShot as ZeroShot
 from .runtime import Runtime as Runtime
 from .training.recipe import Recipe as Recipe

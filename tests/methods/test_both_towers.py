@@ -19,7 +19,7 @@ from coopt.runtime import Runtime
 from tests.methods.conftest import stopped_at_epoch
 from tests.methods.slow import small_vit
 
-METHODS_OF_BOTH = ("maple", "clip_lora", "promptsrc", "mmrl")
+METHODS_OF_BOTH = ("maple", "clip_lora", "promptsrc", "mmrl", "two_stage")
 FEW: dict[str, Any] = {"epochs": 4, "batch_size": 4, "views": 2, "average_mean": 2.5}
 NAMES = ["cat", "forest road", "red sports car"]
 UNEVEN = [NAMES[i] for i in (0, 0, 0, 0, 0, 0, 1, 1, 2)]

@@ -55,6 +55,7 @@ METHOD_PARAMETERS: dict[str, dict[str, Any]] = {
         recipe={**FEW_STEPS, "lr": 0.006, "epochs": 40, "average_mean": 40.0},
     ),
     "mmrl": dict(space=16, first_block=2, guide_weight=0.1, recipe={**FEW_STEPS, "lr": 0.03, "epochs": 12}),
+    "two_stage": dict(recipe={**FEW_STEPS, "lr": 0.01}),
     "tip_adapter": dict(alpha=20.0),
     "tip_adapter-finetune": dict(finetune=True, recipe={"lr": 0.05}),
     "gda": {},

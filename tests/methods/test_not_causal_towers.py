@@ -53,7 +53,15 @@ def made(name: str, tower: Backbone, path: str = "auto") -> Any:
 
 def test_every_method_with_prompts_is_here() -> None:
     with_prompts = {name for name in METHODS.names() if METHODS.get(name).capabilities.text}
-    pixels = {"image_tuning", "prolip", "clip_lora", "maple", "promptsrc", "mmrl"}  # these have tests of their own
+    pixels = {
+        "image_tuning",
+        "prolip",
+        "clip_lora",
+        "maple",
+        "promptsrc",
+        "mmrl",
+        "two_stage",
+    }  # these have tests of their own
     templates = {"gda", "proker", "lp_plus_plus", "clap", "taskres"}
     assert with_prompts - {name.split("-")[0] for name in PARAMETERS} - pixels == templates  # as tip_adapter has them
 

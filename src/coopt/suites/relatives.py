@@ -34,6 +34,7 @@ BOTH_TOWERS = (
     Entry("MaPLe", "maple", {"recipe": "paper"}),
     Entry("PromptSRC", "promptsrc", {"recipe": "paper"}),
     Entry("MMRL", "mmrl", {"template": OWN_TEMPLATE, "recipe": "paper"}),
+    Entry("2SFS", "two_stage", {"template": OWN_TEMPLATE, "recipe": "paper"}),
     Entry("CLIP-LoRA", "clip_lora", {"template": OWN_TEMPLATE, "recipe": "paper"}),
 )
 """Those that change both towers."""
@@ -63,5 +64,6 @@ BASE_TO_NEW: dict[str, tuple[float, float, float]] = {
     "MaPLe": (82.28, 75.14, 78.55),
     "PromptSRC": (84.26, 76.10, 79.97),
     "MMRL": (85.68, 77.16, 81.20),
+    "2SFS": (85.55, 75.48, 80.20),
 }
 """Mean accuracy on base classes and on new ones, and their harmonic mean, at 16 shots."""

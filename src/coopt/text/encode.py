@@ -13,12 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coopt.backbones.precision import resolved
 from coopt.backbones.protocol import Backbone
-from coopt.backbones.text_tower import TextTower
 from coopt.errors import ParameterError, TooLittleMemoryError, UnsupportedBackboneError
 from coopt.runtime import PRECISIONS, TEXT_PATHS, Precision, TextPath, TextPathTaken
 from coopt.text.chunks import Chunk, Inputs, run_chunks
 from coopt.text.converted import blocks_in
-from coopt.text.fast import FastPass, Learned
+from coopt.text.fast import FastPass, Learned, places_of
 from coopt.text.layout import Prompts
 from coopt.text.memory import (
     BlockRange,
@@ -59,8 +58,8 @@ class TextEncoder:
             (Khattak et al., CVPR 2023); from 1 on, since the context itself is what enters block 0.
         per_class_from: the block from which on such vectors are class-specific; None: in none. Where the prompts' context
             is class-specific, all of them may be.
-        weights: names of the tower's weights that calls will give. Of the fast path's blocks those of queries, keys and values
-            may be among them; passes with any others go through the tower's own forward.
+        weights: names of the tower's weights that calls will give. On the fast path those of queries, keys, values and
+            norms may be among them; passes with any others go through the tower's own forward.
         beside: bytes that a step holds for other things than the text, which count in its memory.
 
     Attributes:
@@ -97,7 +96,7 @@ class TextEncoder:
         self.prompts = prompts
         self.deep = tuple(sorted(deep))
         self.weights = frozenset(weights)
-        self._qkv = _qkv_weights(self.tower) if self.weights else {}
+        self._places = places_of(self.tower) if self.weights else {}
         self._per_class_from = 0 if prompts.class_specific else per_class_from
         self._check_tower(backbone, path)
         self.path = "reference" if path == "reference" else self._quickest()
@@ -195,7 +194,7 @@ class TextEncoder:
         return Chunk(plan.order, lambda inputs: self._fast_with(inputs)(plan, _vectors(inputs), constant))
 
     def _fast_with(self, inputs: Inputs) -> FastPass:
-        weights = {self._qkv[name]: one.vectors for name, one in inputs.items() if isinstance(name, str)}
+        weights = {self._places[name]: one.vectors for name, one in inputs.items() if isinstance(name, str)}
         return self._fast.with_weights(weights) if weights else self._fast
 
     def _padded_chunk(self, classes: Tensor, groups: int) -> Chunk:
@@ -307,7 +306,7 @@ class TextEncoder:
 
     def _quickest(self) -> TextPathTaken:
         """The quickest path that is exact for the tower, and for weights that are exchanged."""
-        if self.weights <= self._qkv.keys() and self.tower.text_path == "fast":
+        if self.weights <= self._places.keys() and self.tower.text_path == "fast":
             return "fast"
         if self.weights:
             return "packed" if self.tower.text_path == "packed" else "reference"
@@ -345,12 +344,6 @@ class TextEncoder:
             f"smallest chunks ({len(self.prompts)} classes, {self.batch} images compared with them). "
             f"Got {text_of(self.memory)} instead; give more, or take a smaller batch ({called('recipe.batch_size')})."
         )
-
-
-def _qkv_weights(tower: TextTower) -> dict[str, int]:
-    """Names of the weights of queries, keys and values that the fast path computes with, and the blocks that they are of."""
-    blocks = {id(one.qkv_weight): i for i, one in enumerate(tower.open.blocks)} if tower.open else {}
-    return {name: blocks[id(one)] for name, one in tower.named_parameters() if id(one) in blocks}
 
 
 def _vectors(inputs: Inputs) -> dict[int, Learned]:

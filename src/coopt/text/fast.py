@@ -39,11 +39,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from coopt.backbones.text_tower import OpenBlock, OpenTower, TextTower
@@ -77,6 +79,43 @@ class Constant(NamedTuple):
     qkv: Float[Tensor, "rows features"] | None
 
 
+class Place(NamedTuple):
+    """Where a weight is in an opened tower that other ones may stand for.
+
+    Attributes:
+        block: counted from 0; behind the last one the tower's final norm.
+        part: "qkv_weight", "ln_1", "ln_2" or "final_norm".
+        name: of the weight in that part.
+    """
+
+    block: int
+    part: str
+    name: str = ""
+
+
+def places_of(tower: TextTower) -> dict[str, Place]:
+    """Names of the weights that the fast path may be given others for, queries', keys' and values' and norms', and where they are."""
+    if tower.open is None:
+        return {}
+    norms = [(i, part, getattr(one, part)) for i, one in enumerate(tower.open.blocks) for part in ("ln_1", "ln_2")]
+    norms.append((len(tower.open.blocks), "final_norm", tower.open.final_norm))
+    known = {id(one.qkv_weight): Place(i, "qkv_weight") for i, one in enumerate(tower.open.blocks)}
+    known |= {id(one): Place(i, part, name) for i, part, norm in norms for name, one in norm.named_parameters()}
+    return {name: known[id(one)] for name, one in tower.named_parameters() if id(one) in known}
+
+
+class ChangedNorm(nn.Module):
+    """A norm with other weights, which are not its own parameters."""
+
+    def __init__(self, norm: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._called = partial(functional_call, norm, dict(weights))
+
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """Normed rows."""
+        return self._called((x,))
+
+
 @dataclass(frozen=True)
 class FastPass:
     """The blocks of one tower, ready to run in one precision.
@@ -100,12 +139,20 @@ class FastPass:
         """One after another."""
         return self.opened.blocks
 
-    def with_weights(self, qkv: Mapping[int, Tensor]) -> FastPass:
-        """The pass with other weights of queries, keys and values, by block; differentiable in these."""
-        blocks = [
-            replace(one, qkv_weight=qkv[i].to(self.dtype)) if i in qkv else one for i, one in enumerate(self.blocks)
-        ]
-        return replace(self, opened=replace(self.opened, blocks=tuple(blocks)))
+    def with_weights(self, weights: Mapping[Place, Tensor]) -> FastPass:
+        """The pass with other weights at some of the `places_of` the tower; differentiable in these."""
+        parts: dict[tuple[int, str], dict[str, Tensor]] = {}
+        for place, weight in weights.items():
+            parts.setdefault((place.block, place.part), {})[place.name] = weight
+        blocks, final = list(self.blocks), self.opened.final_norm
+        for (i, part), given in parts.items():
+            if part == "qkv_weight":
+                blocks[i] = replace(blocks[i], qkv_weight=given[""].to(self.dtype))
+            elif part == "final_norm":
+                final = ChangedNorm(final, given)
+            else:
+                blocks[i] = replace(blocks[i], **{part: ChangedNorm(getattr(blocks[i], part), given)})
+        return replace(self, opened=replace(self.opened, blocks=tuple(blocks), final_norm=final))
 
     def constant(self, plan: ChunkPlan) -> Constant | None:
         """What need not be computed again at every step; None where all tails depend on the context."""

@@ -326,6 +326,13 @@ PROMPTSRC_RECIPES: dict[str, Recipe] = {
 """PromptSRC's: "paper" is what its paper did for base and new classes. "fast" takes half as many epochs, on the images as tests see
 them."""
 
+TWO_STAGE_RECIPES: dict[str, Recipe] = {
+    "fast": replace(CLIP_LORA_RECIPES["fast"], lr=1e-3),
+    "paper": replace(CLIP_LORA_RECIPES["paper"], steps_per_shot=300),
+}
+"""2SFS's: "paper" takes its paper's 300 steps for each image of a class; optimiser, learning rate and batches are CLIP-LoRA's. "fast"
+takes 30 epochs on the images as tests see them."""
+
 MMRL_RECIPES: dict[str, Recipe] = {
     "fast": Recipe(lr=1e-3, warmup_lr=1e-5, batch_size=4, epochs=10, steps_per_epoch=None, balance=0.5),
     "paper": Recipe(name="paper", lr=1e-3, warmup_lr=1e-5, batch_size=4, epochs=10, steps_per_epoch=None, views=0),
