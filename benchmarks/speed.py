@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py [--model ViT-B-16] [--classes 100] [--n-ctx 16] [--batch 32] [--repeats 3] [--json FILE]
     python benchmarks/speed.py --method cocoop [--model ViT-B-16] [--classes 100] [--n-ctx 4] [--batches 1,8,32]
-    python benchmarks/speed.py --method maple | promptsrc | clip_lora [--model ViT-B-16] [--classes 100] [--batch 4]
+    python benchmarks/speed.py --method maple | promptsrc | clip_lora | mmrl | two_stage [--model ViT-B-16] [--classes 100] [--batch 4]
 
 The reference way computes what the published implementation computes: every prompt at all 77 tokens, and the images of
 the batch through the image tower, at every step. Ours trains on cached image features through the fast text path. Both
@@ -44,7 +44,7 @@ PRODUCTS_PER_LAYER = 2
 """Of a linear layer in a step: forward and backward; frozen weights need no gradient."""
 
 
-BOTH_TOWERS = ("maple", "promptsrc", "clip_lora")
+BOTH_TOWERS = ("maple", "promptsrc", "clip_lora", "mmrl", "two_stage")
 
 METHODS = ("coop", "cocoop", *BOTH_TOWERS)
 
