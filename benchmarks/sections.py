@@ -116,15 +116,20 @@ def cocoop_step(result: Result) -> Paragraphs:
 
 
 def method_step(result: Result) -> Paragraphs:
-    """One step of a method that changes both towers."""
+    """One step of a method by its paper's recipe."""
     peak = result["peak_memory_gb"]
     rows = [["plain way", *times_of(result, "reference"), "1", f"{peak['reference']:.2f}"]]
     for name in result["ours_s"]:
         rows.append([f"ours, {name}", *times_of(result, name), f"{result['ratio'][name]:.1f}", f"{peak[name]:.2f}"])
     header = ["", "fastest s", "median s", "slowest s", "ratio", "peak GB"]
     about = (
-        f"{result['what']}, random weights. Both ways pass the images of the batch through the changed image tower; the plain "
-        "way encodes every prompt at full length, ours takes the quickest exact path."
+        f"{result['what']}, random weights. "
+        + (
+            "Both ways pass the images of the batch through the changed image tower; the plain way "
+            if result["both_towers"]
+            else "The plain way passes the images of the batch through the image tower, and ours has them cached; it "
+        )
+        + "encodes every prompt at full length, ours takes the quickest exact path."
     )
     parts = listed([f"{name} {time:.3f} s" for name, time in result["parts_s"].items()])
     operators = listed([f"{name} {share:.0%}" for name, share in result["profile"].items()])
@@ -372,6 +377,34 @@ def sigmoid(result: Result) -> Paragraphs:
         "on each with the cross-entropy of a softmax, and on the second also with the sigmoid loss and the tower's bias. "
     )
     return [intro + str(about), *rest]
+
+
+def choosing(result: Result) -> Paragraphs:
+    """The method that a comparison takes, beside each by itself."""
+    seeds = result["seeds"]
+    about = (
+        f"Means over {result['data_sets']} bundled data sets and {len(seeds)} seeds ({listed(seeds)}) on the *test* parts, in %, ± the "
+        "standard deviation over seeds. Methods are compared on the sample alone; each then learns from all of it. "
+        "`Most accurate` takes the first line of the table that `coopt compare` prints, whatever it is."
+    )
+    by_shots = result["by_shots"]
+    header = ["", *(f"{shots} shots" for shots in by_shots)]
+    rows = [["taken (`--method auto`)", *(_accuracy(one["taken"]) for one in by_shots.values())]]
+    rows += [["most accurate", *(_accuracy(one["most_accurate"]) for one in by_shots.values())]]
+    titles = sorted(
+        next(iter(by_shots.values()))["methods"],
+        key=lambda title: -sum(one["methods"][title]["mean"] for one in by_shots.values()),
+    )
+    rows += [[title, *(_accuracy(one["methods"][title]) for one in by_shots.values())] for title in titles]
+    rows += [["best in hindsight, set by set", *(_accuracy(one["best_in_hindsight"]) for one in by_shots.values())]]
+    said = []
+    for shots, one in by_shots.items():
+        often = ", ".join(f"{title} {count}" for title, count in one["how_often"].items())
+        said.append(
+            f"At {shots} shots the one furthest below the hand-made prompt is on {one['worst']['dataset']} ({one['worst']['gain']:+.1f}); "
+            f"taken were {often}; a comparison took {one['seconds']['mean']:.0f} s on the mean, {one['seconds']['max']:.0f} s at most."
+        )
+    return [about, Table(header, rows), " ".join(said)]
 
 
 def _accuracy(one: Mapping[str, float]) -> str:
