@@ -383,7 +383,7 @@ def choosing(result: Result) -> Paragraphs:
     """The method that a comparison takes, beside each by itself."""
     seeds = result["seeds"]
     about = (
-        f"Means over {result['data_sets']} bundled data sets and {len(seeds)} seeds ({listed(seeds)}) on the *test* parts, in %, ± the "
+        f"Means over {result['data_sets']} bundled data sets and {len(seeds)} seeds ({listed(list(map(str, seeds)))}) on the *test* parts, in %, ± the "
         "standard deviation over seeds. Methods are compared on the sample alone; each then learns from all of it. "
         "`Most accurate` takes the first line of the table that `coopt compare` prints, whatever it is."
     )

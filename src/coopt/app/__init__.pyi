@@ -10,10 +10,13 @@ from .fit_result import FitResult as FitResult
 from .fitting import fit as fit
 from .predicting import PredictionResult as PredictionResult
 from .predicting import predict as predict
+from .reporting import ReportResult as ReportResult
+from .reporting import report as report
 from .requests import CompareRequest as CompareRequest
 from .requests import EvaluateRequest as EvaluateRequest
 from .requests import FitRequest as FitRequest
 from .requests import PredictRequest as PredictRequest
+from .requests import ReportRequest as ReportRequest
 from .requests import ZeroShotRequest as ZeroShotRequest
 from .run_demo import DemoRequest as DemoRequest
 from .run_demo import DemoResult as DemoResult

@@ -151,11 +151,17 @@ def _figure(path: Path, share: float) -> str:
 
 
 def _picture(path: Path, name: str) -> str:
+    picture = thumbnail(path)
+    return '<div class="gone"></div>' if picture is None else f'<img alt="{name}" src="{picture}">'
+
+
+def thumbnail(path: Path) -> str | None:
+    """A small picture as an address that holds it; None where the file cannot be read any more."""
     try:
         picture = open_image(path)
     except BadImageError:  # it was there when it was classified
-        return '<div class="gone"></div>'
+        return None
     picture.thumbnail((SIZE, SIZE), Image.Resampling.BICUBIC)
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=80)
-    return f'<img alt="{name}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

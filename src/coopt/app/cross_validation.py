@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from coopt import events
@@ -116,7 +116,7 @@ class CrossValidation:
         backbone: the frozen model.
         dataset: whose training part is the sample.
         descriptions: texts about the classes, for the methods that take them; None: there are none.
-        cache: of image features, so that each is computed once.
+        cache: of image features, so that each is computed once; None: there is none.
 
     Attributes:
         images: those of the sample that can be read.
@@ -134,7 +134,7 @@ class CrossValidation:
         backbone: Backbone,
         dataset: ImageDataset,
         descriptions: Descriptions | None,
-        cache: FeatureCache,
+        cache: FeatureCache | None,
     ) -> None:
         self.request, self.backbone, self.descriptions, self.cache = request, backbone, descriptions, cache
         self.class_names = dataset.class_names
@@ -164,7 +164,9 @@ class CrossValidation:
         estimator = estimator_of(self.request, method, parameters)
         if self.descriptions is not None and "descriptions" in parameters_of(method, learns=False):
             estimator.set_params(descriptions=self.descriptions)
-        return estimator.set_params(backbone=self.backbone, class_names=self.class_names, runtime__cache=self.cache)
+        return estimator.set_params(
+            backbone=self.backbone, class_names=self.class_names, runtime__cache=self.cache or False
+        )
 
     def line(self, method: str, parameters: Mapping[str, Any]) -> ComparedMethod:
         """What a method is worth. Where it fails, or the budget ends before it does, the line says so."""
@@ -184,15 +186,8 @@ class CrossValidation:
         memory = held_in_a_step(estimator, self.backbone, self.class_names)
         hits, probabilities = np.zeros(len(self.folds), dtype=bool), np.zeros(len(self.folds))
         seconds, size = [], 0
-        for fold in range(self.request.folds):
-            tested = np.flatnonzero(self.folds == fold)
-            if not len(tested):
-                continue
-            fitted = self.estimator(line.method, line.parameters)
-            began = time.monotonic()
-            sample = self.images.take(np.flatnonzero(self.folds != fold).tolist())
-            fitted.fit(list(sample.paths), list(sample.labels))
-            seconds.append(time.monotonic() - began)
+        for fitted, tested, took in self.fitted(line.method, line.parameters):
+            seconds.append(took)
             out = self.images.take(tested.tolist())
             scores, targets, _ = scores_among(fitted, list(out.paths), out.labels)
             hits[tested] = scores.argmax(axis=1) == targets
@@ -209,6 +204,20 @@ class CrossValidation:
             text=memory > 0 and estimator.capabilities.features_only and not estimator.capabilities.image_tower,
             near=isinstance(estimator, HeldNearTemplates),
         )
+
+    def fitted(
+        self, method: str, parameters: Mapping[str, Any]
+    ) -> Iterator[tuple[ClipClassifier, Int[np.ndarray, " tested"], float]]:
+        """For each fold a method that has learned from the others, which images are in it, and the seconds that it took."""
+        for fold in range(self.request.folds):
+            tested = np.flatnonzero(self.folds == fold)
+            if not len(tested):
+                continue
+            estimator = self.estimator(method, parameters)
+            began = time.monotonic()
+            sample = self.images.take(np.flatnonzero(self.folds != fold).tolist())
+            estimator.fit(list(sample.paths), list(sample.labels))
+            yield estimator, tested, time.monotonic() - began
 
     @contextmanager
     def _until_the_deadline(self, estimator: ClipClassifier) -> Iterator[None]:

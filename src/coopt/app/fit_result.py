@@ -75,6 +75,7 @@ class FitResult:
         seed, shots, precision: as used.
         n_ctx: context vectors; None for a method that has none.
         epochs, loss: done (a step of L-BFGS is one), and the last one's.
+        losses: of all of them.
         text_passes, stopped, agreements: see `coopt.methods.learned.LearnedMethod`; None for a method that has none.
         peak_memory_bytes: the most that the process has held.
         measured: on the held-out images; None: there are none.
@@ -103,6 +104,7 @@ class FitResult:
     n_ctx: int | None
     epochs: int
     loss: float | None
+    losses: tuple[float, ...]
     text_passes: float | int | None
     stopped: str | None
     agreements: Sequence[float] | None
@@ -136,7 +138,7 @@ class FitResult:
                 "precision",
                 "n_ctx",
             ),
-            *("epochs", "loss", "text_passes", "stopped", "agreements", "peak_memory_bytes"),
+            *("epochs", "loss", "losses", "text_passes", "stopped", "agreements", "peak_memory_bytes"),
         )
         nothing = dict.fromkeys(("zero_shot", "learned", "linear_probe", "chance", "at_chance"))
         return {
@@ -144,6 +146,7 @@ class FitResult:
             "kind": "fit",
             **{name: getattr(self, name) for name in ("method", "command", "settings", *as_they_are)},
             "class_names": list(self.class_names),
+            "losses": list(self.losses),
             "metrics": nothing if self.measured is None else self.measured.to_dict(),
             "leaks": self.leaks,
             "skipped": [list(one) for one in self.skipped],
@@ -206,6 +209,7 @@ def result_of(
         n_ctx=None if context is None else int(context.shape[-2]),
         epochs=len(losses),
         loss=losses[-1] if losses else None,
+        losses=tuple(losses),
         **{name: getattr(estimator, f"{name}_", None) for name in ("text_passes", "stopped", "agreements")},
         peak_memory_bytes=peak_memory(),
         estimator=estimator,

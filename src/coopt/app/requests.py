@@ -259,6 +259,24 @@ class EvaluateRequest(DataOptions, PromptOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportRequest(DataOptions, PromptOptions):
+    """To make a page about a saved prompt.
+
+    Attributes:
+        data: labelled images, see `FitRequest`; None: those that the prompt was learned from, where they were then.
+        split: see `EvaluateRequest`.
+        out: the page; beside it is the same as JSON. None: report.html in the prompt's folder.
+        folds: the training images are dealt to so many parts, each of which is looked at by what is learned from the others, to
+            find doubtful labels; 0: this is left out.
+    """
+
+    data: Path | None = field(default=None, kw_only=False)
+    split: Literal["test", "val", "train", "all"] = "test"
+    out: Path | None = None
+    folds: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class ZeroShotRequest(DataOptions, ModelOptions):
     """To measure hand-made prompts on labelled images.
 

@@ -96,6 +96,7 @@ class FitReport:
         name = shlex.quote(display_name(folder))
         self.output.command(f"coopt predict {name} IMAGES...")
         self.output.command(f"coopt eval {name} {self._data_typed}")
+        self.output.command(f"coopt report {name}")
         if has_words:
             self.output.command(f"coopt words {name}")
 
