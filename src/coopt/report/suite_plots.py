@@ -10,8 +10,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from coopt.report.comparison import Point, comparison_figure
 from coopt.report.figures import LOOK
 from coopt.report.plots import accuracy_figure
+from coopt.suites.papers import HAND_MADE
 from coopt.suites.suite import AVERAGE, Suite
 from coopt.suites.tables import Section, Table, curve_points
 
@@ -26,6 +28,8 @@ def suite_figures(suite: Suite, table: Table) -> dict[str, Figure]:
         sections = [one for one in table.sections if one.at["backbone"] == backbone and _measured(one)]
         if not sections:
             continue
+        if suite.cost_figure:
+            figures[f"{backbone}-cost"] = cost_figure(suite, table, sections)
         if suite.columns == "shots":
             points = curve_points(replace(table, sections=tuple(sections)))
             figures[f"{backbone}-accuracy"] = accuracy_figure(points, note=_note(suite, sections))
@@ -38,6 +42,28 @@ def suite_figures(suite: Suite, table: Table) -> dict[str, Figure]:
                 name = "-".join(part for part in (backbone, where, suite.columns) if part)
                 figures[name] = bars_figure(table.columns, section)
     return figures
+
+
+def cost_figure(suite: Suite, table: Table, sections: Sequence[Section]) -> Figure:
+    """Accuracy against the seconds of a run: the mean over data sets, or the only one, in the first column.
+
+    Args:
+        suite: what was run.
+        table: what came of it.
+        sections: of one backbone, the first of which is drawn.
+    """
+    points = [
+        Point(
+            row.method,
+            ours.mean,
+            (ours.mean - (ours.t_interval or 0.0), ours.mean + (ours.t_interval or 0.0)),
+            0.0 if row.method == HAND_MADE.name else table.seconds[row.method],
+            baseline=row.method == HAND_MADE.name,
+        )
+        for row in sections[0].rows
+        if (ours := row.cells[0].ours) is not None
+    ]
+    return comparison_figure(points, _note(suite, sections))
 
 
 def gain_figure(gains: Mapping[str, float], title: str) -> Figure:

@@ -28,6 +28,8 @@ MINIATURES = (
     "mini-transfer",
     "mini-fine-tuning",
     "mini-features",
+    "mini-text",
+    "mini-cost",
     "mini-recipes",
     "mini-context",
     "mini-words",

@@ -111,6 +111,7 @@ class Suite:
         targets: what else is tested on, in domain generalisation and transfer: data sets, likewise; None: for bundled data sets
             their other styles, or the other data sets.
         derived: a last column: "harmonic" (of base and new) or "shifted" (the mean of all targets but the source).
+        cost_figure: whether `coopt suite show --figures` draws accuracy against the seconds of a run.
         published: the paper's numbers, where they are in print.
         published_note: where they are from, and what stands beside them.
         words: how many nearest words of each learned vector are kept; 0: none.
@@ -131,6 +132,7 @@ class Suite:
     seeds: tuple[int, ...] = (1, 2, 3)
     targets: tuple[str | Data, ...] | None = None
     derived: Literal["", "harmonic", "shifted"] = ""
+    cost_figure: bool = False
     published: tuple[Published, ...] = ()
     published_note: str = ""
     words: int = 0

@@ -53,6 +53,7 @@ class Table:
         sections: parts of the table; those without any number are named in the notes.
         notes: what is to be known about the numbers.
         made: what they were made with, and how long runs took.
+        seconds: that a run of each method took, on the mean.
         measured, planned: how many runs there are, and should be.
     """
 
@@ -61,6 +62,7 @@ class Table:
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     made: tuple[str, ...]
+    seconds: Mapping[str, float]
     measured: int
     planned: int
 
@@ -91,6 +93,7 @@ class Table:
             ],
             "notes": list(self.notes),
             "made": list(self.made),
+            "seconds": dict(self.seconds),
             "measured": self.measured,
             "planned": self.planned,
         }
@@ -158,6 +161,7 @@ def table_of(scores: Scores) -> Table:
         tuple(told),
         (*notes, *_notes(scores)),
         _made(scores),
+        _seconds(scores),
         len(_done(scores)),
         len(grid.jobs()),
     )
@@ -255,12 +259,17 @@ def _made(scores: Scores) -> tuple[str, ...]:
     fingerprints = [
         f"{key} (fingerprint {', '.join(sorted(one[:12] for one in prints))})" for key, prints in models.items()
     ]
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for record in scores.records:
-        seconds[record.result.method].append(record.result.seconds)
-    took = [f"{method} {sum(some) / len(some):.3g}" for method, some in seconds.items()]
+    took = [f"{method} {seconds:.3g}" for method, seconds in _seconds(scores).items()]
     made = f"Made with the backbone {'; '.join(fingerprints)}"
     return (
         f"{made}{', and ' if versions else ''}{', '.join(sorted(versions))}.",
         f"Seconds a run took on average, with cached features of images: {'; '.join(took)}.",
     )
+
+
+def _seconds(scores: Scores) -> dict[str, float]:
+    """That a run of each method took, on the mean."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for record in scores.records:
+        seconds[record.result.method].append(record.result.seconds)
+    return {method: sum(some) / len(some) for method, some in seconds.items()}
