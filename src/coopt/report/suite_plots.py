@@ -63,7 +63,7 @@ def cost_figure(suite: Suite, table: Table, sections: Sequence[Section]) -> Figu
         for row in sections[0].rows
         if (ours := row.cells[0].ours) is not None
     ]
-    return comparison_figure(points, _note(suite, sections))
+    return comparison_figure(points, f"{suite.name}: accuracy on the test images against what learning costs")
 
 
 def gain_figure(gains: Mapping[str, float], title: str) -> Figure:
