@@ -8,6 +8,7 @@ from .backbones.protocol import Backbone as Backbone
 from .data.benchmarks.registry import register_dataset as register_dataset
 from .data.cache import FeatureCache as FeatureCache
 from .data.dataset import load_dataset as load_dataset
+from .data.image_features import ImageFeatures as ImageFeatures
 from .data.splits import ImageDataset as ImageDataset
 from .methods.clap import CLAP as CLAP
 from .methods.clip_lora import CLIPLoRA as CLIPLoRA
