@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from coopt.data import ImageDataset, Split, find_leakage
+from coopt.data.leakage import groups_that_show_the_same
 from coopt.errors import LeakageWarning
 
 from .conftest import picture, save_picture
@@ -51,3 +52,16 @@ def test_validation_images_count_as_seen(tmp_path: Path) -> None:
 def test_without_a_test_part_nothing_leaks(tmp_path: Path) -> None:
     train = Split((save_picture(tmp_path / "1.png"),), ("a",))
     assert find_leakage(ImageDataset("small", tmp_path, ("a",), train)) == []
+
+
+def test_images_that_show_the_same_are_grouped(tmp_path: Path) -> None:
+    paths = [save_picture(tmp_path / f"{i}.png", i) for i in range(5)]
+    shutil.copy(paths[0], paths[3])
+    picture(1, size=(240, 200)).save(paths[1])  # one picture at two sizes
+    picture(1, size=(120, 100)).save(paths[4])
+    assert groups_that_show_the_same(paths) == [0, 1, 2, 0, 1]
+    assert groups_that_show_the_same(paths, near_limit=4) == [0, 1, 2, 0, 4]  # equal files alone
+    assert groups_that_show_the_same([paths[2], paths[2], paths[0]]) == [0, 0, 2]  # named twice
+    paths[2].write_bytes(b"")
+    (tmp_path / "empty.png").write_bytes(b"")
+    assert groups_that_show_the_same([paths[2], tmp_path / "empty.png"]) == [0, 1]  # nothing is known of them

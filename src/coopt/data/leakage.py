@@ -75,7 +75,7 @@ def groups_that_show_the_same(
         near_limit: near duplicates are looked for among at most so many images; equal files among any number.
         value_range: see `coopt.data.open_image`.
     """
-    pairs = _equal_files(paths, paths)
+    pairs = _equal_to_earlier(paths)
     if len(paths) <= near_limit:
         pairs += _same_pictures(paths, paths, value_range)
     index = {path: i for i, path in reversed(list(enumerate(paths)))}
@@ -92,24 +92,40 @@ def groups_that_show_the_same(
     return [root(i) for i in range(len(paths))]
 
 
+def _equal_to_earlier(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Each file with the first one of equal bytes; only files that share their size with another are read."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in dict.fromkeys(paths):
+        by_size[_size(path)].append(path)
+    pairs: list[tuple[Path, Path]] = []
+    for size, alike in by_size.items():
+        first: dict[bytes, Path] = {}
+        for path in alike if size > 0 and len(alike) > 1 else ():
+            if (content := _digest(path)) is not None:
+                pairs.append((first.setdefault(content, path), path))
+    return pairs
+
+
 def _equal_files(seen: Sequence[Path], tested: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Pairs of files with equal bytes; only files of equal size are read."""
-    by_size: dict[int, list[Path]] = defaultdict(list)
-    for path in seen:
-        by_size[_size(path)].append(path)
+    sizes = {path: _size(path) for path in dict.fromkeys((*seen, *tested))}
+    tested_sizes = {sizes[path] for path in tested}
     digests: dict[Path, bytes | None] = {}
-    pairs: list[tuple[Path, Path]] = []
-    for test in tested:
-        size = _size(test)
-        if size <= 0:  # missing and empty files are reported where images are read
-            continue
-        for path in by_size.get(size, []):
-            for one in (path, test):
-                if one not in digests:
-                    digests[one] = _digest(one)
-            if digests[path] is not None and digests[path] == digests[test]:
-                pairs.append((path, test))
-    return pairs
+
+    def digest(path: Path) -> bytes | None:
+        if path not in digests:
+            digests[path] = _digest(path)
+        return digests[path]
+
+    by_content: dict[bytes | None, list[Path]] = defaultdict(list)
+    seen_sizes = set()
+    for path in seen:
+        # Missing and empty files are reported where images are read.
+        if sizes[path] > 0 and sizes[path] in tested_sizes:
+            seen_sizes.add(sizes[path])
+            by_content[digest(path)].append(path)
+    by_content.pop(None, None)
+    return [(path, test) for test in tested if sizes[test] in seen_sizes for path in by_content.get(digest(test), ())]
 
 
 def _size(path: Path) -> int:
