@@ -36,7 +36,7 @@ def test_few_files_are_installed() -> None:
     assert kinds.total() < MOST_INSTALLED, kinds.most_common(5)
     # One archive per bundled data set, no loose pictures.
     assert kinds[".zip"] == len([*(PACKAGE / "bundled" / "data").glob("*.zip")]) > 10
-    assert set(kinds) <= {".py", ".pyi", ".typed", ".json", ".zip", ".safetensors", ".yaml"}
+    assert set(kinds) <= {".py", ".pyi", ".typed", ".json", ".zip", ".safetensors", ".yaml", ".j2"}
 
 
 def test_few_files_are_cloned_and_none_is_large() -> None:

@@ -37,7 +37,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_used_like_our_own(photos: Path, clip: str, tmp_path: Path) -> None:
-    assert ", broken, cold." in " ".join(run("fit", "--help").stdout.split())
+    assert ", broken, cold, auto." in " ".join(run("fit", "--help").stdout.split())
     given = ("fit", photos, "--backbone", clip, "--method", "cold", "--epochs", 2, "--n-ctx", 2)
     document = run_json(*given, "--set", "warmth=2.0", "--out", tmp_path / "out")
     assert (document["method"], document["settings"]["warmth"]) == ("cold", 2.0)

@@ -22,7 +22,7 @@ COMMANDS = {
     "eval": ("coopt.cli.eval", "Measure a learned prompt on labelled images."),
     "zero-shot": ("coopt.cli.zero_shot", "Measure hand-made prompts on labelled images."),
     "report": ("coopt.cli.report", "Make a page about a learned prompt."),
-    "compare": ("coopt.cli.compare", "Compare methods on the same images, and say which to take."),
+    "compare": ("coopt.cli.compare", "Compare methods on your images, and say which to take."),
     "suite": ("coopt.cli.suite", "Run the papers' tables and figures, and compare."),
     "words": ("coopt.cli.words", "Show the words nearest to learned context vectors."),
     "datasets": ("coopt.cli.datasets", "List the data sets that coopt knows, and what a folder has of them."),

@@ -93,7 +93,6 @@ class Table:
             ],
             "notes": list(self.notes),
             "made": list(self.made),
-            "seconds": dict(self.seconds),
             "measured": self.measured,
             "planned": self.planned,
         }
