@@ -27,7 +27,7 @@ from benchmarks.measuring import say
 from benchmarks.report import add_json_option, on_screen, report
 from coopt.app.comparing import compare_on
 from coopt.app.comparison_files import ComparisonFolder
-from coopt.app.cross_validation import estimator_of
+from coopt.app.estimators import estimator_for
 from coopt.app.requests import CompareRequest
 from coopt.backbones import Backbone, load_backbone
 from coopt.data import ImageDataset, few_shot
@@ -44,7 +44,7 @@ def run(dataset: ImageDataset, shots: int, seed: int, backbone: Backbone) -> dic
     took = time.monotonic() - began
     test = {}
     for line in result.methods:
-        estimator = estimator_of(request, line.method, line.parameters)
+        estimator = estimator_for(request, line.method, line.parameters, learns=False)
         estimator.set_params(backbone=backbone, class_names=sample.class_names, runtime__cache=True)
         estimator.fit(list(sample.train.paths), list(sample.train.labels))
         assert sample.test is not None

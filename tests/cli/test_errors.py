@@ -124,7 +124,7 @@ def test_what_libraries_raise(error: Exception, expected: str, photos: Path, mon
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("coopt.app.fitting.load_dataset", fail)
+    monkeypatch.setattr("coopt.app.loading.load_dataset", fail)
     result = run("fit", photos)
     assert result.exit_code == 1
     assert expected in result.stderr and len(result.stderr.splitlines()) == 1

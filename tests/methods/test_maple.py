@@ -15,10 +15,10 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.errors import ParameterError, UnsupportedBackboneError
 from coopt.runtime import Runtime
 from coopt.text.layout import context_prompts
-from coopt.text.memory import ALLOCATOR, bytes_of
+from coopt.text.memory import bytes_of
 from tests.methods.conftest import ONE_STEP
 from tests.methods.slow import doubled, slope, slow_images, slow_text, small_vit
-from tests.text.live import LiveBytes
+from tests.methods.steps import check_estimate, check_parts
 
 NAMES = ["cat", "forest road", "red sports car"]
 STEP = {**ONE_STEP, "warmup_lr": 0.01, "batch_size": 9, "views": 1, "balance": 0.0}
@@ -109,13 +109,7 @@ def test_images_in_parts_give_the_same(vit: Backbone, pixels: Tensor) -> None:
     needed = whole.step_bytes(vit, NAMES)
     parts = begun(vit, memory=needed // 3)
     assert parts.step_bytes(vit, NAMES) <= needed // 3
-    learned = {name: one.requires_grad_() for name, one in parts.initial().items()}
-    shared = parts._shared(learned, 9)
-    assert shared.images is not None and shared.images.together < 4
-    parts.fit(pixels, UNEVEN)
-    assert parts.losses_ == pytest.approx(whole.losses_, rel=1e-6)
-    for name, one in whole.learned_.items():
-        torch.testing.assert_close(parts.learned_[name], one, rtol=1e-5, atol=1e-7)
+    check_parts(whole, parts, pixels, UNEVEN, fewer_than=4, atol=1e-7)
 
 
 def test_towers_without_blocks_are_refused() -> None:
@@ -125,18 +119,7 @@ def test_towers_without_blocks_are_refused() -> None:
 
 
 def test_a_step_holds_what_was_estimated(vit: Backbone) -> None:
-    """The tensors never take more, and at least half of it."""
-    pixels, targets = torch.randn(16, 3, 32, 32), torch.arange(16) % 3
-    whole = begun(vit).set_params(recipe={**STEP, "batch_size": 16})
-    needed = whole.step_bytes(vit, NAMES)
-    for memory in ("auto", needed // 2):
-        model = whole.set_params(runtime=Runtime(cache=False, memory=memory))
-        model.check_parameters()
-        promised = model.step_bytes(vit, NAMES)
-        with LiveBytes(vit) as live:
-            learned = {name: one.requires_grad_() for name, one in model.initial().items()}
-            model._objective(learned).loss_of(pixels, targets).backward()
-        assert 0.5 * promised < ALLOCATOR * live.peak <= promised <= (needed if memory == "auto" else memory)
+    check_estimate(begun(vit).set_params(recipe={**STEP, "batch_size": 16}), vit, NAMES, share=0.5)
 
 
 def test_too_little_memory_is_refused_with_what_is_enough(vit: Backbone) -> None:

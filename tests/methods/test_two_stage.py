@@ -19,10 +19,9 @@ from coopt.backbones import Backbone, load_backbone
 from coopt.errors import UnsupportedBackboneError
 from coopt.runtime import Runtime
 from coopt.text.layout import template_prompts
-from coopt.text.memory import ALLOCATOR
 from tests.methods.conftest import ONE_STEP
 from tests.methods.slow import slope, slow_images, slow_text, small_vit
-from tests.text.live import LiveBytes
+from tests.methods.steps import check_estimate, check_parts
 
 NAMES = ["cat", "forest road", "red sports car"]
 UNEVEN = [0, 0, 0, 0, 0, 1, 1, 1, 2]
@@ -164,29 +163,11 @@ def test_towers_without_layer_norms_are_refused() -> None:
 def test_images_in_parts_give_the_same(vit: Backbone, pixels: Tensor) -> None:
     whole = begun(vit)
     whole.fit(pixels, UNEVEN)
-    needed = whole.step_bytes(vit, NAMES)
-    parts = begun(vit, memory=int(needed * 0.6))
-    shared = parts._shared({name: one.requires_grad_() for name, one in parts.initial().items()}, 9)
-    assert shared.images is not None and shared.images.together < 9
-    parts.fit(pixels, UNEVEN)
-    assert parts.losses_ == pytest.approx(whole.losses_, rel=1e-6)
-    for name, one in whole.learned_.items():
-        torch.testing.assert_close(parts.learned_[name], one, rtol=1e-5, atol=1e-6)
+    check_parts(whole, begun(vit, memory=int(whole.step_bytes(vit, NAMES) * 0.6)), pixels, UNEVEN, fewer_than=9)
 
 
 def test_a_step_holds_what_was_estimated(vit: Backbone) -> None:
-    """The tensors never take more, and at least half of it."""
-    pixels, targets = torch.randn(16, 3, 32, 32), torch.arange(16) % 3
-    whole = begun(vit, {**STEP, "batch_size": 16})
-    needed = whole.step_bytes(vit, NAMES)
-    for memory in ("auto", int(needed * 0.6)):
-        model = whole.set_params(runtime=Runtime(cache=False, memory=memory))
-        model.check_parameters()
-        promised = model.step_bytes(vit, NAMES)
-        with LiveBytes(vit) as live:
-            learned = {name: one.requires_grad_() for name, one in model.initial().items()}
-            model._objective(learned).loss_of(pixels, targets).backward()
-        assert 0.5 * promised < ALLOCATOR * live.peak <= promised <= (needed if memory == "auto" else memory)
+    check_estimate(begun(vit, {**STEP, "batch_size": 16}), vit, NAMES, share=0.6)
 
 
 def test_the_fast_path_takes_norms(vit: Backbone) -> None:

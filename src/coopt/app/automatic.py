@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from coopt import events
@@ -48,34 +48,8 @@ def comparison_of(request: FitRequest) -> CompareRequest:
                 f"The method {AUTO!r} has no parameter {name!r}: it chooses a method as that is by default. Its parameters are "
                 f"{', '.join(PARAMETERS)}. Name the method to set parameters of its own."
             )
-    shared = (
-        "root",
-        "class_names",
-        "class_from",
-        "path_column",
-        "label_column",
-        "split_column",
-        "value_range",
-        "on_bad_image",
-    )
-    shared += (
-        "backbone",
-        "device",
-        "download",
-        "cache",
-        "precision",
-        "descriptions",
-        "shots",
-        "seed",
-        "text_path",
-        "memory",
-    )
-    compared = CompareRequest.of(
-        data=request.data,
-        overwrite=request.overwrite,
-        **{name: getattr(request, name) for name in shared},
-        **request.parameters,
-    )
+    shared = {one.name for one in fields(FitRequest)} & {one.name for one in fields(CompareRequest)} - {"out"}
+    compared = CompareRequest.of({name: getattr(request, name) for name in shared}, **request.parameters)
     check_request(compared)
     return compared
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from coopt import events
 from coopt.app.comparison_files import ComparisonFolder, key_of
-from coopt.app.cross_validation import LATE, ComparedMethod, CrossValidation, estimator_of
-from coopt.app.estimators import method_class
+from coopt.app.cross_validation import LATE, ComparedMethod, CrossValidation
+from coopt.app.estimators import estimator_for, method_class
+from coopt.app.loading import load_sample
 from coopt.app.requests import CompareRequest
 from coopt.app.run_folder import images_of
 from coopt.backbones import Backbone, load_backbone
-from coopt.data import FeatureCache, ImageDataset, display_name, few_shot, load_dataset
+from coopt.data import FeatureCache, ImageDataset, display_name
 from coopt.data.descriptions import read_descriptions
 from coopt.errors import DataError, Interrupted, ParameterError
 from coopt.evaluation.choosing import Candidate, Choice, choose
@@ -141,20 +142,8 @@ class CompareResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        names = (
-            *(
-                "command",
-                "data",
-                "dataset_hash",
-                "backbone",
-                "images",
-                "predicted",
-                "one_thing",
-                "shots",
-                "folds",
-                "seed",
-            ),
-        )
+        first = ("command", "data", "dataset_hash", "backbone", "images", "predicted", "one_thing")
+        names = (*first, "shots", "folds", "seed")
         return {
             **{name: getattr(self, name) for name in names},
             "methods": [one.to_dict() for one in self.methods],
@@ -195,25 +184,13 @@ class _Comparison:
         self.request, self.command = request, command
         check_request(request)
         self.folder = ComparisonFolder(request.out, request.overwrite, images_of(request.data, request.root))
-        self.dataset = self._dataset()
-
-    def _dataset(self) -> ImageDataset:
-        request = self.request
-        whole = load_dataset(
-            request.data,
-            seed=request.seed,
-            test_fraction=0,
-            root=request.root,
-            on_bad_image=request.on_bad_image,
-            **request.reading,
-        )
-        return whole if request.shots is None else few_shot(whole, request.shots, request.seed)
+        _, self.dataset = load_sample(request, test_fraction=0)
 
     def run(self) -> CompareResult:
         """All methods, one after the other."""
         if self.request.out is None:
             return self._run()
-        with writing_folder(self.request.out, called("out") if on_command_line() else "out"):
+        with writing_folder(self.request.out, called("out")):
             return self._run()
 
     def _run(self) -> CompareResult:
@@ -337,7 +314,7 @@ def check_request(request: CompareRequest) -> None:
     if request.budget is not None and not request.budget > 0:
         raise ParameterError(f"The 'budget' parameter must be above 0 seconds. Got {request.budget!r} instead.")
     for method, parameters in entries_of(request):
-        estimator_of(request, method, parameters)
+        estimator_for(request, method, parameters, learns=False)
 
 
 def _cost(method: str) -> int:

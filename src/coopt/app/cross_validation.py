@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from coopt import events
-from coopt.app.estimators import make_estimator, parameters_of
+from coopt.app.estimators import estimator_for, parameters_of
 from coopt.app.requests import CompareRequest
 from coopt.backbones import Backbone
 from coopt.data import FeatureCache, ImageDataset, Split
@@ -161,7 +161,7 @@ class CrossValidation:
 
     def estimator(self, method: str, parameters: Mapping[str, Any]) -> ClipClassifier:
         """A method that knows all but the images."""
-        estimator = estimator_of(self.request, method, parameters)
+        estimator = estimator_for(self.request, method, parameters, learns=False)
         if self.descriptions is not None and "descriptions" in parameters_of(method, learns=False):
             estimator.set_params(descriptions=self.descriptions)
         return estimator.set_params(
@@ -238,23 +238,6 @@ class CrossValidation:
 
 class _OutOfTimeError(Exception):
     """The budget is spent."""
-
-
-def estimator_of(request: CompareRequest, method: str, parameters: Mapping[str, Any]) -> ClipClassifier:
-    """A method as the request has it, which is not fitted yet.
-
-    Raises:
-        ParameterError: there is no such method, or a parameter is wrong.
-    """
-    return make_estimator(
-        method,
-        parameters,
-        learns=False,
-        precision=request.precision,
-        text_path=request.text_path,
-        memory=request.memory,
-        seed=request.seed,
-    )
 
 
 def titled(estimator: ClipClassifier, parameters: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from coopt.app.method_options import SEED, method_names
+from coopt.app.requests import CompareRequest, FitRequest
 from coopt.errors import ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.configured import LOCAL_PARAMETERS
@@ -72,6 +73,18 @@ def make_estimator(
     estimator = cls(**{name: of_request[name] for name in of_request if name in takes}, **parameters, runtime=runtime)
     estimator.check_parameters()
     return estimator
+
+
+def estimator_for(
+    request: FitRequest | CompareRequest, method: str, parameters: Mapping[str, Any], learns: bool = True
+) -> ClipClassifier:
+    """`make_estimator`, with what a request says of the machine and the seed.
+
+    Raises:
+        ParameterError: see `make_estimator`.
+    """
+    of_request = {name: getattr(request, name) for name in ("precision", "text_path", "memory", SEED)}
+    return make_estimator(method, parameters, learns, **of_request)
 
 
 def no_such_option(method: str, name: str) -> ParameterError:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from coopt.app.prediction_rows import csv_line
+from coopt.evaluation import confusion_counts, surest_mistakes
 from coopt.files import write_bytes, write_json
 
 EVALUATION, CONFUSION, PICTURE, MISTAKES = "evaluation.json", "confusion.csv", "confusion.png", "mistakes.csv"
-MOST_CLASSES = 1000
-"""Of a confusion matrix; of more, those are left out that have neither an image nor a prediction."""
 
 
 def write_evaluation(
@@ -43,8 +43,8 @@ def write_evaluation(
     from coopt.report.figures import save_figure
 
     predicted = scores.argmax(axis=1)
-    counts, shown = _counted(targets, predicted, names)
-    write_bytes(folder / MISTAKES, _mistakes(paths, scores, targets, predicted, names))
+    counts, shown = confusion_counts(targets, predicted, names)
+    write_bytes(folder / MISTAKES, _mistakes(paths, scores, targets, names))
     lines = [csv_line([r"true \ predicted", *shown])]
     lines += [csv_line([name, *map(str, row)]) for name, row in zip(shown, counts.tolist(), strict=True)]
     write_bytes(folder / CONFUSION, b"".join(lines))
@@ -52,34 +52,20 @@ def write_evaluation(
     write_json(folder / EVALUATION, document)
 
 
-def _counted(
-    targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], names: Sequence[str]
-) -> tuple[Int[np.ndarray, "classes classes"], list[str]]:
-    """Images by true and predicted class, and the names of these classes."""
-    classes = np.arange(len(names)) if len(names) <= MOST_CLASSES else np.unique(np.concatenate([targets, predicted]))
-    row_of = np.zeros(len(names), dtype=np.int64)
-    row_of[classes] = np.arange(len(classes))
-    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(counts, (row_of[targets], row_of[predicted]), 1)
-    return counts, [names[int(i)] for i in classes]
-
-
 def _mistakes(
     paths: Sequence[Path],
     scores: Float[np.ndarray, "n classes"],
     targets: Int[np.ndarray, " n"],
-    predicted: Int[np.ndarray, " n"],
     names: Sequence[str],
 ) -> bytes:
-    wrong = np.flatnonzero(predicted != targets)
-    shifted = scores[wrong].astype(np.float64)
-    shares = np.exp(shifted - shifted.max(axis=1, keepdims=True)) if len(wrong) else shifted
-    shares /= shares.sum(axis=1, keepdims=True)
-    rows = np.arange(len(wrong))
-    of_true, of_predicted = shares[rows, targets[wrong]], shares[rows, predicted[wrong]]
+    wrong = np.flatnonzero(
+        scores.argmax(axis=1) != targets
+    )  # few: probabilities of all would take the room of the scores twice
+    shares = softmax(scores[wrong].astype(np.float64), axis=1)
     lines = [csv_line(["path", "true", "predicted", "probability_true", "probability_predicted"])]
-    for row in np.argsort(-of_predicted, kind="stable"):
+    for row in surest_mistakes(shares, targets[wrong]).tolist():
         image = int(wrong[row])
-        cells = [os.fspath(paths[image]), names[int(targets[image])], names[int(predicted[image])]]
-        lines.append(csv_line([*cells, f"{of_true[row]:.6f}", f"{of_predicted[row]:.6f}"]))
+        true, predicted = int(targets[image]), int(shares[row].argmax())
+        cells = [os.fspath(paths[image]), names[true], names[predicted]]
+        lines.append(csv_line([*cells, f"{shares[row, true]:.6f}", f"{shares[row, predicted]:.6f}"]))
     return b"".join(lines)

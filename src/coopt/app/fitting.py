@@ -12,13 +12,14 @@ from typing import Any
 from coopt import events
 from coopt.app.automatic import choose_method, comparison_of
 from coopt.app.configuration import call_of, config_of, data_again, identity_of
-from coopt.app.estimators import make_estimator, no_such_option, parameters_of
+from coopt.app.estimators import estimator_for, no_such_option, parameters_of
 from coopt.app.fit_result import FitResult, Measured, result_of, saved_extra
+from coopt.app.loading import load_sample
 from coopt.app.requests import AUTO, FitRequest
 from coopt.app.run_folder import COMPARISON, RunFolder, beside, images_of
 from coopt.backbones import Backbone, load_backbone
 from coopt.backbones.precision import resolved
-from coopt.data import Features, ImageDataset, Split, display_name, few_shot, find_leakage, load_dataset
+from coopt.data import Features, ImageDataset, Split, display_name, find_leakage
 from coopt.data.descriptions import read_descriptions
 from coopt.data.features import named_together_with
 from coopt.errors import Interrupted
@@ -102,8 +103,8 @@ class _Fit:
         if request.method == AUTO:
             comparison_of(request)  # wrong parameters are refused before anything is read
         else:
-            self.estimator = _estimator(request)
-        self.whole, self.dataset = _data(request)
+            self.estimator = estimator_for(request, request.method, request.parameters)
+        self.whole, self.dataset = load_sample(request, request.test_fraction)
         if request.descriptions is not None:
             if request.method != AUTO and "descriptions" not in parameters_of(request.method):
                 raise no_such_option(request.method, "descriptions")
@@ -148,7 +149,8 @@ class _Fit:
             events.say(f"{setting('precision', 'auto')} is {resolved('auto', backbone.device)} on this machine.")
         if request.method == AUTO:
             request, self.compared = choose_method(request, backbone, dataset, folder, self.command)
-            self.estimator = _estimator(request, learns=request.method != ZeroShot.method)
+            learns = request.method != ZeroShot.method
+            self.estimator = estimator_for(request, request.method, request.parameters, learns)
             self._decide(request)
         folder.identity["fingerprint"] = backbone.fingerprint
         folder.check()
@@ -210,31 +212,6 @@ class _Fit:
         )
         again = "Run the same command" if on_command_line() else "Make the same call"
         return f"Interrupted. {saved} {again} to go on:\n  {self.command}"
-
-
-def _estimator(request: FitRequest, learns: bool = True) -> ClipClassifier:
-    return make_estimator(
-        request.method,
-        request.parameters,
-        learns,
-        precision=request.precision,
-        text_path=request.text_path,
-        memory=request.memory,
-        seed=request.seed,
-    )
-
-
-def _data(request: FitRequest) -> tuple[ImageDataset, ImageDataset]:
-    """The whole data set, and what is learned from of it."""
-    whole = load_dataset(
-        request.data,
-        seed=request.seed,
-        test_fraction=request.test_fraction,
-        root=request.root,
-        on_bad_image=request.on_bad_image,
-        **request.reading,
-    )
-    return whole, whole if request.shots is None else few_shot(whole, request.shots, request.seed)
 
 
 def most_epochs(recipe: Recipe, train: Split) -> tuple[int, str]:

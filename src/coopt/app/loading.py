@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coopt import events
-from coopt.app.requests import EvaluateRequest, PromptOptions, ZeroShotRequest
+from coopt.app.requests import CompareRequest, EvaluateRequest, FitRequest, PromptOptions, ZeroShotRequest
 from coopt.backbones import Backbone
-from coopt.data import ImageDataset, Split, display_name, load_dataset
+from coopt.data import ImageDataset, Split, display_name, few_shot, load_dataset
 from coopt.errors import CooptWarning, DataError, ParameterError
 from coopt.methods.base import ClipClassifier
 from coopt.methods.loading import load
@@ -49,6 +49,27 @@ def _load_prompt(request: PromptOptions, class_names: Sequence[str] | None) -> C
             "for checkpoints of the reference implementation."
         )
     return load(prompt, request.backbone, class_names=class_names, download=request.download, runtime=runtime)
+
+
+def load_sample(request: FitRequest | CompareRequest, test_fraction: float | int) -> tuple[ImageDataset, ImageDataset]:
+    """The whole data set, and what is learned from of it.
+
+    Args:
+        request: which, and how it is read.
+        test_fraction: of each class, held out where there is no test part; 0: none.
+
+    Raises:
+        DataError: see `coopt.load_dataset`.
+    """
+    whole = load_dataset(
+        request.data,
+        seed=request.seed,
+        test_fraction=test_fraction,
+        root=request.root,
+        on_bad_image=request.on_bad_image,
+        **request.reading,
+    )
+    return whole, whole if request.shots is None else few_shot(whole, request.shots, request.seed)
 
 
 def load_split(request: EvaluateRequest | ZeroShotRequest, prompt: Path | None) -> tuple[ImageDataset, Split]:

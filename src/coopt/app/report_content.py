@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.special import softmax
 
 from coopt.data import Split
-from coopt.evaluation import Evaluation, compare
+from coopt.evaluation import Evaluation, compare, confusion_counts, most_mistaken, surest_mistakes
 from coopt.methods.base import ClipClassifier
 from coopt.methods.learned import LearnedMethod
 from coopt.prompts.words import distance_scale
@@ -64,17 +64,14 @@ class Seen:
 
     def contradicted(self, most: int) -> list[dict[str, Any]]:
         """The images that are taken for another class, the surest first."""
-        rows = np.arange(len(self.targets))
-        sure = self.probabilities[rows, self.predicted]
-        wrong = np.flatnonzero(self.predicted != self.targets)
-        order = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+        order, predicted = surest_mistakes(self.probabilities, self.targets)[:most], self.predicted
         return [
             {
                 "file": file_in(self.paths[i], self.root),
                 "label": self.names[int(self.targets[i])],
-                "taken_for": self.names[int(self.predicted[i])],
+                "taken_for": self.names[int(predicted[i])],
                 "probability_of_label": float(self.probabilities[i, self.targets[i]]),
-                "probability": float(sure[i]),
+                "probability": float(self.probabilities[i, predicted[i]]),
             }
             for i in order.tolist()
         ]
@@ -131,16 +128,12 @@ def classes(learned: Seen, hand_made: Seen, train: Split | None) -> list[dict[st
 
 def confusion(seen: Seen) -> dict[str, Any]:
     """Images by true and predicted class; of many classes those with the most mistakes."""
-    counts = np.zeros((len(seen.names), len(seen.names)), dtype=np.int64)
-    np.add.at(counts, (seen.targets, seen.predicted), 1)
-    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    shown = np.arange(len(counts))
-    if len(counts) > MOST_CONFUSED:
-        shown = np.sort(np.argsort(-wrong, kind="stable")[:MOST_CONFUSED])
+    counts, names = confusion_counts(seen.targets, seen.predicted, seen.names)
+    shown = most_mistaken(counts, MOST_CONFUSED)
     return {
-        "names": [seen.names[int(i)] for i in shown],
+        "names": [names[int(i)] for i in shown],
         "counts": counts[np.ix_(shown, shown)].tolist(),
-        "left_out": len(counts) - len(shown),
+        "left_out": len(seen.names) - len(shown),
         "pairs": [asdict(one) for one in seen.evaluation.confusions[:MOST_CONFUSED]],
     }
 

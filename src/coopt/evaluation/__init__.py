@@ -7,11 +7,14 @@ from coopt.evaluation.metrics import (
     Summary,
     accuracy_interval,
     compare,
+    confusion_counts,
     evaluate,
     harmonic_mean,
     means_over,
+    most_mistaken,
     scores_among,
     summarize,
+    surest_mistakes,
 )
 
 __all__ = [
@@ -21,9 +24,12 @@ __all__ = [
     "Summary",
     "accuracy_interval",
     "compare",
+    "confusion_counts",
     "evaluate",
     "harmonic_mean",
     "means_over",
+    "most_mistaken",
     "scores_among",
     "summarize",
+    "surest_mistakes",
 ]

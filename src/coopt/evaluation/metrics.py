@@ -21,6 +21,9 @@ from coopt.data import as_class_names, encode_labels
 from coopt.errors import DataError
 from coopt.methods.base import ClipClassifier
 
+MOST_COUNTED = 1000
+"""Classes of a confusion matrix; of more, those are left out that have neither an image nor a prediction."""
+
 _Seed = TypeVar("_Seed", bound=Hashable)
 
 
@@ -161,6 +164,35 @@ def _confusions(
     # Stable: of equally frequent pairs the one whose classes come first is named first.
     pairs = sorted(np.argwhere(matrix).tolist(), key=lambda pair: -matrix[pair[0], pair[1]])
     return tuple(Confusion(class_names[occurring[t]], class_names[occurring[p]], int(matrix[t, p])) for t, p in pairs)
+
+
+def confusion_counts(
+    targets: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], class_names: Sequence[str]
+) -> tuple[Int[np.ndarray, "classes classes"], list[str]]:
+    """Images by true and predicted class, and the names of these classes: all of them, or of many those that occur."""
+    many = len(class_names) > MOST_COUNTED
+    classes = np.unique(np.concatenate([targets, predicted])) if many else np.arange(len(class_names))
+    row_of = np.zeros(len(class_names), dtype=np.int64)
+    row_of[classes] = np.arange(len(classes))
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (row_of[targets], row_of[predicted]), 1)
+    return counts, [class_names[int(i)] for i in classes]
+
+
+def most_mistaken(counts: Int[np.ndarray, "classes classes"], most: int) -> Int[np.ndarray, " shown"]:
+    """Rows of a confusion matrix, in their order: of more than so many those with the most mistakes."""
+    if len(counts) <= most:
+        return np.arange(len(counts))
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    return np.sort(np.argsort(-mistakes, kind="stable")[:most])
+
+
+def surest_mistakes(
+    probabilities: Float[np.ndarray, "n classes"], targets: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " wrong"]:
+    """Which images are taken for another class, the most probable mistake first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != targets)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1, initial=0.0), kind="stable")]
 
 
 @dataclass(frozen=True)

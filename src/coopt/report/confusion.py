@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from coopt.evaluation import most_mistaken
 from coopt.report.figures import LOOK
 
 MOST_CLASSES = 100
@@ -28,7 +29,7 @@ def confusion_figure(counts: Int[np.ndarray, "classes classes"], names: Sequence
         counts: images by true class and predicted class.
         names: of the classes.
     """
-    shown = _most_mistaken(counts)
+    shown = most_mistaken(counts, MOST_CLASSES)
     part = counts[np.ix_(shown, shown)]
     totals = counts[shown].sum(axis=1, keepdims=True)
     shares = part / np.maximum(totals, 1)
@@ -54,14 +55,6 @@ def confusion_figure(counts: Int[np.ndarray, "classes classes"], names: Sequence
                 fitting = 72 * side / len(shown) / (0.7 * len(number))
                 axes.text(column, row, number, ha="center", va="center", color=colour, fontsize=min(size, fitting))
     return figure
-
-
-def _most_mistaken(counts: Int[np.ndarray, "classes classes"]) -> np.ndarray:
-    """Indices of the classes to draw, in their order."""
-    if len(counts) <= MOST_CLASSES:
-        return np.arange(len(counts))
-    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    return np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
 
 
 def _title(counts: Int[np.ndarray, "classes classes"], shown: int) -> str:
